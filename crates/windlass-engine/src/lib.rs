@@ -1,0 +1,3 @@
+//! Strategies that move data between a source and a repository.
+
+pub mod postgres;

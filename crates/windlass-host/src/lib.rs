@@ -1,0 +1,1 @@
+//! Windlass on a single machine: runs, scratch places, status.

@@ -1,0 +1,1 @@
+//! The custom format of `pg_dump`.

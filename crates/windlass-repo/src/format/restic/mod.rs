@@ -1,0 +1,1 @@
+//! Volumes and directories: a restic repository.

@@ -1,0 +1,2 @@
+//! Generated references and checks of the workspace.
+fn main() {}
