@@ -1,0 +1,119 @@
+//! Opens the store the settings describe.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3Builder, Checksum, S3ConditionalPut};
+use object_store::local::LocalFileSystem;
+use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
+use secrecy::ExposeSecret;
+use windlass_core::repository::{Place, S3};
+
+use super::{Store, StoreError};
+use crate::secret::{self, SecretError};
+
+/// A store that could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A credential is not to be had.
+    #[error(transparent)]
+    Secret(SecretError),
+    /// The settings or the place are wrong.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl windlass_core::diagnose::Diagnose for OpenError {
+    fn code(&self) -> &'static str {
+        self.inner().code()
+    }
+
+    fn reason(&self) -> &'static str {
+        self.inner().reason()
+    }
+
+    fn outcome(&self) -> windlass_core::diagnose::Outcome {
+        windlass_core::diagnose::Outcome::CouldNotRun
+    }
+
+    fn hints(&self) -> Vec<String> {
+        self.inner().hints()
+    }
+}
+
+impl OpenError {
+    fn inner(&self) -> &dyn windlass_core::diagnose::Diagnose {
+        match self {
+            Self::Secret(error) => error,
+            Self::Store(error) => error,
+        }
+    }
+}
+
+/// Opens a store; no request is sent yet. A directory must be there already.
+pub fn open(place: &Place) -> Result<Store, OpenError> {
+    match place {
+        Place::Directory(path) => {
+            let location = format!("file://{}", path.display());
+            let wrong = |why: String| OpenError::Store(StoreError::Open { store: location.clone(), why });
+            let files = LocalFileSystem::new_with_prefix(path)
+                .map_err(|e| wrong(windlass_core::diagnose::chain(&e)))?
+                .with_fsync(true);
+            Ok(Store { local: Some(path.clone()), ..Store::over(Arc::new(files), "", &location) })
+        }
+        Place::S3(s3) => open_s3(s3),
+    }
+}
+
+fn open_s3(s3: &S3) -> Result<Store, OpenError> {
+    let location =
+        if s3.prefix.is_empty() { format!("s3://{}", s3.bucket) } else { format!("s3://{}/{}", s3.bucket, s3.prefix) };
+    let wrong = |why: String| OpenError::Store(StoreError::Open { store: location.clone(), why });
+    let access_key = secret::resolve(&s3.access_key).map_err(OpenError::Secret)?;
+    let secret_key = secret::resolve(&s3.secret_key).map_err(OpenError::Secret)?;
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(&s3.bucket)
+        .with_region(s3.region.as_deref().unwrap_or("us-east-1"))
+        .with_virtual_hosted_style_request(!s3.path_style)
+        .with_access_key_id(access_key.expose_secret())
+        .with_secret_access_key(secret_key.expose_secret())
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        .with_checksum_algorithm(Checksum::SHA256)
+        .with_retry(retry())
+        .with_client_options(client(s3).map_err(wrong)?);
+    if let Some(endpoint) = &s3.endpoint {
+        builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
+    }
+    let bucket = builder.build().map_err(|e| wrong(windlass_core::diagnose::chain(&e)))?;
+    Ok(Store::over(Arc::new(bucket), &s3.prefix, &location))
+}
+
+/// Half a minute to connect; two minutes without a byte is a dead connection; a whole request may take long.
+fn client(s3: &S3) -> Result<ClientOptions, String> {
+    let mut options = ClientOptions::new()
+        .with_connect_timeout(Duration::from_secs(30))
+        .with_timeout(Duration::from_secs(600))
+        .with_read_timeout(Duration::from_secs(120));
+    if let Some(path) = &s3.ca {
+        let pem = std::fs::read(path).map_err(|e| format!("read the CA file `{}`: {e}", path.display()))?;
+        let bundle = Certificate::from_pem_bundle(&pem)
+            .map_err(|e| format!("read the CA file `{}`: {}", path.display(), windlass_core::diagnose::chain(&e)))?;
+        for certificate in bundle {
+            options = options.with_root_certificate(certificate);
+        }
+    }
+    Ok(options)
+}
+
+/// Exponential, with jitter, for three minutes: long enough for a store's restart, short enough for a person.
+fn retry() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(15),
+            base: 2.0,
+        },
+        max_retries: 20,
+        retry_timeout: Duration::from_secs(180),
+    }
+}

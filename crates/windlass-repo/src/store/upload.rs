@@ -1,0 +1,138 @@
+//! One object of unknown size, sent in parts.
+
+use bytes::{Bytes, BytesMut};
+use object_store::{MultipartUpload, ObjectStoreExt};
+use ring::digest::{Context, SHA256};
+use tokio::task::JoinSet;
+
+use super::{Key, Store, StoreError};
+
+/// Bytes of one part. S3 allows 10,000 parts, so this bounds an object at 156 GiB; [`part_size`] grows it.
+const PART: usize = 16 << 20;
+
+/// Parts on their way at once. With the part being filled this bounds an upload's memory at 80 MiB.
+const PARALLEL: usize = 4;
+
+/// What was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Size in bytes, confirmed by the store.
+    pub size: u64,
+    /// SHA-256 of the bytes as sent.
+    pub sha256: [u8; 32],
+}
+
+/// An object on its way. Dropped without [`Upload::finish`] it leaves nothing visible.
+pub struct Upload {
+    store: Store,
+    key: Key,
+    buffer: BytesMut,
+    parts: Option<Parts>,
+    hash: Context,
+    size: u64,
+}
+
+struct Parts {
+    upload: Box<dyn MultipartUpload>,
+    sent: u32,
+    running: JoinSet<object_store::Result<()>>,
+}
+
+impl Upload {
+    pub(super) fn new(store: Store, key: Key) -> Self {
+        Self { store, key, buffer: BytesMut::new(), parts: None, hash: Context::new(&SHA256), size: 0 }
+    }
+
+    /// Bytes written so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Adds bytes; waits while enough parts are on their way.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.hash.update(bytes);
+        self.size += bytes.len() as u64;
+        self.buffer.extend_from_slice(bytes);
+        loop {
+            let part = part_size(self.parts.as_ref().map_or(0, |p| p.sent));
+            if self.buffer.len() <= part {
+                return Ok(());
+            }
+            let body = self.buffer.split_to(part).freeze();
+            self.send(body).await?;
+        }
+    }
+
+    /// Sends the rest, makes the object visible, and asks the store for its size.
+    pub async fn finish(mut self) -> Result<Stored, StoreError> {
+        let rest = self.buffer.split().freeze();
+        if self.parts.is_none() {
+            self.store.create(&self.key, rest).await?;
+        } else {
+            self.send(rest).await?;
+            self.complete().await?;
+        }
+        let stored = self.store.head(&self.key).await?.size;
+        if stored != self.size {
+            let store = self.store.location().to_owned();
+            return Err(StoreError::Mismatch { key: self.key, store, sent: self.size, stored });
+        }
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(self.hash.finish().as_ref());
+        Ok(Stored { size: stored, sha256 })
+    }
+
+    /// Gives up and removes the parts sent so far, as far as the store allows.
+    pub async fn abort(mut self) {
+        if let Some(mut parts) = self.parts.take() {
+            parts.running.shutdown().await;
+            // What stays behind is invisible, and swept with the other parts of uploads that died.
+            let _ = parts.upload.abort().await;
+        }
+    }
+
+    async fn send(&mut self, body: Bytes) -> Result<(), StoreError> {
+        let failed = |source| StoreError::of("write", &self.key, self.store.location(), source);
+        let parts = match &mut self.parts {
+            Some(parts) => parts,
+            none => {
+                let path = self.store.path(&self.key);
+                let upload = self.store.objects.put_multipart(&path).await.map_err(failed)?;
+                none.insert(Parts { upload, sent: 0, running: JoinSet::new() })
+            }
+        };
+        while parts.running.len() >= PARALLEL {
+            settle(parts.running.join_next().await).map_err(failed)?;
+        }
+        parts.sent += 1;
+        parts.running.spawn(parts.upload.put_part(body.into()));
+        Ok(())
+    }
+
+    async fn complete(&mut self) -> Result<(), StoreError> {
+        let failed = |source| StoreError::of("write", &self.key, self.store.location(), source);
+        let Some(parts) = &mut self.parts else { return Ok(()) };
+        while !parts.running.is_empty() {
+            settle(parts.running.join_next().await).map_err(failed)?;
+        }
+        parts.upload.complete().await.map_err(failed)?;
+        Ok(())
+    }
+}
+
+fn settle(part: Option<Result<object_store::Result<()>, tokio::task::JoinError>>) -> object_store::Result<()> {
+    match part {
+        None => Ok(()),
+        Some(Ok(result)) => result,
+        Some(Err(source)) => Err(object_store::Error::JoinError { source }),
+    }
+}
+
+/// S3 takes at most 10,000 parts of at most 5 GiB; growing parts keep 5 TiB within reach at bounded memory.
+fn part_size(sent: u32) -> usize {
+    match sent {
+        0..4_000 => PART,
+        4_000..7_000 => 4 * PART,
+        _ => 8 * PART,
+    }
+}
