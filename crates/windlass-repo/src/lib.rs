@@ -1,5 +1,15 @@
 //! The repository: what lies at rest, and every rule of writing, reading and deleting it.
 
+pub mod error;
 pub mod format;
+pub mod hex;
+pub mod keyring;
+pub mod layout;
+pub mod manual;
+pub mod object;
+pub mod random;
+pub mod repository;
 pub mod secret;
+pub mod sign;
 pub mod store;
+pub mod writer;

@@ -1,0 +1,44 @@
+//! The manual way: how everything is brought back without Windlass. Followed word for word by a test.
+
+use crate::repository::Identity;
+
+/// `README.txt` of a repository.
+pub fn readme(identity: &Identity) -> String {
+    format!(
+        "This is a Windlass repository, {id}, made on {owner} at {created}.
+
+Everything in it can be brought back without Windlass, with stock tools: age, pg_restore, psql, restic, jq.
+<APPLICATION> and <COMPONENT> are names of your own; <POINT> is the newest (greatest) name in points/<APPLICATION>/.
+
+1. THE KEYRING opens everything. In keys/<APPLICATION>/ take the newest (greatest) file.
+   It ends in .age:  age --decrypt --output keyring.txt keys/<APPLICATION>/<FILE>.age
+                     (asks for the passphrase; or --identity <FILE> where it was sealed to recipients)
+   It ends in .txt:  cp keys/<APPLICATION>/<FILE>.txt keyring.txt
+   The recovery kit holds the same file.
+
+2. WHAT A POINT HOLDS:  head -n 1 points/<APPLICATION>/<POINT>.json | jq
+   Each component:      head -n 1 runs/<APPLICATION>/<POINT>/component.<COMPONENT>.json | jq
+
+3. A DATABASE is one file in dumps/<APPLICATION>/<COMPONENT>/<POINT>/, a dump of pg_dump in custom format.
+   Sealed (.dump.age):  age --decrypt --identity keyring.txt --output database.dump <FILE>.dump.age
+   Roles and settings:  globals-*.sql, likewise; then  psql --dbname=postgres --file=globals.sql
+   The database:        createdb --template=template0 <DATABASE>
+                        pg_restore --dbname=<DATABASE> database.dump
+
+4. FOLDERS AND FILES are a restic repository, files/<APPLICATION>.
+   Its password:        sed -n 's/^# restic-password: //p' keyring.txt > restic-password
+   The snapshot:        jq .snapshot in the component's manifest (2.), or  restic snapshots --tag <POINT>
+   Everything in it:    restic --repo files/<APPLICATION> --password-file restic-password restore <SNAPSHOT> --target <FOLDER>
+   In a bucket, restic reads it in place:  --repo s3:https://<SERVER>/<BUCKET>/<PREFIX>/files/<APPLICATION>
+
+5. THE OUTPUT OF A COMMAND (an action) is one file in dumps/<APPLICATION>/<COMPONENT>/<POINT>/, *.out or *.out.age.
+   Unseal it as in 3. and give it to the command that imports it.
+
+Nothing here is ever overwritten. Do not run `restic forget` or `restic prune` in files/: Windlass does that,
+without locks, and two that prune at once can lose data.
+",
+        id = identity.id,
+        owner = identity.owner,
+        created = identity.created,
+    )
+}

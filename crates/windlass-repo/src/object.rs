@@ -1,0 +1,337 @@
+//! One sealed object: hashed, sealed and sent as it is written; fetched, hashed and opened as it is read.
+//!
+//! Memory is that of an [`Upload`]; nothing is staged. A reader proves what it read only at the end: what it
+//! gave before must not be believed until [`ObjectReader::next`] has returned `None`.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use age::x25519;
+use bytes::Bytes;
+use futures::io::AsyncReadExt;
+use futures::stream::{BoxStream, Stream, TryStreamExt};
+use ring::digest::{Context, SHA256};
+use windlass_core::diagnose::{Diagnose, Outcome, Retry};
+use windlass_core::point::ObjectRef;
+
+use crate::hex;
+use crate::store::{Key, Store, StoreError, Upload};
+
+/// Bytes handed out at once by a reader.
+const PIECE: usize = 256 << 10;
+
+/// An object that could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// The store.
+    #[error(transparent)]
+    Store(StoreError),
+    /// age could not seal.
+    #[error("seal `{key}`")]
+    Seal {
+        /// The object.
+        key: Key,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Its bytes are not those that were written.
+    #[error("read `{key}`: {why}")]
+    Damaged {
+        /// The object.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It is sealed to a key that is not at hand.
+    #[error("open `{key}`: it is sealed to {recipient}, whose keyring is not open here")]
+    NoKey {
+        /// The object.
+        key: String,
+        /// What it is sealed to.
+        recipient: String,
+    },
+}
+
+impl Diagnose for ObjectError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Store(error) => error.code(),
+            Self::Seal { .. } => "WDL-1201",
+            Self::Damaged { .. } => "WDL-1202",
+            Self::NoKey { .. } => "WDL-1203",
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Store(error) => error.reason(),
+            Self::Seal { .. } => "SealObject",
+            Self::Damaged { .. } => "ObjectDamaged",
+            Self::NoKey { .. } => "NoKey",
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Store(error) => error.retry(),
+            _ => Retry::Never,
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Store(error) => error.outcome(),
+            Self::NoKey { .. } => Outcome::CouldNotRun,
+            _ => Outcome::Failed,
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Store(error) => error.hints(),
+            Self::Seal { .. } => vec!["run it again".into()],
+            Self::Damaged { .. } => {
+                vec!["run `windlass repo check` to see what else is damaged, and restore from another point".into()]
+            }
+            Self::NoKey { .. } => vec!["give the keyring of that time: `windlass repo keys` lists them".into()],
+        }
+    }
+}
+
+/// An object being written.
+pub struct ObjectWriter {
+    upload: Upload,
+    key: Key,
+    seal: Option<Seal>,
+    hash: Context,
+    size: u64,
+}
+
+struct Seal {
+    writer: age::stream::StreamWriter<Outbox>,
+    sealed: Outbox,
+    recipient: String,
+}
+
+/// Where age leaves what it sealed until it is sent.
+#[derive(Clone, Default)]
+struct Outbox(Arc<Mutex<Vec<u8>>>);
+
+impl Outbox {
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Write for Outbox {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl ObjectWriter {
+    /// Begins an object, sealed to the recipient where there is one.
+    pub fn new(store: &Store, key: &Key, recipient: Option<&x25519::Recipient>) -> Result<Self, ObjectError> {
+        let seal = recipient.map(|recipient| Seal::begin(recipient, key)).transpose()?;
+        Ok(Self { upload: store.upload(key), key: key.clone(), seal, hash: Context::new(&SHA256), size: 0 })
+    }
+
+    /// Adds bytes; waits while the store is slower than the source.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), ObjectError> {
+        self.hash.update(bytes);
+        self.size += bytes.len() as u64;
+        match &mut self.seal {
+            None => self.upload.write(bytes).await.map_err(ObjectError::Store),
+            Some(seal) => {
+                seal.writer.write_all(bytes).map_err(|source| ObjectError::Seal { key: self.key.clone(), source })?;
+                let sealed = seal.sealed.take();
+                self.upload.write(&sealed).await.map_err(ObjectError::Store)
+            }
+        }
+    }
+
+    /// Bytes written so far, before sealing.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Sends the rest and makes the object visible.
+    pub async fn finish(mut self) -> Result<ObjectRef, ObjectError> {
+        let mut sealed_to = None;
+        if let Some(seal) = self.seal.take() {
+            seal.writer.finish().map_err(|source| ObjectError::Seal { key: self.key.clone(), source })?;
+            let rest = seal.sealed.take();
+            self.upload.write(&rest).await.map_err(ObjectError::Store)?;
+            sealed_to = Some(seal.recipient);
+        }
+        let stored = self.upload.finish().await.map_err(ObjectError::Store)?;
+        Ok(ObjectRef {
+            key: self.key.to_string(),
+            size: stored.size,
+            sha256: hex::encode(&stored.sha256),
+            plain_size: self.size,
+            plain_sha256: hex::encode(self.hash.finish().as_ref()),
+            sealed_to,
+        })
+    }
+
+    /// Gives up; nothing becomes visible.
+    pub async fn abort(self) {
+        self.upload.abort().await;
+    }
+}
+
+impl Seal {
+    fn begin(recipient: &x25519::Recipient, key: &Key) -> Result<Self, ObjectError> {
+        let failed = |source| ObjectError::Seal { key: key.clone(), source };
+        let sealed = Outbox::default();
+        let encryptor = age::Encryptor::with_recipients(std::iter::once(recipient as &dyn age::Recipient))
+            .map_err(|e| failed(std::io::Error::other(e)))?;
+        let writer = encryptor.wrap_output(sealed.clone()).map_err(failed)?;
+        Ok(Self { writer, sealed, recipient: recipient.to_string() })
+    }
+}
+
+/// An object being read.
+pub struct ObjectReader {
+    pieces: Pieces,
+    stored: Arc<Mutex<Running>>,
+    plain: Running,
+    expected: ObjectRef,
+    done: bool,
+}
+
+enum Pieces {
+    Plain(BoxStream<'static, std::io::Result<Bytes>>),
+    Sealed(std::pin::Pin<Box<dyn futures::io::AsyncRead + Send>>),
+}
+
+/// A hash and a count on their way.
+struct Running {
+    hash: Context,
+    size: u64,
+}
+
+impl Running {
+    fn new() -> Self {
+        Self { hash: Context::new(&SHA256), size: 0 }
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.size += bytes.len() as u64;
+    }
+
+    /// What differs from what was expected.
+    fn differs(&self, what: &str, size: u64, sha256: &str) -> Option<String> {
+        if self.size != size {
+            return Some(format!("{what} has {} bytes instead of {size}", self.size));
+        }
+        let found = hex::encode(self.hash.clone().finish().as_ref());
+        (found != sha256).then(|| format!("{what} has the SHA-256 {found} instead of {sha256}"))
+    }
+}
+
+impl ObjectReader {
+    /// Begins to read an object; `identities` are those of the keyrings that are open.
+    pub async fn open(
+        store: &Store,
+        object: &ObjectRef,
+        identities: &[&x25519::Identity],
+    ) -> Result<Self, ObjectError> {
+        let key = Key::foreign(&object.key);
+        let stored = Arc::new(Mutex::new(Running::new()));
+        let counted = Arc::clone(&stored);
+        let stream = store.read(&key).await.map_err(ObjectError::Store)?;
+        let stream = stream
+            .inspect_ok(move |bytes| counted.lock().unwrap_or_else(PoisonError::into_inner).add(bytes))
+            .map_err(std::io::Error::other);
+        let pieces = match &object.sealed_to {
+            None => Pieces::Plain(Box::pin(stream)),
+            Some(recipient) => {
+                let identity = identities.iter().find(|identity| identity.to_public().to_string() == *recipient);
+                let identity = identity
+                    .ok_or_else(|| ObjectError::NoKey { key: object.key.clone(), recipient: recipient.clone() })?;
+                let damaged = |why: String| ObjectError::Damaged { key: object.key.clone(), why };
+                let decryptor = age::Decryptor::new_async(Box::pin(stream).into_async_read())
+                    .await
+                    .map_err(|e| damaged(e.to_string()))?;
+                let reader = decryptor
+                    .decrypt_async(std::iter::once(*identity as &dyn age::Identity))
+                    .map_err(|e| damaged(e.to_string()))?;
+                Pieces::Sealed(Box::pin(reader))
+            }
+        };
+        Ok(Self { pieces, stored, plain: Running::new(), expected: object.clone(), done: false })
+    }
+
+    /// The next piece of the opened bytes; `None` once all were read and are what was written.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ObjectError> {
+        if self.done {
+            return Ok(None);
+        }
+        let piece = match &mut self.pieces {
+            Pieces::Plain(stream) => stream.try_next().await,
+            Pieces::Sealed(reader) => {
+                let mut buffer = vec![0; PIECE];
+                reader.read(&mut buffer).await.map(|read| {
+                    buffer.truncate(read);
+                    (read > 0).then(|| Bytes::from(buffer))
+                })
+            }
+        };
+        match piece.map_err(|error| self.why(error))? {
+            Some(bytes) => {
+                self.plain.add(&bytes);
+                Ok(Some(bytes))
+            }
+            None => {
+                self.done = true;
+                self.prove().map(|()| None)
+            }
+        }
+    }
+
+    /// Reads to the end and throws the bytes away: the level `read`.
+    pub async fn prove_all(mut self) -> Result<u64, ObjectError> {
+        while self.next().await?.is_some() {}
+        Ok(self.expected.size)
+    }
+
+    /// The opened bytes as a stream that ends in an error where they are not what was written.
+    pub fn into_stream(self) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+        futures::stream::try_unfold(self, |mut this| async move {
+            match this.next().await {
+                Ok(Some(bytes)) => Ok(Some((bytes, this))),
+                Ok(None) => Ok(None),
+                Err(error) => Err(std::io::Error::other(error)),
+            }
+        })
+    }
+
+    fn prove(&self) -> Result<(), ObjectError> {
+        let expected = &self.expected;
+        let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        let wrong = stored
+            .differs("the object", expected.size, &expected.sha256)
+            .or_else(|| self.plain.differs("its content", expected.plain_size, &expected.plain_sha256));
+        match wrong {
+            Some(why) => Err(ObjectError::Damaged { key: expected.key.clone(), why }),
+            None => Ok(()),
+        }
+    }
+
+    /// A store's error stays one; everything else means that the bytes are not what was written.
+    fn why(&self, error: std::io::Error) -> ObjectError {
+        let text = error.to_string();
+        match error.into_inner().map(|inner| inner.downcast::<StoreError>()) {
+            Some(Ok(store)) => ObjectError::Store(*store),
+            _ => ObjectError::Damaged { key: self.expected.key.clone(), why: format!("it cannot be opened ({text})") },
+        }
+    }
+}

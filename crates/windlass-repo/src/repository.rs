@@ -1,0 +1,142 @@
+//! A repository: made once, recognised ever after.
+
+use std::path::{Path, PathBuf};
+
+use futures::TryStreamExt;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use windlass_core::id::RepositoryId;
+use windlass_core::name::Name;
+use windlass_core::point::FORMAT;
+
+use crate::error::RepositoryError;
+use crate::random::Fresh;
+use crate::store::Store;
+use crate::{layout, manual, sign};
+
+/// `windlass.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The version of the layout.
+    pub format: u32,
+    /// The repository's identifier.
+    pub id: RepositoryId,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The host that made it.
+    pub owner: String,
+    /// `primary`; replicas come later.
+    pub role: String,
+}
+
+/// A repository, opened. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    store: Store,
+    identity: Identity,
+}
+
+impl Repository {
+    /// Makes a repository in an empty place.
+    pub async fn init(store: Store, owner: &str) -> Result<Self, RepositoryError> {
+        if let Some(identity) = find(&store).await? {
+            return Err(RepositoryError::Exists { store: store.location().to_owned(), found: identity.id });
+        }
+        if let Some(object) = store.list(None).try_next().await.map_err(RepositoryError::Store)? {
+            return Err(RepositoryError::Foreign { store: store.location().to_owned(), example: object.key });
+        }
+        let identity = Identity {
+            format: FORMAT,
+            id: RepositoryId::fresh().map_err(RepositoryError::Randomness)?,
+            created: Timestamp::now(),
+            owner: owner.to_owned(),
+            role: "primary".to_owned(),
+        };
+        let mut bytes =
+            serde_json::to_vec_pretty(&identity).map_err(|e| RepositoryError::Write(sign::DocumentError::Json(e)))?;
+        bytes.push(b'\n');
+        // Two that init at once: the second finds other bytes under the key and is refused.
+        store.create(&layout::identity(), bytes).await.map_err(RepositoryError::Store)?;
+        store.create(&layout::readme(), manual::readme(&identity)).await.map_err(RepositoryError::Store)?;
+        Ok(Self { store, identity })
+    }
+
+    /// Opens the repository that is there, and refuses one that is not the one this host knows.
+    pub async fn open(store: Store, known: Option<RepositoryId>) -> Result<Self, RepositoryError> {
+        let location = || store.location().to_owned();
+        match (find(&store).await?, known) {
+            (Some(identity), Some(known)) if identity.id != known => {
+                Err(RepositoryError::Replaced { store: location(), known, found: identity.id })
+            }
+            (Some(identity), _) => Ok(Self { store, identity }),
+            (None, Some(known)) => Err(RepositoryError::Vanished { store: location(), known }),
+            (None, None) => Err(RepositoryError::Missing { store: location() }),
+        }
+    }
+
+    /// Its store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Its identifier.
+    pub fn id(&self) -> RepositoryId {
+        self.identity.id
+    }
+}
+
+async fn find(store: &Store) -> Result<Option<Identity>, RepositoryError> {
+    let key = layout::identity();
+    match store.find(&key).await.map_err(RepositoryError::Store)? {
+        None => Ok(None),
+        Some(bytes) => sign::read(&bytes).map(Some).map_err(|source| RepositoryError::Document { key, source }),
+    }
+}
+
+/// What a host remembers of the repositories it has seen, so that one that vanished is never made anew.
+pub struct Known {
+    path: PathBuf,
+}
+
+impl Known {
+    /// The memory of a repository of that name, in the host's state folder.
+    pub fn new(state: &Path, name: &Name) -> Self {
+        Self { path: state.join("repositories").join(format!("{name}.json")) }
+    }
+
+    /// The repository seen there, if one was.
+    pub fn get(&self, store: &Store) -> Result<Option<RepositoryId>, RepositoryError> {
+        let failed = |source| RepositoryError::State { path: self.path.clone(), source };
+        match std::fs::read(&self.path) {
+            Ok(bytes) => {
+                let seen: Seen = serde_json::from_slice(&bytes).map_err(|e| failed(e.into()))?;
+                Ok((seen.location == store.location()).then_some(seen.id))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Remembers the repository.
+    pub fn set(&self, repository: &Repository) -> Result<(), RepositoryError> {
+        let failed = |source| RepositoryError::State { path: self.path.clone(), source };
+        let seen = Seen { location: repository.store.location().to_owned(), id: repository.id() };
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+        serde_json::to_writer(&file, &seen).map_err(|e| failed(e.into()))?;
+        file.persist(&self.path).map_err(|e| failed(e.error))?;
+        Ok(())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Seen {
+    location: String,
+    id: RepositoryId,
+}
