@@ -1,10 +1,12 @@
 //! The repository: what lies at rest, and every rule of writing, reading and deleting it.
 
+pub mod catalog;
 pub mod error;
 pub mod format;
 pub mod hex;
 pub mod keyring;
 pub mod layout;
+pub mod live;
 pub mod manual;
 pub mod object;
 pub mod random;
@@ -12,4 +14,5 @@ pub mod repository;
 pub mod secret;
 pub mod sign;
 pub mod store;
+pub mod vault;
 pub mod writer;

@@ -1,0 +1,155 @@
+//! The recovery points of an application, as a listing of the repository shows them.
+//!
+//! Any process can build it from the store alone. A document that cannot be read or trusted is not passed over:
+//! it stands in [`Catalog::damaged`], and whatever deletes must stop at it.
+
+use std::collections::BTreeMap;
+
+use futures::stream::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use windlass_core::id::PointId;
+use windlass_core::name::Name;
+use windlass_core::point::RecoveryPoint;
+
+use crate::error::RepositoryError;
+use crate::layout;
+use crate::live::{Hold, Tombstone};
+use crate::store::{Key, StoreError};
+use crate::vault::Vault;
+
+/// Documents read at once.
+const PARALLEL: usize = 16;
+
+/// One point and what has been said about it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The point.
+    pub point: RecoveryPoint,
+    /// Its commit record.
+    pub key: Key,
+    /// When it was committed, by the store's clock.
+    pub committed: Timestamp,
+    /// Why it must not be deleted.
+    pub holds: Vec<Hold>,
+    /// The mark that it is going to be deleted.
+    pub tombstone: Option<Tombstone>,
+}
+
+/// A document that cannot be read or trusted.
+#[derive(Debug)]
+pub struct Damaged {
+    /// The document.
+    pub key: Key,
+    /// The point it belongs to, where its name says so.
+    pub point: Option<PointId>,
+    /// Why.
+    pub error: RepositoryError,
+}
+
+/// All points of an application, the oldest first.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    /// Points that can be read and trusted.
+    pub entries: Vec<Entry>,
+    /// Commit records that cannot.
+    pub damaged: Vec<Damaged>,
+}
+
+impl Catalog {
+    /// Builds the catalog from the store.
+    pub async fn load(vault: &Vault) -> Result<Self, RepositoryError> {
+        let listed =
+            vault.store().list_all(Some(&layout::points(vault.application()))).await.map_err(RepositoryError::Store)?;
+        let mut holds = Hold::load(vault).await?;
+        let mut tombstones: BTreeMap<PointId, Tombstone> =
+            Tombstone::load(vault).await?.into_iter().map(|t| (t.point, t)).collect();
+        let read: Vec<_> = futures::stream::iter(listed)
+            .map(|object| async move {
+                let result = read_point(vault, &object.key).await;
+                (object, result)
+            })
+            .buffered(PARALLEL)
+            .collect()
+            .await;
+        let mut catalog = Self::default();
+        for (object, result) in read {
+            match result {
+                Ok(point) => catalog.entries.push(Entry {
+                    holds: holds.remove(&point.id).unwrap_or_default(),
+                    tombstone: tombstones.remove(&point.id),
+                    key: object.key,
+                    committed: object.modified,
+                    point,
+                }),
+                // Swept between the listing and the read.
+                Err(RepositoryError::Store(StoreError::NotFound { .. })) => {}
+                Err(error @ RepositoryError::Store(_)) => return Err(error),
+                Err(error) => catalog.damaged.push(Damaged { point: point_of(&object.key), key: object.key, error }),
+            }
+        }
+        catalog.entries.sort_by_key(|entry| entry.point.id);
+        Ok(catalog)
+    }
+
+    /// A point by its identifier.
+    pub fn get(&self, application: &Name, point: PointId) -> Result<&Entry, RepositoryError> {
+        let found = self.entries.iter().find(|entry| entry.point.id == point);
+        found.ok_or_else(|| RepositoryError::NoPoint { point, application: application.clone() })
+    }
+
+    /// The points that are not going to be deleted, the oldest first.
+    pub fn live(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.tombstone.is_none())
+    }
+}
+
+/// The identifier in the name of a commit record.
+pub fn point_of(key: &Key) -> Option<PointId> {
+    let name = key.file_name();
+    let id = name.strip_suffix(".partial.json").or_else(|| name.strip_suffix(".json"))?;
+    id.parse().ok()
+}
+
+async fn read_point(vault: &Vault, key: &Key) -> Result<RecoveryPoint, RepositoryError> {
+    let bytes = vault.store().get(key).await.map_err(RepositoryError::Store)?;
+    let point: RecoveryPoint = vault.accept(key, &bytes)?;
+    if *key == layout::point(vault.application(), point.id, point.is_complete())
+        && point.application == *vault.application()
+    {
+        Ok(point)
+    } else {
+        Err(RepositoryError::Misplaced { key: key.clone() })
+    }
+}
+
+/// What a run sets out to do, written before anything else: `runs/<application>/<point>/intent.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Intent {
+    /// The version of this document.
+    pub format: u32,
+    /// The run and the point it will make.
+    pub point: PointId,
+    /// The application.
+    pub application: Name,
+    /// The components it sets out to capture.
+    pub components: Vec<Name>,
+    /// The host it runs on.
+    pub host: String,
+    /// When it began.
+    pub started: Timestamp,
+}
+
+/// The applications that have points, keyrings or runs in a repository, by the folders that are there.
+pub async fn applications(store: &crate::store::Store) -> Result<Vec<Name>, RepositoryError> {
+    let keys: Vec<_> = store
+        .list(Some(&Key::foreign("keys")))
+        .map_ok(|object| object.key)
+        .try_collect()
+        .await
+        .map_err(RepositoryError::Store)?;
+    let mut names: Vec<Name> = keys.iter().filter_map(|key| key.segments().nth(1)?.parse().ok()).collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
+}

@@ -1,0 +1,213 @@
+//! An application's part of a repository, with the keys this host has for it.
+//!
+//! Opening a vault opens every keyring that can be opened. With recipients alone it still takes dumps in, but
+//! nothing can be read back here, and nothing written that needs a keyring ([`Vault::keyring`] says so).
+
+use age::x25519;
+use windlass_core::name::Name;
+use windlass_core::point::{ComponentManifest, ComponentSummary, ObjectRef, RecoveryPoint};
+use windlass_core::repository::Encryption;
+
+use crate::error::RepositoryError;
+use crate::hex;
+use crate::keyring::{KeyError, Keyring, StoredKeyring, Unlock, parse_recipient};
+use crate::layout;
+use crate::object::{ObjectError, ObjectReader, ObjectWriter};
+use crate::repository::Repository;
+use crate::store::{Key, Store};
+use crate::writer::{Writer, Writers};
+
+/// An application's part of a repository.
+pub struct Vault {
+    repository: Repository,
+    application: Name,
+    stored: Vec<StoredKeyring>,
+    keyrings: Vec<Keyring>,
+    writers: Writers,
+}
+
+impl Vault {
+    /// Makes the application's first keyring; an application that has one is left as it is.
+    pub async fn create(
+        repository: &Repository,
+        application: &Name,
+        encryption: &Encryption,
+    ) -> Result<(), RepositoryError> {
+        let stored = StoredKeyring::list(repository.store(), application).await.map_err(RepositoryError::Key)?;
+        if !stored.is_empty() {
+            return Ok(());
+        }
+        let keyring = Keyring::generate(application).map_err(RepositoryError::Key)?;
+        keyring.store(repository.store(), encryption).await.map_err(RepositoryError::Key)
+    }
+
+    /// Opens the application's part with what the settings name.
+    pub async fn open(repository: &Repository, application: &Name, unlock: &Unlock) -> Result<Self, RepositoryError> {
+        let store = repository.store();
+        let stored = StoredKeyring::list(store, application).await.map_err(RepositoryError::Key)?;
+        if stored.is_empty() {
+            let (application, store) = (application.clone(), store.location().to_owned());
+            return Err(RepositoryError::Key(KeyError::Missing { application, store }));
+        }
+        let mut keyrings = Vec::new();
+        if !matches!(unlock, Unlock::Recipients) {
+            for keyring in &stored {
+                keyrings.push(keyring.open(store, application, unlock).await.map_err(RepositoryError::Key)?);
+            }
+        }
+        let writers = Writers::load(store).await?;
+        Ok(Self { repository: repository.clone(), application: application.clone(), stored, keyrings, writers })
+    }
+
+    /// Opens it with a keyring that lies outside the repository: a recovery kit.
+    pub async fn open_with_kit(repository: &Repository, kit: Keyring) -> Result<Self, RepositoryError> {
+        let store = repository.store();
+        let stored = StoredKeyring::list(store, &kit.application).await.map_err(RepositoryError::Key)?;
+        let writers = Writers::load(store).await?;
+        Ok(Self {
+            repository: repository.clone(),
+            application: kit.application.clone(),
+            stored,
+            keyrings: vec![kit],
+            writers,
+        })
+    }
+
+    /// The repository.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// The repository's store.
+    pub fn store(&self) -> &Store {
+        self.repository.store()
+    }
+
+    /// The application.
+    pub fn application(&self) -> &Name {
+        &self.application
+    }
+
+    /// The application's keyrings as they lie in the repository, the newest last.
+    pub fn stored_keyrings(&self) -> &[StoredKeyring] {
+        &self.stored
+    }
+
+    /// The writers of the repository, as they were when the vault was opened.
+    pub fn writers(&self) -> &Writers {
+        &self.writers
+    }
+
+    /// Reads the writers again, after one introduced itself.
+    pub async fn reload_writers(&mut self) -> Result<(), RepositoryError> {
+        self.writers = Writers::load(self.store()).await?;
+        Ok(())
+    }
+
+    /// The keyring to write with, where it could be opened.
+    pub fn keyring(&self) -> Result<&Keyring, KeyError> {
+        self.keyrings.last().ok_or_else(|| match self.stored.last() {
+            Some(stored) => KeyError::NoIdentity { key: stored.key.clone() },
+            None => {
+                KeyError::Missing { application: self.application.clone(), store: self.store().location().to_owned() }
+            }
+        })
+    }
+
+    /// All keyrings that are open here.
+    pub fn keyrings(&self) -> &[Keyring] {
+        &self.keyrings
+    }
+
+    /// What new dumps are sealed to; `None` where encryption was said to be "none".
+    pub fn recipient(&self) -> Result<Option<x25519::Recipient>, KeyError> {
+        match self.stored.last() {
+            Some(stored) if stored.sealed => parse_recipient(&stored.recipient).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Begins an object of one component's dump.
+    pub fn write(&self, key: &Key) -> Result<ObjectWriter, ObjectOrKeyError> {
+        let recipient = self.recipient().map_err(ObjectOrKeyError::Key)?;
+        ObjectWriter::new(self.store(), key, recipient.as_ref()).map_err(ObjectOrKeyError::Object)
+    }
+
+    /// Begins to read an object.
+    pub async fn read(&self, object: &ObjectRef) -> Result<ObjectReader, ObjectError> {
+        let identities: Vec<&x25519::Identity> = self.keyrings.iter().map(Keyring::identity).collect();
+        ObjectReader::open(self.store(), object, &identities).await
+    }
+
+    /// Stores one component's manifest and returns what the point says of it.
+    pub async fn put_component(
+        &self,
+        writer: &Writer,
+        manifest: &ComponentManifest,
+    ) -> Result<ComponentSummary, RepositoryError> {
+        let bytes = writer.sign(manifest)?;
+        let summary = ComponentSummary {
+            name: manifest.component.clone(),
+            kind: manifest.data.kind().to_owned(),
+            window: manifest.window,
+            stored_bytes: manifest.stored_bytes(),
+            data_bytes: manifest.data_bytes(),
+            manifest_sha256: hex::sha256(&bytes),
+        };
+        let key = layout::component(&self.application, manifest.point, &manifest.component);
+        self.store().create(&key, bytes).await.map_err(RepositoryError::Store)?;
+        Ok(summary)
+    }
+
+    /// Writes the commit record: from here on the point exists.
+    pub async fn commit(&self, writer: &Writer, point: &RecoveryPoint) -> Result<(), RepositoryError> {
+        let key = layout::point(&self.application, point.id, point.is_complete());
+        self.store().create(&key, writer.sign(point)?).await.map_err(RepositoryError::Store)?;
+        Ok(())
+    }
+
+    /// Reads one component's manifest and checks that it is the one the point names.
+    pub async fn component(
+        &self,
+        point: &RecoveryPoint,
+        summary: &ComponentSummary,
+    ) -> Result<ComponentManifest, RepositoryError> {
+        let key = layout::component(&self.application, point.id, &summary.name);
+        let bytes = self.store().get(&key).await.map_err(RepositoryError::Store)?;
+        if hex::sha256(&bytes) != summary.manifest_sha256 {
+            return Err(RepositoryError::Digest { key });
+        }
+        let manifest: ComponentManifest = self.accept(&key, &bytes)?;
+        if manifest.point != point.id || manifest.component != summary.name {
+            return Err(RepositoryError::Misplaced { key });
+        }
+        Ok(manifest)
+    }
+
+    /// Checks a document's signature, and where a keyring is open that its holder vouched for the writer.
+    pub fn accept<T: serde::de::DeserializeOwned>(&self, key: &Key, bytes: &[u8]) -> Result<T, RepositoryError> {
+        let document = |source| RepositoryError::Document { key: key.clone(), source };
+        let (value, writer) = self.writers.check(bytes).map_err(document)?;
+        if self.keyrings.is_empty() {
+            return Ok(value);
+        }
+        for keyring in &self.keyrings {
+            let authority = keyring.authority().map_err(RepositoryError::Key)?;
+            if self.writers.is_endorsed(writer, &authority.public()) {
+                return Ok(value);
+            }
+        }
+        Err(RepositoryError::NotEndorsed { key: key.clone(), writer, application: self.application.clone() })
+    }
+}
+
+/// An object that could not be begun.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectOrKeyError {
+    /// The object.
+    #[error(transparent)]
+    Object(ObjectError),
+    /// The key to seal it to.
+    #[error(transparent)]
+    Key(KeyError),
+}
