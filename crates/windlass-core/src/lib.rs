@@ -19,3 +19,4 @@ pub mod schedule;
 pub mod secret;
 pub mod selector;
 pub mod size;
+pub mod verification;

@@ -1,1 +1,8 @@
-//! Windlass on a single machine: runs, scratch places, status.
+//! Windlass on a single machine: opens what the settings name, runs tasks in this process, and answers how
+//! things stand. Everything it remembers is a cache; the repository is the truth.
+
+pub mod backup;
+pub mod host;
+pub mod retention;
+pub mod status;
+pub mod verify;

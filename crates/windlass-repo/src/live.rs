@@ -23,7 +23,7 @@ use crate::vault::Vault;
 use crate::writer::Writer;
 
 /// How long one pin holds.
-const PIN: Duration = Duration::from_secs(3600);
+const PIN: Duration = Duration::from_hours(1);
 
 /// The present moment by the store's clock: a trial object is written, looked at and removed.
 pub async fn now_of(store: &Store) -> Result<Timestamp, RepositoryError> {

@@ -285,15 +285,12 @@ impl ObjectReader {
                 })
             }
         };
-        match piece.map_err(|error| self.why(error))? {
-            Some(bytes) => {
-                self.plain.add(&bytes);
-                Ok(Some(bytes))
-            }
-            None => {
-                self.done = true;
-                self.prove().map(|()| None)
-            }
+        if let Some(bytes) = piece.map_err(|error| self.why(error))? {
+            self.plain.add(&bytes);
+            Ok(Some(bytes))
+        } else {
+            self.done = true;
+            self.prove().map(|()| None)
         }
     }
 
@@ -329,9 +326,9 @@ impl ObjectReader {
     /// A store's error stays one; everything else means that the bytes are not what was written.
     fn why(&self, error: std::io::Error) -> ObjectError {
         let text = error.to_string();
-        match error.into_inner().map(|inner| inner.downcast::<StoreError>()) {
-            Some(Ok(store)) => ObjectError::Store(*store),
-            _ => ObjectError::Damaged { key: self.expected.key.clone(), why: format!("it cannot be opened ({text})") },
+        match error.into_inner().and_then(|inner| inner.downcast::<StoreError>().ok()) {
+            Some(store) => ObjectError::Store(*store),
+            None => ObjectError::Damaged { key: self.expected.key.clone(), why: format!("it cannot be opened ({text})") },
         }
     }
 }

@@ -92,8 +92,8 @@ fn open_s3(s3: &S3) -> Result<Store, OpenError> {
 fn client(s3: &S3) -> Result<ClientOptions, String> {
     let mut options = ClientOptions::new()
         .with_connect_timeout(Duration::from_secs(30))
-        .with_timeout(Duration::from_secs(600))
-        .with_read_timeout(Duration::from_secs(120));
+        .with_timeout(Duration::from_mins(10))
+        .with_read_timeout(Duration::from_mins(2));
     if let Some(path) = &s3.ca {
         let pem = std::fs::read(path).map_err(|e| format!("read the CA file `{}`: {e}", path.display()))?;
         let bundle = Certificate::from_pem_bundle(&pem)
@@ -114,6 +114,6 @@ fn retry() -> RetryConfig {
             base: 2.0,
         },
         max_retries: 20,
-        retry_timeout: Duration::from_secs(180),
+        retry_timeout: Duration::from_mins(3),
     }
 }

@@ -1,0 +1,169 @@
+//! Why a restore is not planned.
+
+use crate::diagnose::{Diagnose, Outcome};
+use crate::name::Name;
+use crate::size;
+
+/// A restore that would not do what was asked, or would harm something.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Nothing is meant.
+    #[error("plan the restore: no component has a target; the point holds {}", list(known))]
+    Nothing {
+        /// The components of the point.
+        known: Vec<Name>,
+    },
+    /// The point has no such component.
+    #[error("plan the restore: the point has no component `{name}`; it holds {}", list(known))]
+    NoComponent {
+        /// The component asked for.
+        name: Name,
+        /// The components of the point.
+        known: Vec<Name>,
+    },
+    /// It was selected, but goes nowhere.
+    #[error("plan the restore: `{component}` has no target")]
+    NoTarget {
+        /// The component.
+        component: Name,
+    },
+    /// It has a target, but was not selected.
+    #[error("plan the restore: `{component}` has a target, but `--only` does not name it")]
+    NotSelected {
+        /// The component.
+        component: Name,
+    },
+    /// It has no databases.
+    #[error("plan the restore: `{component}` has no databases to choose from")]
+    NoDatabases {
+        /// The component.
+        component: Name,
+    },
+    /// It has no such database.
+    #[error("plan the restore: `{component}` has no database `{database}` in this point; it has {}", known.join(", "))]
+    NoDatabase {
+        /// The component.
+        component: Name,
+        /// The database asked for.
+        database: String,
+        /// The databases there are.
+        known: Vec<String>,
+    },
+    /// The settings name no command that takes it back.
+    #[error("plan the restore: the settings name no `restore` command for `{component}`")]
+    NoRestoreCommand {
+        /// The component.
+        component: Name,
+    },
+    /// The target is a server of an older major version.
+    #[error("plan the restore: {database} comes from PostgreSQL {ours}, and the target is PostgreSQL {theirs}")]
+    OlderServer {
+        /// The database.
+        database: String,
+        /// The target's major version.
+        theirs: u32,
+        /// The source's major version.
+        ours: u32,
+    },
+    /// The target database holds tables.
+    #[error("plan the restore: the target database `{database}` is not empty: it has {tables} tables")]
+    DatabaseNotEmpty {
+        /// The target.
+        database: String,
+        /// How many tables it has.
+        tables: u64,
+    },
+    /// The target's server lacks extensions.
+    #[error("plan the restore: the target's server does not have the extensions {} that {database} needs", extensions.join(", "))]
+    MissingExtensions {
+        /// The database.
+        database: String,
+        /// The extensions.
+        extensions: Vec<String>,
+    },
+    /// The target folder holds something.
+    #[error("plan the restore: the target folder `{path}` is not empty: it has {entries} entries")]
+    FolderNotEmpty {
+        /// The target.
+        path: String,
+        /// How many entries it has.
+        entries: u64,
+    },
+    /// The target's file system is too small.
+    #[error("plan the restore: `{path}` has {} free, and {} are needed", size::display(*free), size::display(*needed))]
+    NoSpace {
+        /// The target.
+        path: String,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
+}
+
+fn list(names: &[Name]) -> String {
+    names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
+}
+
+impl Diagnose for Refusal {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Nothing { .. } => "WDL-0251",
+            Self::NoComponent { .. } => "WDL-0252",
+            Self::NoTarget { .. } => "WDL-0253",
+            Self::NotSelected { .. } => "WDL-0254",
+            Self::NoDatabases { .. } => "WDL-0255",
+            Self::NoDatabase { .. } => "WDL-0256",
+            Self::NoRestoreCommand { .. } => "WDL-0257",
+            Self::OlderServer { .. } => "WDL-0258",
+            Self::DatabaseNotEmpty { .. } => "WDL-0259",
+            Self::MissingExtensions { .. } => "WDL-0260",
+            Self::FolderNotEmpty { .. } => "WDL-0261",
+            Self::NoSpace { .. } => "WDL-0262",
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Nothing { .. } => "NothingToRestore",
+            Self::NoComponent { .. } => "NoSuchComponent",
+            Self::NoTarget { .. } => "NoTarget",
+            Self::NotSelected { .. } => "TargetNotSelected",
+            Self::NoDatabases { .. } => "NoDatabases",
+            Self::NoDatabase { .. } => "NoSuchDatabase",
+            Self::NoRestoreCommand { .. } => "NoRestoreCommand",
+            Self::OlderServer { .. } => "OlderServer",
+            Self::DatabaseNotEmpty { .. } => "DatabaseNotEmpty",
+            Self::MissingExtensions { .. } => "MissingExtensions",
+            Self::FolderNotEmpty { .. } => "FolderNotEmpty",
+            Self::NoSpace { .. } => "NoSpace",
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome::CouldNotRun
+    }
+
+    fn hints(&self) -> Vec<String> {
+        let hint = match self {
+            Self::Nothing { .. } | Self::NoTarget { .. } => {
+                "say where it goes: `--into COMPONENT=TARGET`, a database URL or a folder"
+            }
+            Self::NoComponent { .. } | Self::NoDatabase { .. } | Self::NoDatabases { .. } => {
+                "run `windlass points APP` to see what the points hold"
+            }
+            Self::NotSelected { .. } => "name it in `--only` as well, or leave its `--into` out",
+            Self::NoRestoreCommand { .. } => "add `restore = [ … ]` to the component in the settings",
+            Self::OlderServer { .. } => "restore into a server of the same or a newer major version",
+            Self::DatabaseNotEmpty { .. } => {
+                "name a database that does not exist yet: it is created; nothing that is there is ever overwritten"
+            }
+            Self::MissingExtensions { .. } => "install the extensions' packages on the target's server",
+            Self::FolderNotEmpty { .. } => {
+                "name a folder that does not exist yet: it is created; nothing that is there is ever overwritten"
+            }
+            Self::NoSpace { .. } => "name a folder on a larger file system, or restore less with `--only`",
+        };
+        vec![hint.to_owned()]
+    }
+}

@@ -1,0 +1,307 @@
+//! Takes one recovery point: hooks, the capture of each component, the commit.
+//!
+//! ```text
+//! intent → supervisor armed → before-hooks → components, in order → after-hooks → commit record
+//! ```
+//!
+//! A component that fails does not stop the others; the point is then partial, and the run a failure. What a run
+//! that dies leaves behind is not named by any commit record and is swept later. After-hooks are run by the
+//! [`Supervisor`], also when this process is killed.
+
+mod action;
+mod disk;
+mod postgres;
+
+use std::path::Path;
+
+use jiff::{SignedDuration, Timestamp};
+use windlass_core::application::{Application, Component, Hooks, Strategy};
+use windlass_core::diagnose::{Diagnose, Outcome, chain};
+use windlass_core::id::PointId;
+use windlass_core::point::{ComponentFailure, ComponentManifest, ComponentSummary, Consistency, FORMAT, RecoveryPoint};
+use windlass_repo::catalog::Intent;
+use windlass_repo::error::RepositoryError;
+use windlass_repo::layout;
+use windlass_repo::vault::Vault;
+use windlass_repo::writer::Writer;
+
+use crate::process::{self, ProcessError};
+use crate::progress::{Event, Progress};
+use crate::supervisor::{Orders, Report, Supervisor, SupervisorError};
+
+pub use self::postgres::PostgresCaptureError;
+pub use self::disk::DiskError;
+
+/// The longest a run may take. What is older and named by no commit record is left over from a run that died.
+pub const LONGEST_RUN: SignedDuration = SignedDuration::from_hours(24);
+
+/// What a run needs.
+pub struct Backup<'a> {
+    /// The application.
+    pub application: &'a Application,
+    /// The components to capture, in order; usually all.
+    pub components: Vec<&'a Component>,
+    /// Where its points go.
+    pub vault: &'a Vault,
+    /// Who signs.
+    pub writer: &'a Writer,
+    /// This host's name.
+    pub host: &'a str,
+    /// The binary that becomes the supervisor.
+    pub program: &'a Path,
+    /// Whoever watches.
+    pub progress: &'a dyn Progress,
+}
+
+/// Why a run made no complete point.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The repository.
+    #[error(transparent)]
+    Repository(RepositoryError),
+    /// A before-hook.
+    #[error("run the hooks before the capture")]
+    Before(#[source] ProcessError),
+    /// The supervisor, without which nothing may be paused.
+    #[error(transparent)]
+    Supervisor(SupervisorError),
+    /// No component could be captured: there is no point.
+    #[error("take a recovery point: no component could be captured")]
+    AllFailed {
+        /// Each component's failure.
+        failed: Vec<ComponentFailure>,
+    },
+    /// The run took longer than [`LONGEST_RUN`].
+    #[error("take a recovery point: it took longer than {LONGEST_RUN:#}, and what it stored may have been swept")]
+    Overdue,
+}
+
+impl Diagnose for BackupError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Repository(error) => error.code(),
+            Self::Before(_) => "WDL-2310",
+            Self::Supervisor(_) => "WDL-2311",
+            Self::AllFailed { .. } => "WDL-2001",
+            Self::Overdue => "WDL-2002",
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Repository(error) => error.reason(),
+            Self::Before(_) => "HookFailed",
+            Self::Supervisor(_) => "NoSupervisor",
+            Self::AllFailed { .. } => "NothingCaptured",
+            Self::Overdue => "RunOverdue",
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Repository(error) => error.outcome(),
+            _ => Outcome::Failed,
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Repository(error) => error.hints(),
+            Self::Before(_) => vec!["run the hook by hand as the user Windlass runs as; nothing was captured, and the after-hooks were run".into()],
+            Self::Supervisor(_) => vec!["check that the windlass binary may be started again by the user it runs as".into()],
+            Self::AllFailed { .. } => vec!["mend the components' errors above; older points are untouched".into()],
+            Self::Overdue => vec!["capture less in one application, or from a faster source".into()],
+        }
+    }
+}
+
+/// A point was committed.
+#[derive(Debug)]
+pub struct Taken {
+    /// The point.
+    pub point: RecoveryPoint,
+    /// Why the run is a failure nevertheless: an after-hook failed, and the application may still be paused.
+    pub hook_failures: Vec<String>,
+}
+
+impl Taken {
+    /// Whether all went well.
+    pub fn is_success(&self) -> bool {
+        self.point.is_complete() && self.hook_failures.is_empty()
+    }
+}
+
+/// Takes a recovery point.
+pub async fn run(task: &Backup<'_>, id: PointId) -> Result<Taken, BackupError> {
+    let started = Timestamp::now();
+    begin(task, id, started).await?;
+    let supervisor = arm(task, &task.application.hooks).await?;
+    let captured = capture_all(task, id, supervisor.is_some()).await;
+    let hook_failures = disarm(supervisor).await?;
+    let captured = captured?;
+    if captured.summaries.is_empty() {
+        return Err(BackupError::AllFailed { failed: captured.failed });
+    }
+    let point = assemble(task, id, started, captured, &hook_failures);
+    if point.finished.duration_since(started) > LONGEST_RUN {
+        return Err(BackupError::Overdue);
+    }
+    task.vault.commit(task.writer, &point).await.map_err(BackupError::Repository)?;
+    Ok(Taken { point, hook_failures })
+}
+
+async fn begin(task: &Backup<'_>, id: PointId, started: Timestamp) -> Result<(), BackupError> {
+    let intent = Intent {
+        format: FORMAT,
+        point: id,
+        application: task.application.name.clone(),
+        components: task.components.iter().map(|c| c.name.clone()).collect(),
+        host: task.host.to_owned(),
+        started,
+    };
+    let bytes = task.writer.sign(&intent).map_err(BackupError::Repository)?;
+    let key = layout::intent(&task.application.name, id);
+    let stored = task.vault.store().create(&key, bytes).await;
+    stored.map(drop).map_err(|e| BackupError::Repository(RepositoryError::Store(e)))
+}
+
+/// What was captured, and what was not.
+struct Captured {
+    summaries: Vec<ComponentSummary>,
+    failed: Vec<ComponentFailure>,
+    consistency: Consistency,
+    warnings: Vec<String>,
+}
+
+async fn capture_all(task: &Backup<'_>, id: PointId, supervised: bool) -> Result<Captured, BackupError> {
+    run_before(&task.application.hooks).await?;
+    let mut all = Captured {
+        summaries: Vec::new(),
+        failed: Vec::new(),
+        consistency: Consistency::Coordinated,
+        warnings: Vec::new(),
+    };
+    for component in &task.components {
+        match capture_one(task, id, component, supervised).await {
+            Ok((manifest, hook_failures)) => {
+                let text = format!("captured, {} new", windlass_core::size::display(manifest.stored_bytes()));
+                all.consistency = all.consistency.min(manifest.consistency);
+                all.warnings.extend(manifest.warnings.iter().map(|w| format!("{}: {w}", component.name)));
+                all.warnings.extend(hook_failures.iter().map(|w| format!("{}: after-hook: {w}", component.name)));
+                let summary = task.vault.put_component(task.writer, &manifest).await;
+                all.summaries.push(summary.map_err(BackupError::Repository)?);
+                task.progress.event(Event::Done { component: &component.name, text: &text });
+            }
+            Err(error) => {
+                let message = chain(&*error);
+                task.progress.event(Event::Done { component: &component.name, text: "failed" });
+                all.failed.push(ComponentFailure { name: component.name.clone(), code: error.code().to_owned(), message });
+            }
+        }
+    }
+    // Components of one point stand at one moment only if there is one of them, or nothing moved meanwhile.
+    let held_still = !task.application.hooks.before.is_empty();
+    all.consistency = match all.consistency {
+        _ if held_still => Consistency::Quiesced,
+        Consistency::Coordinated | Consistency::Quiesced => Consistency::Component,
+        lesser => lesser,
+    };
+    Ok(all)
+}
+
+type AnyError = Box<dyn Diagnose + Send + Sync>;
+
+async fn capture_one(
+    task: &Backup<'_>,
+    id: PointId,
+    component: &Component,
+    held_still: bool,
+) -> Result<(ComponentManifest, Vec<String>), AnyError> {
+    let started = Timestamp::now();
+    let supervisor = arm(task, &component.hooks).await.map_err(boxed)?;
+    let result = async {
+        run_before(&component.hooks).await.map_err(boxed)?;
+        match &component.strategy {
+            Strategy::Postgres(source) => postgres::capture(task, id, component, source).await.map_err(boxed),
+            Strategy::Disk(source) => disk::capture(task, id, component, source).await.map_err(boxed),
+            Strategy::Action(source) => action::capture(task, id, component, source).await,
+        }
+    };
+    let result = result.await;
+    let hook_failures = disarm(supervisor).await.map_err(boxed)?;
+    let part = result?;
+    let quiesced = held_still || !component.hooks.before.is_empty();
+    let manifest = ComponentManifest {
+        format: FORMAT,
+        point: id,
+        application: task.application.name.clone(),
+        component: component.name.clone(),
+        window: part.window,
+        consistency: if quiesced { part.consistency.max(Consistency::Quiesced) } else { part.consistency },
+        started,
+        finished: Timestamp::now(),
+        tools: part.tools,
+        warnings: part.warnings,
+        data: part.data,
+    };
+    Ok((manifest, hook_failures))
+}
+
+/// What a strategy gives of one component.
+struct Part {
+    window: windlass_core::point::Window,
+    consistency: Consistency,
+    tools: Vec<String>,
+    warnings: Vec<String>,
+    data: windlass_core::point::ComponentData,
+}
+
+fn boxed(error: impl Diagnose + Send + Sync + 'static) -> AnyError {
+    Box::new(error)
+}
+
+fn assemble(task: &Backup<'_>, id: PointId, started: Timestamp, captured: Captured, hooks: &[String]) -> RecoveryPoint {
+    let windows = || captured.summaries.iter().map(|c| c.window);
+    let from = windows().map(|w| w.from).min().unwrap_or(started);
+    let to = windows().map(|w| w.to).max().unwrap_or(started);
+    let mut warnings = captured.warnings;
+    warnings.extend(hooks.iter().map(|failure| format!("after-hook: {failure}")));
+    RecoveryPoint {
+        format: FORMAT,
+        id,
+        application: task.application.name.clone(),
+        at: from,
+        started,
+        finished: Timestamp::now(),
+        consistency: captured.consistency,
+        skew_ms: i64::try_from(to.duration_since(from).as_millis()).unwrap_or(i64::MAX),
+        components: captured.summaries,
+        failed: captured.failed,
+        warnings,
+        evidence: std::collections::BTreeMap::new(),
+    }
+}
+
+async fn run_before(hooks: &Hooks) -> Result<(), BackupError> {
+    for hook in &hooks.before {
+        process::run(&hook.run, hook.timeout).await.map_err(BackupError::Before)?;
+    }
+    Ok(())
+}
+
+/// Starts the supervisor where there is something it would have to do.
+async fn arm(task: &Backup<'_>, hooks: &Hooks) -> Result<Option<Supervisor>, BackupError> {
+    if hooks.is_empty() {
+        return Ok(None);
+    }
+    let deadline = u64::try_from(LONGEST_RUN.as_secs()).unwrap_or(u64::MAX);
+    let orders = Orders { after: hooks.after.iter().map(Into::into).collect(), teardown: Vec::new(), deadline };
+    Supervisor::start(task.program, &orders).await.map(Some).map_err(BackupError::Supervisor)
+}
+
+/// Has the after-hooks run, and says which failed.
+async fn disarm(supervisor: Option<Supervisor>) -> Result<Vec<String>, BackupError> {
+    let Some(supervisor) = supervisor else { return Ok(Vec::new()) };
+    let Report { overdue, failures } = supervisor.act().await.map_err(BackupError::Supervisor)?;
+    if overdue { Err(BackupError::Overdue) } else { Ok(failures) }
+}

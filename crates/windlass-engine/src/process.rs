@@ -1,0 +1,169 @@
+//! A command of the user's own: an argument vector, a time limit, and the end of what it said.
+//!
+//! Promised: no shell; the command and everything it started in its process group are ended at the limit or when
+//! the future is dropped; output is kept to a bound. Not promised: that a command which leaves its process group is found.
+
+use std::process::Stdio;
+
+use jiff::SignedDuration;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, ChildStderr, Command};
+
+/// Bytes kept of what a command writes to its standard error: the end of it.
+pub const TAIL: usize = 16 << 10;
+
+/// Why a command counts as failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// It did not start.
+    #[error("start `{program}`")]
+    Start {
+        /// The program.
+        program: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It ended with a failure.
+    #[error("run `{program}`: it ended with {status}{}", quoted(stderr))]
+    Failed {
+        /// The program.
+        program: String,
+        /// How it ended.
+        status: String,
+        /// The end of its standard error.
+        stderr: String,
+    },
+    /// It took too long and was ended.
+    #[error("run `{program}`: it took longer than {limit:#} and was ended{}", quoted(stderr))]
+    TimedOut {
+        /// The program.
+        program: String,
+        /// How long it was given.
+        limit: SignedDuration,
+        /// The end of its standard error.
+        stderr: String,
+    },
+    /// Its pipes broke.
+    #[error("talk to `{program}`")]
+    Pipe {
+        /// The program.
+        program: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+fn quoted(stderr: &str) -> String {
+    let text = stderr.trim_end();
+    if text.is_empty() { String::new() } else { format!(", saying:\n{text}") }
+}
+
+/// A running command, ended with its whole process group when dropped.
+pub struct Process {
+    program: String,
+    child: Child,
+    stderr: tokio::task::JoinHandle<String>,
+    group: Option<Pid>,
+}
+
+impl Process {
+    /// Starts a command in a process group of its own; standard error is collected, the rest is as given.
+    pub fn start(argv: &[String], stdin: Stdio, stdout: Stdio) -> Result<Self, ProcessError> {
+        let program = argv.first().cloned().unwrap_or_default();
+        let mut child = Command::new(&program)
+            .args(argv.iter().skip(1))
+            .stdin(stdin)
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|source| ProcessError::Start { program: program.clone(), source })?;
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let stderr = tokio::spawn(tail(child.stderr.take()));
+        Ok(Self { program, child, stderr, group })
+    }
+
+    /// The running command.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// An error of its pipes.
+    pub fn pipe_error(&self, source: std::io::Error) -> ProcessError {
+        ProcessError::Pipe { program: self.program.clone(), source }
+    }
+
+    /// Ends it and says that it took too long.
+    pub async fn time_out(mut self, limit: SignedDuration) -> ProcessError {
+        self.end_group();
+        let _ = self.child.wait().await;
+        let stderr = self.stderr().await;
+        ProcessError::TimedOut { program: self.program.clone(), limit, stderr }
+    }
+
+    /// Waits for it to end well; returns the end of its standard error.
+    pub async fn wait(mut self) -> Result<String, ProcessError> {
+        let status = self.child.wait().await.map_err(|source| self.pipe_error(source))?;
+        // Whoever it left behind in its group holds the pipe open, and nobody waits for them.
+        self.end_group();
+        let stderr = self.stderr().await;
+        if status.success() {
+            Ok(stderr)
+        } else {
+            Err(ProcessError::Failed { program: self.program.clone(), status: status.to_string(), stderr })
+        }
+    }
+
+    async fn stderr(&mut self) -> String {
+        let collected = tokio::time::timeout(std::time::Duration::from_secs(2), &mut self.stderr).await;
+        collected.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    fn end_group(&mut self) {
+        if let Some(group) = self.group.take() {
+            // It is gone already where this fails.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end_group();
+    }
+}
+
+/// Runs a command that neither reads nor writes anything of ours.
+pub async fn run(argv: &[String], limit: SignedDuration) -> Result<(), ProcessError> {
+    let mut process = Process::start(argv, Stdio::null(), Stdio::null())?;
+    let wait = std::time::Duration::try_from(limit).unwrap_or_default();
+    match tokio::time::timeout(wait, process.child.wait()).await {
+        Ok(_) => process.wait().await.map(drop),
+        Err(_) => Err(process.time_out(limit).await),
+    }
+}
+
+/// Reads to the end and keeps the last [`TAIL`] bytes.
+async fn tail(stderr: Option<ChildStderr>) -> String {
+    match stderr {
+        Some(stderr) => tail_of(stderr).await,
+        None => String::new(),
+    }
+}
+
+async fn tail_of(mut stream: impl AsyncRead + Unpin) -> String {
+    let mut kept = Vec::new();
+    let mut buffer = vec![0; 8 << 10];
+    while let Ok(read) = stream.read(&mut buffer).await
+        && read > 0
+    {
+        kept.extend_from_slice(&buffer[..read]);
+        if kept.len() > 2 * TAIL {
+            kept.drain(..kept.len() - TAIL);
+        }
+    }
+    let start = kept.len().saturating_sub(TAIL);
+    String::from_utf8_lossy(&kept[start..]).into_owned()
+}

@@ -1,0 +1,284 @@
+//! Deletes what was marked, after its grace, and finds what dead runs left.
+//!
+//! ```text
+//! plan (shown) → tombstone → grace → sweep: commit record, data, manifests, tombstone
+//! ```
+//!
+//! Promised: nothing that a live manifest names is deleted; nothing pinned or held; never the newest complete
+//! point; nothing at all while one document of the application cannot be read or trusted. A sweep that is killed
+//! is finished by the next: the tombstone goes last. Several sweeps at once delete the same things twice at most.
+//! Ages are told by the store's clock alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use windlass_core::id::PointId;
+use windlass_core::point::ComponentManifest;
+
+use crate::catalog::{Catalog, Entry};
+use crate::error::RepositoryError;
+use crate::layout;
+use crate::live::{self, Tombstone, Why};
+use crate::store::{Key, ObjectInfo, StoreError};
+use crate::vault::Vault;
+use crate::writer::Writer;
+
+/// How long things stay after they were marked, and how old what a run left must be.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// From the tombstone to the deletion.
+    pub grace: SignedDuration,
+    /// The longest a run may take: what is younger may still be in the making.
+    pub longest_run: SignedDuration,
+}
+
+/// Why nothing was swept.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// A document cannot be read: what it names is unknown, so nothing may go.
+    #[error("sweep {application}: `{key}` cannot be read, and what it needs is therefore unknown")]
+    Unreadable {
+        /// The application.
+        application: windlass_core::name::Name,
+        /// The document.
+        key: Key,
+        /// Why.
+        source: RepositoryError,
+    },
+    /// The repository.
+    #[error(transparent)]
+    Repository(RepositoryError),
+}
+
+impl windlass_core::diagnose::Diagnose for SweepError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "WDL-1230",
+            Self::Repository(error) => error.code(),
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "SweepStopped",
+            Self::Repository(error) => error.reason(),
+        }
+    }
+
+    fn outcome(&self) -> windlass_core::diagnose::Outcome {
+        match self {
+            Self::Unreadable { .. } => windlass_core::diagnose::Outcome::Failed,
+            Self::Repository(error) => error.outcome(),
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Unreadable { key, .. } => vec![format!(
+                "run `windlass repo check`; nothing is deleted until `{key}` is readable again or was removed by hand"
+            )],
+            Self::Repository(error) => error.hints(),
+        }
+    }
+}
+
+/// What a sweep did, and what it left for another time.
+#[derive(Debug, Default, Serialize)]
+pub struct Swept {
+    /// Points deleted.
+    pub points: Vec<PointId>,
+    /// Rests of dead runs deleted.
+    pub orphans: Vec<PointId>,
+    /// Objects deleted.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Marked, and not yet due.
+    pub waiting: Vec<PointId>,
+    /// Due, but pinned, held, or the newest complete point.
+    pub kept: Vec<PointId>,
+    /// Rests of dead runs that were marked now.
+    pub marked: Vec<PointId>,
+    /// Objects the store refused to delete; they are still there, and still catalogued.
+    pub denied: Vec<String>,
+}
+
+/// What must not go, as read from the store just now.
+pub struct Live {
+    /// The catalog.
+    pub catalog: Catalog,
+    /// The manifests of every point that is not due, and of those due.
+    pub manifests: BTreeMap<PointId, Vec<ComponentManifest>>,
+}
+
+impl Live {
+    /// Reads every commit record and every manifest of the application; one that cannot be read stops it.
+    pub async fn read(vault: &Vault) -> Result<Self, SweepError> {
+        let application = || vault.application().clone();
+        let mut catalog = Catalog::load(vault).await.map_err(SweepError::Repository)?;
+        if let Some(damaged) = catalog.damaged.pop() {
+            return Err(SweepError::Unreadable { application: application(), key: damaged.key, source: damaged.error });
+        }
+        let mut manifests = BTreeMap::new();
+        for entry in &catalog.entries {
+            let mut all = Vec::new();
+            for summary in &entry.point.components {
+                match vault.component(&entry.point, summary).await {
+                    Ok(manifest) => all.push(manifest),
+                    // Its own sweep was interrupted after the commit record was listed.
+                    Err(RepositoryError::Store(StoreError::NotFound { .. })) if entry.tombstone.is_some() => {}
+                    Err(error @ RepositoryError::Store(StoreError::Unreachable { .. })) => {
+                        return Err(SweepError::Repository(error));
+                    }
+                    Err(source) => {
+                        let key = layout::component(vault.application(), entry.point.id, &summary.name);
+                        return Err(SweepError::Unreadable { application: application(), key, source });
+                    }
+                }
+            }
+            manifests.insert(entry.point.id, all);
+        }
+        Ok(Self { catalog, manifests })
+    }
+
+    /// The restic snapshots that live points need.
+    pub fn snapshots(&self) -> BTreeSet<String> {
+        self.manifests.values().flatten().filter_map(|m| m.snapshot().map(str::to_owned)).collect()
+    }
+}
+
+/// Sweeps one application. Its restic repository is pruned apart, by what is left here.
+pub async fn sweep(vault: &Vault, writer: &Writer, rules: Rules) -> Result<Swept, SweepError> {
+    let now = live::now_of(vault.store()).await.map_err(SweepError::Repository)?;
+    let live = Live::read(vault).await?;
+    let mut swept = Swept::default();
+    let newest_complete = live.catalog.entries.iter().rev().find(|e| e.point.is_complete()).map(|e| e.point.id);
+    for tombstone in Tombstone::load(vault).await.map_err(SweepError::Repository)? {
+        let entry = live.catalog.entries.iter().find(|entry| entry.point.id == tombstone.point);
+        if now.duration_since(tombstone.since.unwrap_or(now)) < rules.grace {
+            swept.waiting.push(tombstone.point);
+        } else if spared(vault, entry, newest_complete, tombstone.point, now).await.map_err(SweepError::Repository)? {
+            swept.kept.push(tombstone.point);
+        } else if let (Why::Orphan, Some(_)) = (tombstone.why, entry) {
+            // It was committed after all: the second look found a manifest that names it.
+            let key = layout::tombstone(vault.application(), tombstone.point);
+            delete(vault, &key, 0, &mut swept).await.map_err(SweepError::Repository)?;
+        } else {
+            remove(vault, &tombstone, entry, &mut swept).await.map_err(SweepError::Repository)?;
+        }
+    }
+    mark_orphans(vault, writer, &live, rules, now, &mut swept).await.map_err(SweepError::Repository)?;
+    tidy(vault, now, &mut swept).await.map_err(SweepError::Repository)?;
+    Ok(swept)
+}
+
+/// Whether a point must stay though it is due. Pins are read here, right before the deletion: whoever reads a
+/// point pins it first and looks for its tombstone then.
+async fn spared(
+    vault: &Vault,
+    entry: Option<&Entry>,
+    newest_complete: Option<PointId>,
+    point: PointId,
+    now: Timestamp,
+) -> Result<bool, RepositoryError> {
+    let (pinned, _) = live::pinned(vault, now).await?;
+    let held = entry.is_some_and(|entry| !entry.holds.is_empty());
+    Ok(held || pinned.contains(&point) || newest_complete == Some(point))
+}
+
+/// Deletes a point, its commit record first and its tombstone last.
+async fn remove(
+    vault: &Vault,
+    tombstone: &Tombstone,
+    entry: Option<&Entry>,
+    swept: &mut Swept,
+) -> Result<(), RepositoryError> {
+    let (application, point) = (vault.application(), tombstone.point);
+    let denied = swept.denied.len();
+    if let Some(entry) = entry {
+        delete(vault, &entry.key, 0, swept).await?;
+        if swept.denied.len() > denied {
+            // With its commit record there the point is whole; its data must stay with it.
+            return Ok(());
+        }
+    }
+    let marker = point.to_string();
+    let of_it = |object: &ObjectInfo| object.key.segments().any(|segment| segment == marker);
+    for folder in [layout::dumps(application), layout::verifications(application), layout::runs(application)] {
+        let listed = vault.store().list_all(Some(&folder)).await.map_err(RepositoryError::Store)?;
+        for object in listed.iter().filter(|object| of_it(object)) {
+            delete(vault, &object.key, object.size, swept).await?;
+        }
+    }
+    if swept.denied.len() > denied {
+        return Ok(());
+    }
+    delete(vault, &layout::tombstone(application, point), 0, swept).await?;
+    if entry.is_some() {
+        swept.points.push(point);
+    } else {
+        swept.orphans.push(point);
+    }
+    Ok(())
+}
+
+async fn delete(vault: &Vault, key: &Key, size: u64, swept: &mut Swept) -> Result<(), RepositoryError> {
+    match vault.store().delete(key).await {
+        Ok(()) => {
+            swept.objects += 1;
+            swept.bytes += size;
+            Ok(())
+        }
+        Err(StoreError::Denied { .. }) => {
+            swept.denied.push(key.to_string());
+            Ok(())
+        }
+        Err(error) => Err(RepositoryError::Store(error)),
+    }
+}
+
+/// Marks what runs left that are long over and were never committed: the first of two looks, a grace apart.
+async fn mark_orphans(
+    vault: &Vault,
+    writer: &Writer,
+    live: &Live,
+    rules: Rules,
+    now: Timestamp,
+    swept: &mut Swept,
+) -> Result<(), RepositoryError> {
+    let application = vault.application();
+    let mut newest: BTreeMap<PointId, Timestamp> = BTreeMap::new();
+    for (folder, depth) in [(layout::runs(application), 2), (layout::dumps(application), 3)] {
+        for object in vault.store().list_all(Some(&folder)).await.map_err(RepositoryError::Store)? {
+            let run = object.key.segments().nth(depth).and_then(|segment| segment.parse().ok());
+            let Some(run) = run else { continue };
+            let newest = newest.entry(run).or_insert(object.modified);
+            *newest = object.modified.max(*newest);
+        }
+    }
+    let known: BTreeSet<PointId> = live.catalog.entries.iter().map(|entry| entry.point.id).collect();
+    for (run, last) in newest {
+        let settled = known.contains(&run) || swept.waiting.contains(&run) || swept.kept.contains(&run);
+        if !settled && !swept.orphans.contains(&run) && now.duration_since(last) > rules.longest_run {
+            Tombstone::set(vault, writer, run, Why::Orphan, None).await?;
+            swept.marked.push(run);
+        }
+    }
+    Ok(())
+}
+
+/// Removes pins that have ended and probes that stayed behind.
+async fn tidy(vault: &Vault, now: Timestamp, swept: &mut Swept) -> Result<(), RepositoryError> {
+    let (_, ended) = live::pinned(vault, now).await?;
+    for key in ended {
+        delete(vault, &key, 0, swept).await?;
+    }
+    let probes = vault.store().list_all(Some(&Key::foreign("live/probe"))).await.map_err(RepositoryError::Store)?;
+    for probe in probes {
+        if now.duration_since(probe.modified) > SignedDuration::from_hours(1) {
+            delete(vault, &probe.key, probe.size, swept).await?;
+        }
+    }
+    Ok(())
+}

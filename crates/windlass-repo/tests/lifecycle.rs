@@ -1,0 +1,322 @@
+//! A repository's life: made, written, read, held, swept.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use jiff::{SignedDuration, Timestamp};
+use object_store::memory::InMemory;
+use windlass_core::id::PointId;
+use windlass_core::name::Name;
+use windlass_core::point::{
+    ActionData, ComponentData, ComponentFailure, ComponentManifest, Consistency, FORMAT, RecoveryPoint, Window,
+};
+use windlass_core::repository::{Encryption, Place};
+use windlass_core::secret::SecretRef;
+use windlass_repo::catalog::Catalog;
+use windlass_repo::error::RepositoryError;
+use windlass_repo::keyring::Unlock;
+use windlass_repo::layout;
+use windlass_repo::live::{Hold, Pin, Tombstone, Why};
+use windlass_repo::object::ObjectError;
+use windlass_repo::random::Fresh;
+use windlass_repo::repository::Repository;
+use windlass_repo::store::{Key, Store};
+use windlass_repo::sweep::{Rules, SweepError, sweep};
+use windlass_repo::vault::Vault;
+use windlass_repo::writer::Writer;
+
+const AT_ONCE: Rules = Rules { grace: SignedDuration::ZERO, longest_run: SignedDuration::ZERO };
+
+fn shop() -> Name {
+    "shop".parse().unwrap()
+}
+
+fn memory() -> Store {
+    Store::over(Arc::new(InMemory::new()), "some/where", "memory://test")
+}
+
+fn sealed(state: &Path) -> Encryption {
+    let file = state.join("passphrase");
+    std::fs::write(&file, "correct horse\n").unwrap();
+    Encryption::Passphrase(SecretRef::File(file))
+}
+
+/// An application with keys and a writer, whose only component is the output of a command.
+struct Bench {
+    vault: Vault,
+    writer: Writer,
+    _state: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new(store: Store) -> Result<Self> {
+        let state = tempfile::tempdir()?;
+        let encryption = sealed(state.path());
+        let repository = Repository::init(store, "host-1").await?;
+        Vault::create(&repository, &shop(), &encryption).await?;
+        let mut vault = Vault::open(&repository, &shop(), &Unlock::resolve(&encryption)?).await?;
+        let writer = Writer::load(state.path(), repository.id(), &shop())?;
+        writer.introduce(vault.store(), &shop(), "host-1", Some(vault.keyring()?)).await?;
+        vault.reload_writers().await?;
+        Ok(Self { vault, writer, _state: state })
+    }
+
+    async fn dump(&self, id: PointId, content: &[u8]) -> Result<ComponentManifest> {
+        let component: Name = "index".parse()?;
+        let mut object = self.vault.write(&layout::dump(&shop(), &component, id, "action.out.age"))?;
+        object.write(content).await?;
+        let now = Timestamp::now();
+        Ok(ComponentManifest {
+            format: FORMAT,
+            point: id,
+            application: shop(),
+            component,
+            window: Window { from: now, to: now },
+            consistency: Consistency::Component,
+            started: now,
+            finished: now,
+            tools: vec![],
+            warnings: vec![],
+            data: ComponentData::Action(ActionData { object: object.finish().await? }),
+        })
+    }
+
+    async fn take(&self, content: &[u8]) -> Result<RecoveryPoint> {
+        self.take_with(content, vec![]).await
+    }
+
+    async fn take_with(&self, content: &[u8], failed: Vec<ComponentFailure>) -> Result<RecoveryPoint> {
+        let id = PointId::fresh()?;
+        let manifest = self.dump(id, content).await?;
+        let summary = self.vault.put_component(&self.writer, &manifest).await?;
+        let point = RecoveryPoint {
+            format: FORMAT,
+            id,
+            application: shop(),
+            at: manifest.started,
+            started: manifest.started,
+            finished: manifest.finished,
+            consistency: Consistency::Component,
+            skew_ms: 0,
+            components: vec![summary],
+            failed,
+            warnings: vec![],
+            evidence: std::collections::BTreeMap::new(),
+        };
+        self.vault.commit(&self.writer, &point).await?;
+        Ok(point)
+    }
+
+    async fn content(&self, point: &RecoveryPoint) -> Result<Vec<u8>> {
+        let manifest = self.vault.component(point, &point.components[0]).await?;
+        let mut reader = self.vault.read(manifest.objects()[0]).await?;
+        let mut all = Vec::new();
+        while let Some(piece) = reader.next().await? {
+            all.extend_from_slice(&piece);
+        }
+        Ok(all)
+    }
+
+    async fn keys(&self) -> Result<Vec<String>> {
+        Ok(self.vault.store().list_all(None).await?.into_iter().map(|o| o.key.to_string()).collect())
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_is_read_back() -> Result<()> {
+    let bench = Bench::new(memory()).await?;
+    let content: Vec<u8> = (0..3_000_000u32).flat_map(u32::to_le_bytes).collect();
+    let point = bench.take(&content).await?;
+
+    let catalog = Catalog::load(&bench.vault).await?;
+    assert_eq!(catalog.entries.len(), 1);
+    assert_eq!(catalog.entries[0].point, point);
+    assert!(bench.content(&point).await? == content);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_changed_byte_is_found_wherever_it_is() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let bench = Bench::new(windlass_repo::store::open::open(&Place::Directory(folder.path().to_owned()))?).await?;
+    let point = bench.take(&[7; 200_000]).await?;
+    let manifest = bench.vault.component(&point, &point.components[0]).await?;
+    let object = folder.path().join(&manifest.objects()[0].key);
+    let good = std::fs::read(&object)?;
+
+    for position in [0, 100, 300, good.len() / 2, good.len() - 1] {
+        let mut bad = good.clone();
+        bad[position] ^= 1;
+        std::fs::write(&object, &bad)?;
+        let error = bench.content(&point).await.unwrap_err().downcast::<ObjectError>()?;
+        assert!(matches!(error, ObjectError::Damaged { .. }), "byte {position}: {error}");
+    }
+    for length in [0, 50, good.len() - 1] {
+        std::fs::write(&object, &good[..length])?;
+        let error = bench.content(&point).await.unwrap_err().downcast::<ObjectError>()?;
+        assert!(matches!(error, ObjectError::Damaged { .. }), "cut at {length}: {error}");
+    }
+    std::fs::write(&object, [good.as_slice(), b"x"].concat())?;
+    assert!(bench.content(&point).await.is_err(), "an appended byte");
+    std::fs::write(&object, &good)?;
+    bench.content(&point).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_wrong_passphrase_is_not_called_damage() -> Result<()> {
+    let bench = Bench::new(memory()).await?;
+    let wrong = Unlock::Passphrase("incorrect horse".into());
+    let error = Vault::open(bench.vault.repository(), &shop(), &wrong).await.err().unwrap();
+    assert!(error.to_string().contains("the passphrase does not open it"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_document_signed_by_a_stranger_is_not_believed() -> Result<()> {
+    let bench = Bench::new(memory()).await?;
+    let point = bench.take(b"ours").await?;
+    let elsewhere = tempfile::tempdir()?;
+    let stranger = Writer::load(elsewhere.path(), bench.vault.repository().id(), &shop())?;
+
+    // Not introduced at all.
+    bench.vault.commit(&stranger, &RecoveryPoint { id: PointId::fresh()?, ..point.clone() }).await?;
+    let catalog = Catalog::load(&bench.vault).await?;
+    assert_eq!((catalog.entries.len(), catalog.damaged.len()), (1, 1));
+
+    // Introduced by itself, but nobody vouches for it.
+    stranger.introduce(bench.vault.store(), &shop(), "evil", None).await?;
+    bench.vault.commit(&stranger, &RecoveryPoint { id: PointId::fresh()?, ..point.clone() }).await?;
+    let mut vault = Vault::open(bench.vault.repository(), &shop(), &Unlock::Passphrase("correct horse".into())).await?;
+    vault.reload_writers().await?;
+    let catalog = Catalog::load(&vault).await?;
+    assert_eq!(catalog.entries.len(), 1);
+    assert!(catalog.damaged.iter().all(|d| matches!(d.error, RepositoryError::NotEndorsed { .. })));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_vanished_or_replaced_repository_is_refused() -> Result<()> {
+    let store = memory();
+    let repository = Repository::init(store.clone(), "host-1").await?;
+    let known = Some(repository.id());
+    store.delete(&layout::identity()).await?;
+    let error = Repository::open(store.clone(), known).await.unwrap_err();
+    assert!(matches!(error, RepositoryError::Vanished { .. }), "{error}");
+
+    let error = Repository::init(store, "host-1").await.unwrap_err();
+    assert!(matches!(error, RepositoryError::Foreign { .. }), "README.txt is still there: {error}");
+
+    let other = memory();
+    Repository::init(other.clone(), "host-2").await?;
+    let error = Repository::open(other, known).await.unwrap_err();
+    assert!(matches!(error, RepositoryError::Replaced { .. }), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_marked_point_goes_whole_and_nothing_else_does() -> Result<()> {
+    let bench = Bench::new(memory()).await?;
+    let old = bench.take(b"old").await?;
+    let new = bench.take(b"new").await?;
+    Tombstone::set(&bench.vault, &bench.writer, old.id, Why::Retention, Some("digest")).await?;
+
+    let waits = Rules { grace: SignedDuration::from_hours(1), ..AT_ONCE };
+    let swept = sweep(&bench.vault, &bench.writer, waits).await?;
+    assert_eq!((swept.waiting.as_slice(), swept.points.len()), ([old.id].as_slice(), 0));
+    assert_eq!(bench.content(&old).await?, b"old");
+
+    let swept = sweep(&bench.vault, &bench.writer, AT_ONCE).await?;
+    assert_eq!(swept.points, [old.id]);
+    assert!(!bench.keys().await?.iter().any(|key| key.contains(&old.id.to_string())), "nothing of it stays");
+    assert_eq!(bench.content(&new).await?, b"new");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_newest_complete_point_a_pinned_and_a_held_one_stay() -> Result<()> {
+    let bench = Bench::new(memory()).await?;
+    let held = bench.take(b"held").await?;
+    let pinned = bench.take(b"pinned").await?;
+    let newest = bench.take(b"newest").await?;
+    let failure = ComponentFailure { name: "db".parse()?, code: "WDL-1".into(), message: "no".into() };
+    let partial = bench.take_with(b"partial", vec![failure]).await?;
+    let hold = Hold::set(&bench.vault, &bench.writer, held.id, "audit").await?;
+    let pin = Pin::set(&bench.vault, pinned.id, "restore").await?;
+    for point in [held.id, pinned.id, newest.id] {
+        Tombstone::set(&bench.vault, &bench.writer, point, Why::Retention, None).await?;
+    }
+
+    let swept = sweep(&bench.vault, &bench.writer, AT_ONCE).await?;
+    assert_eq!(swept.kept.len(), 3, "{swept:?}");
+    let contents: [(&RecoveryPoint, &[u8]); 4] =
+        [(&held, b"held"), (&pinned, b"pinned"), (&newest, b"newest"), (&partial, b"partial")];
+    for (point, content) in contents {
+        assert_eq!(bench.content(point).await?, content);
+    }
+
+    pin.lift().await;
+    hold.lift(&bench.vault).await?;
+    let swept = sweep(&bench.vault, &bench.writer, AT_ONCE).await?;
+    assert_eq!(swept.points.len(), 2, "{swept:?}");
+    assert_eq!(bench.content(&newest).await?, b"newest");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sweep_stops_at_a_manifest_it_cannot_read() -> Result<()> {
+    let bench = Bench::new(memory()).await?;
+    let old = bench.take(b"old").await?;
+    let damaged = bench.take(b"damaged").await?;
+    bench.take(b"new").await?;
+    Tombstone::set(&bench.vault, &bench.writer, old.id, Why::Retention, None).await?;
+    let key = layout::component(&shop(), damaged.id, &"index".parse()?);
+    bench.vault.store().delete(&key).await?;
+    bench.vault.store().create(&key, b"{}\n{}\n".to_vec()).await?;
+
+    let error = sweep(&bench.vault, &bench.writer, AT_ONCE).await.unwrap_err();
+    assert!(matches!(error, SweepError::Unreadable { .. }), "{error}");
+    assert_eq!(bench.content(&old).await?, b"old");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_dead_run_left_goes_after_two_looks() -> Result<()> {
+    let bench = Bench::new(memory()).await?;
+    let point = bench.take(b"point").await?;
+    let dead = PointId::fresh()?;
+    bench.dump(dead, b"dead").await?;
+
+    let patient = Rules { longest_run: SignedDuration::from_hours(24), ..AT_ONCE };
+    assert!(sweep(&bench.vault, &bench.writer, patient).await?.marked.is_empty(), "it may still be running");
+    let first = sweep(&bench.vault, &bench.writer, AT_ONCE).await?;
+    assert_eq!((first.marked.as_slice(), first.orphans.len()), ([dead].as_slice(), 0), "the first look only marks");
+    let second = sweep(&bench.vault, &bench.writer, AT_ONCE).await?;
+    assert_eq!(second.orphans, [dead]);
+    assert!(!bench.keys().await?.iter().any(|key| key.contains(&dead.to_string())));
+    assert_eq!(bench.content(&point).await?, b"point");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_that_commits_between_the_looks_is_kept() -> Result<()> {
+    let bench = Bench::new(memory()).await?;
+    let late = bench.take(b"late").await?;
+    bench.take(b"newer").await?;
+    Tombstone::set(&bench.vault, &bench.writer, late.id, Why::Orphan, None).await?;
+    sweep(&bench.vault, &bench.writer, AT_ONCE).await?;
+    assert_eq!(bench.content(&late).await?, b"late");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_occupied_key_is_never_overwritten() -> Result<()> {
+    let store = memory();
+    let key: Key = "a/b".parse()?;
+    store.create(&key, b"one".to_vec()).await?;
+    store.create(&key, b"one".to_vec()).await?;
+    assert!(store.create(&key, b"two".to_vec()).await.is_err());
+    assert_eq!(store.get(&key).await?, "one");
+    Ok(())
+}

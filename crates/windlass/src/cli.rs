@@ -1,0 +1,286 @@
+//! The command line: its words and their help. What they do is in `commands/`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use windlass_core::id::PointId;
+use windlass_core::name::Name;
+use windlass_core::selector::Selector;
+
+/// Backup, restore and disaster recovery for stateful applications that proves itself.
+#[derive(Debug, Parser)]
+#[command(name = "windlass", version, max_term_width = 110, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// The settings file [default: ./windlass.toml, then /etc/windlass/windlass.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to print on standard output
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
+    pub output: Output,
+    /// Say less: no progress, only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more; twice: everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, and as verified as the verb promises
+  1  ran and failed; `status`: not protected
+  2  could not run: usage, settings, something unreachable; nothing was touched";
+
+/// A format of standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Text,
+    /// One JSON document with stable keys
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Write a commented settings file for what is found here
+    Init(Init),
+    /// Take a recovery point now
+    Backup(Backup),
+    /// Say whether applications are protected, and why not
+    Status {
+        /// One application; all where none is named
+        application: Option<Name>,
+    },
+    /// List recovery points
+    Points {
+        /// The application, or a repository of `format = "restic"`
+        application: Name,
+    },
+    /// Restore a recovery point, or parts of it: plan, preview, confirm, run
+    Restore(Restore),
+    /// Read all bytes of a point back and hash them; --deep restores it into a scratch place and checks it
+    Verify(Verify),
+    /// Rehearse: restore into an isolated place, check, measure RTO and RPO, tear down
+    Drill {
+        /// The application
+        application: Name,
+        /// The point to rehearse with [default: the newest complete one]
+        #[arg(long, value_name = "ID")]
+        point: Option<PointId>,
+    },
+    /// Plan and carry out what is kept and what goes
+    #[command(subcommand)]
+    Retention(Retention),
+    /// Make, check and look after a repository
+    #[command(subcommand)]
+    Repo(Repo),
+    /// Check settings, tools, credentials, space and clocks; say what to fix
+    Doctor,
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Wait for the end of another process and do what it ordered
+    #[command(name = windlass_engine::supervisor::SUBCOMMAND, hide = true)]
+    Supervise,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// The file to write; nothing is overwritten
+    #[arg(long, default_value = "windlass.toml", value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// The application
+    pub application: Name,
+    /// Capture only these components
+    #[arg(long, value_name = "COMPONENT", value_delimiter = ',')]
+    pub only: Vec<Name>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = RESTORE_HELP)]
+pub(crate) struct Restore {
+    /// The application; with --from it may be left out where the kit holds one only
+    pub application: Option<Name>,
+    /// The point [default: the newest complete one]
+    #[arg(long, value_name = "ID", conflicts_with = "at")]
+    pub point: Option<PointId>,
+    /// The newest complete point at or before this time, such as 2026-03-01T14:30:00+01:00
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+    /// The parts wanted, with SQL quoting
+    #[arg(long, value_name = "COMPONENT[/DATABASE[/SCHEMA.TABLE]],…")]
+    pub only: Option<String>,
+    /// Where a component goes: a database URL, or a folder; may be repeated
+    #[arg(long, value_name = "COMPONENT=TARGET", required = true)]
+    pub into: Vec<String>,
+    /// Print the plan and stop
+    #[arg(long, conflicts_with_all = ["confirm", "yes"])]
+    pub plan: bool,
+    /// Run exactly the plan with this digest, without asking
+    #[arg(long, value_name = "DIGEST", conflicts_with = "yes")]
+    pub confirm: Option<String>,
+    /// Run the plan shown, without asking
+    #[arg(long)]
+    pub yes: bool,
+    /// Restore from this repository without settings: file:///…, or s3://BUCKET/PREFIX
+    #[arg(long, value_name = "URL", requires = "kit")]
+    pub from: Option<String>,
+    /// The recovery kit, where there are no settings
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub kit: Option<PathBuf>,
+    /// With --from: the S3 server, where it is not AWS
+    #[arg(long, value_name = "URL", requires = "from")]
+    pub endpoint: Option<String>,
+    /// With --from: the S3 region
+    #[arg(long, requires = "from")]
+    pub region: Option<String>,
+    /// With --from: a file of PEM certificates to trust
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub ca: Option<PathBuf>,
+}
+
+const RESTORE_HELP: &str = "\
+Nothing that exists is ever overwritten: a database or folder that is not there is created, and one that is
+there must be empty. Passwords of target databases come from PGPASSWORD or ~/.pgpass; with --from, S3
+credentials come from S3_ACCESS_KEY and S3_SECRET_KEY.
+
+  windlass restore shop --into db=postgresql://localhost/shop_old --into uploads=/srv/restored
+  windlass restore shop --only 'db/shop/public.orders' --into db=postgresql://localhost/look --plan";
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// The application, or a repository of `format = "restic"`
+    pub application: Name,
+    /// Restore into a scratch place as well, and check what is there
+    #[arg(long)]
+    pub deep: bool,
+    /// The point to verify [default: the newest complete one]
+    #[arg(long, value_name = "ID", conflicts_with = "all")]
+    pub point: Option<String>,
+    /// Verify every point
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Retention {
+    /// Show which points are kept and why, which would go, and the plan's digest
+    Plan {
+        /// The application
+        application: Name,
+    },
+    /// Mark what the plan lets go, then sweep what was marked a grace ago
+    Apply {
+        /// The application
+        application: Name,
+        /// Carry out exactly the plan with this digest, without asking
+        #[arg(long, value_name = "DIGEST", conflicts_with = "yes")]
+        confirm: Option<String>,
+        /// Carry out the plan shown, without asking
+        #[arg(long)]
+        yes: bool,
+        /// Also where the plan lets more go than the policy's `max_delete`
+        #[arg(long)]
+        beyond_max_delete: bool,
+    },
+    /// Say why a point is kept or goes
+    Explain {
+        /// The application
+        application: Name,
+        /// The point
+        point: PointId,
+    },
+    /// Keep a point until it is released, whatever the policy says
+    Hold {
+        /// The application
+        application: Name,
+        /// The point
+        point: PointId,
+        /// Why, in words
+        #[arg(long)]
+        reason: String,
+    },
+    /// Lift all holds of a point
+    Release {
+        /// The application
+        application: Name,
+        /// The point
+        point: PointId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Repo {
+    /// Make the repository, and the keys of every application in the settings that uses it
+    Init {
+        /// The repository [default: the only one in the settings]
+        repository: Option<Name>,
+    },
+    /// Find what is missing, truncated, changed, extra or foreign, and say what it costs
+    Check {
+        /// The repository [default: the only one in the settings]
+        repository: Option<Name>,
+        /// Also read every byte back and hash it
+        #[arg(long)]
+        read_data: bool,
+    },
+    /// Show how much lies there
+    Stats {
+        /// The repository [default: the only one in the settings]
+        repository: Option<Name>,
+    },
+    /// List keyrings and writers; vouch for writers; seal keyrings anew
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Print the recovery kit: with it and the repository alone everything comes back
+    Kit {
+        /// The repository [default: the only one in the settings]
+        repository: Option<Name>,
+        /// Write it to a new file, readable by its owner only, instead of printing it
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Print how everything is brought back without Windlass
+    Manual {
+        /// The repository [default: the only one in the settings]
+        repository: Option<Name>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Keys {
+    /// List keyrings and writers
+    List {
+        /// The repository [default: the only one in the settings]
+        repository: Option<Name>,
+    },
+    /// Vouch for a writer that was made where the keyring could not be opened
+    Enroll {
+        /// The writer
+        writer: windlass_core::id::WriterId,
+        /// The repository [default: the only one in the settings]
+        #[arg(long)]
+        repository: Option<Name>,
+    },
+    /// Seal the keyrings anew, to what the settings name now; no data are rewritten
+    Reseal {
+        /// The repository [default: the only one in the settings]
+        repository: Option<Name>,
+        /// A file with the passphrase, or the age identity, that opens them now
+        #[arg(long, value_name = "FILE")]
+        old: PathBuf,
+    },
+}
+
+/// Reads `--only`.
+pub(crate) fn selectors(text: Option<&str>) -> Result<Vec<Selector>, windlass_core::selector::InvalidSelector> {
+    text.map_or(Ok(Vec::new()), Selector::parse_list)
+}

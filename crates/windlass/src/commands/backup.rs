@@ -1,0 +1,85 @@
+//! `windlass backup`: take a recovery point now.
+
+use serde::Serialize;
+use windlass_core::name::Name;
+use windlass_core::point::RecoveryPoint;
+
+use crate::cli;
+use crate::context::Context;
+use crate::failure::{Failure, Result, Status};
+use crate::printer::Printer;
+use crate::watch::Watch;
+
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Report<'a> {
+    complete: bool,
+    #[serde(flatten)]
+    point: &'a RecoveryPoint,
+    stored_bytes: u64,
+    hook_failures: &'a [String],
+}
+
+pub(crate) async fn run(context: &Context, arguments: &cli::Backup) -> Result {
+    let application = context.application(&arguments.application)?;
+    if let Some(unknown) = arguments.only.iter().find(|name| !application.components.iter().any(|c| c.name == **name)) {
+        let known: Vec<&str> = application.components.iter().map(|c| c.name.as_str()).collect();
+        let why = format!("{} has no component `{unknown}`", application.name);
+        return Err(Failure::usage(why, format!("it has: {}", known.join(", "))));
+    }
+    context.settings.check_world(Some(&application.name))?;
+    let site = context.open(&arguments.application).await?;
+    let watch = Watch::new(&context.printer);
+    let taken = windlass_host::backup::take(&context.host, &site, &arguments.only, &watch).await;
+    drop(watch);
+    let taken = match taken {
+        Err(windlass_engine::backup::BackupError::AllFailed { failed }) => {
+            for failure in &failed {
+                say_failed(&context.printer, &failure.name, &failure.code, &failure.message);
+            }
+            return Err(windlass_engine::backup::BackupError::AllFailed { failed }.into());
+        }
+        other => other?,
+    };
+    let point = &taken.point;
+    for failure in &point.failed {
+        say_failed(&context.printer, &failure.name, &failure.code, &failure.message);
+    }
+    for warning in &point.warnings {
+        context.printer.warning(warning);
+    }
+    let report = Report {
+        complete: point.is_complete(),
+        point,
+        stored_bytes: point.stored_bytes(),
+        hook_failures: &taken.hook_failures,
+    };
+    context.printer.result(&report, |_| describe(point));
+    Ok(if taken.is_success() { Status::Done } else { Status::Failed })
+}
+
+fn say_failed(printer: &Printer, component: &Name, code: &str, message: &str) {
+    printer.warning(&format!("{component} could not be captured [{code}]: {message}"));
+}
+
+fn describe(point: &RecoveryPoint) -> String {
+    let took = point.finished.duration_since(point.started);
+    let kind = if point.is_complete() { "recovery point" } else { "PARTIAL recovery point" };
+    format!(
+        "{kind} {} of {}: {} components, {} of data, {} new in the repository, {} consistency, skew {:#}, took {:#}\n\
+         verified: stored. Run `windlass verify {}` to read it back, `--deep` to restore it aside and check it.",
+        point.id,
+        point.application,
+        point.components.len(),
+        Printer::size(point.data_bytes()),
+        Printer::size(point.stored_bytes()),
+        point.consistency,
+        round(point.skew()),
+        round(took),
+        point.application,
+    )
+}
+
+fn round(duration: jiff::SignedDuration) -> jiff::SignedDuration {
+    jiff::SignedDuration::from_millis(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,14 @@
+//! What the verbs do: each takes what is resolved already and says how it ended.
+
+pub(crate) mod backup;
+pub(crate) mod completions;
+pub(crate) mod doctor;
+pub(crate) mod drill;
+pub(crate) mod init;
+pub(crate) mod keys;
+pub(crate) mod points;
+pub(crate) mod repo;
+pub(crate) mod restore;
+pub(crate) mod retention;
+pub(crate) mod status;
+pub(crate) mod verify;

@@ -1,0 +1,149 @@
+//! All that people and programs see: text and progress on standard error, results on standard output.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the one place that prints")]
+
+use std::io::IsTerminal;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+use windlass_core::diagnose::{Diagnose, chain};
+use windlass_core::size;
+
+use crate::cli::Output;
+use crate::failure::Failure;
+
+/// Where words go.
+#[derive(Clone, Debug)]
+pub(crate) struct Printer {
+    output: Output,
+    quiet: bool,
+    color: bool,
+    zone: TimeZone,
+}
+
+impl Printer {
+    /// A printer; colour where standard error is a terminal and `NO_COLOR` is not set.
+    pub(crate) fn new(output: Output, quiet: bool) -> Self {
+        let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        Self { output, quiet, color, zone: TimeZone::system() }
+    }
+
+    /// Whether JSON is wanted.
+    pub(crate) fn is_json(&self) -> bool {
+        self.output == Output::Json
+    }
+
+    /// Whether a person looks at progress.
+    pub(crate) fn shows_bars(&self) -> bool {
+        !self.quiet && std::io::stderr().is_terminal()
+    }
+
+    /// Whether progress is wanted at all.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// A result: text for people, or the value as JSON.
+    pub(crate) fn result<T: Serialize>(&self, value: &T, text: impl FnOnce(&Self) -> String) {
+        if self.is_json() {
+            match serde_json::to_string_pretty(value) {
+                Ok(json) => println!("{json}"),
+                Err(error) => eprintln!("error: write JSON: {error}"),
+            }
+        } else {
+            let text = text(self);
+            println!("{}", text.trim_end_matches('\n'));
+        }
+    }
+
+    /// A text that is the result itself, whatever the format: completions, the manual.
+    pub(crate) fn raw(&self, text: &str) {
+        print!("{text}");
+    }
+
+    /// Something on the way, for people.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Something a person should know.
+    pub(crate) fn warning(&self, text: &str) {
+        eprintln!("{}: {text}", self.paint("warning", "33;1"));
+    }
+
+    /// An error: what happened, why, what to do. With JSON also as a document on standard output.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        let error = &*failure.0;
+        eprintln!("{}[{}]: {}", self.paint("error", "31;1"), error.code(), error);
+        let mut source = std::error::Error::source(error);
+        let mut said = error.to_string();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            if !said.contains(&text) {
+                eprintln!("  caused by: {}", text.replace('\n', "\n             "));
+            }
+            said = text;
+            source = cause.source();
+        }
+        for hint in error.hints() {
+            eprintln!("  {}: {hint}", self.paint("hint", "36"));
+        }
+        if self.is_json() {
+            self.result(&json_of(error), |_| String::new());
+        }
+    }
+
+    /// A table without lines.
+    pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head);
+        for row in rows {
+            table.add_row(row);
+        }
+        let text = table.to_string();
+        text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    }
+
+    /// A moment in the reader's zone, with the zone.
+    pub(crate) fn time(&self, at: Timestamp) -> String {
+        at.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
+    }
+
+    /// A moment in the reader's zone and in UTC, where both matter.
+    pub(crate) fn both_times(&self, at: Timestamp) -> String {
+        let here = self.time(at);
+        let utc = at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
+        if here == utc { here } else { format!("{here} ({utc})") }
+    }
+
+    /// The reader's zone.
+    pub(crate) fn zone(&self) -> &TimeZone {
+        &self.zone
+    }
+
+    /// A size in binary units.
+    pub(crate) fn size(bytes: u64) -> String {
+        size::display(bytes).to_string()
+    }
+
+    fn paint(&self, text: &str, code: &str) -> String {
+        if self.color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+}
+
+fn json_of(error: &dyn Diagnose) -> serde_json::Value {
+    let message = match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {}", chain(cause)),
+        None => error.to_string(),
+    };
+    serde_json::json!({ "error": {
+        "code": error.code(),
+        "reason": error.reason(),
+        "message": message,
+        "hints": error.hints(),
+    }})
+}
