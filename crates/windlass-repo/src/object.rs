@@ -328,7 +328,9 @@ impl ObjectReader {
         let text = error.to_string();
         match error.into_inner().and_then(|inner| inner.downcast::<StoreError>().ok()) {
             Some(store) => ObjectError::Store(*store),
-            None => ObjectError::Damaged { key: self.expected.key.clone(), why: format!("it cannot be opened ({text})") },
+            None => {
+                ObjectError::Damaged { key: self.expected.key.clone(), why: format!("it cannot be opened ({text})") }
+            }
         }
     }
 }

@@ -1,0 +1,96 @@
+//! The table of contents: what a dump holds, without the definitions themselves.
+
+use super::cursor::{Cursor, Read};
+
+/// What a dump holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Toc {
+    /// The database it was taken of.
+    pub database: String,
+    /// The server's version, as text.
+    pub server_version: String,
+    /// The version of `pg_dump`, as text.
+    pub dump_version: String,
+    /// Its entries, in the order they are restored.
+    pub entries: Vec<Entry>,
+}
+
+/// One entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number, by which `pg_restore --use-list` names it.
+    pub id: i64,
+    /// Whether data of its own follow.
+    pub has_data: bool,
+    /// What it is: `TABLE`, `TABLE DATA`, `INDEX` and so on.
+    pub kind: String,
+    /// Its name; with some kinds the name of what it belongs to as well.
+    pub tag: String,
+    /// The schema it is in; empty where it is in none.
+    pub schema: String,
+    /// Its owner; empty where it has none.
+    pub owner: String,
+    /// The entries that must be restored before it.
+    pub depends_on: Vec<i64>,
+}
+
+/// What the head says of the layout of the rest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout {
+    pub(super) minor: u8,
+    pub(super) int_size: usize,
+    pub(super) offset_size: usize,
+}
+
+impl Entry {
+    pub(super) fn read(cursor: &mut Cursor<'_>, layout: Layout) -> Read<Self> {
+        let id = cursor.int()?;
+        if id <= 0 {
+            return cursor.wrong("an entry's number is not positive");
+        }
+        let has_data = cursor.int()? != 0;
+        cursor.text()?; // table oid
+        cursor.text()?; // oid
+        let tag = cursor.string()?;
+        let kind = cursor.string()?;
+        cursor.int()?; // section
+        cursor.text()?; // definition
+        cursor.text()?; // drop statement
+        cursor.text()?; // copy statement
+        let schema = cursor.string()?;
+        cursor.text()?; // tablespace
+        if layout.minor >= 14 {
+            cursor.text()?; // table access method
+        }
+        if layout.minor >= 16 {
+            cursor.int()?; // relkind
+        }
+        let owner = cursor.string()?;
+        cursor.text()?; // with oids
+        let mut depends_on = Vec::new();
+        while let Some(text) = cursor.text()? {
+            match std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()) {
+                Some(id) => depends_on.push(id),
+                None => return cursor.wrong("a dependency is not a number"),
+            }
+        }
+        let state = cursor.byte()?;
+        cursor.take(layout.offset_size)?;
+        match (state, has_data) {
+            (1 | 2, true) | (3, false) => {}
+            (1..=3, _) => return cursor.wrong("an entry contradicts itself about having data"),
+            _ => return cursor.wrong("an entry's state of data is not known"),
+        }
+        Ok(Self { id, has_data, kind, tag, schema, owner, depends_on })
+    }
+}
+
+impl Toc {
+    /// The roles that own something.
+    pub fn owners(&self) -> Vec<&str> {
+        let mut owners: Vec<&str> = self.entries.iter().map(|e| e.owner.as_str()).filter(|o| !o.is_empty()).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        owners
+    }
+}
