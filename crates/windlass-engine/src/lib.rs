@@ -4,3 +4,4 @@ pub mod action;
 pub mod postgres;
 pub mod process;
 pub mod progress;
+pub mod supervisor;

@@ -1,0 +1,87 @@
+//! What a server and its databases are.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use windlass_core::application::Databases;
+
+use super::session::Session;
+use super::tools::Tools;
+use super::{PostgresError, database_of};
+
+/// The databases wanted of a server, by name.
+pub async fn databases(tools: &Tools, wanted: Databases) -> Result<Vec<String>, PostgresError> {
+    #[derive(Deserialize)]
+    struct Named {
+        datname: String,
+    }
+    let nothing = |why| PostgresError::Nothing { url: tools.url().to_owned(), why };
+    match wanted {
+        Databases::Named => {
+            let name = database_of(tools.url())?.ok_or_else(|| nothing("its url names no database"))?;
+            Ok(vec![name])
+        }
+        Databases::All => {
+            let mut session = Session::open_any(tools).await?;
+            let rows = session
+                .rows("select datname from pg_database where datallowconn and not datistemplate order by datname")
+                .await?;
+            session.close().await;
+            let names = rows.into_iter().filter_map(|row| serde_json::from_value::<Named>(row).ok());
+            let names: Vec<String> = names.map(|row| row.datname).collect();
+            if names.is_empty() {
+                Err(nothing("the server has no database that allows connections"))
+            } else {
+                Ok(names)
+            }
+        }
+    }
+}
+
+/// What a database is made of, and what it holds.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Database {
+    /// Encoding, as `pg_encoding_to_char` gives it.
+    pub encoding: String,
+    /// `libc`, `icu` or `builtin`.
+    pub locale_provider: String,
+    /// `LC_COLLATE`.
+    pub collate: String,
+    /// `LC_CTYPE`.
+    pub ctype: String,
+    /// The ICU or builtin locale.
+    pub provider_locale: Option<String>,
+    /// The owner.
+    pub owner: String,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// The server's clock, at the beginning of the transaction.
+    pub now: Timestamp,
+    /// Extensions and their versions.
+    pub extensions: BTreeMap<String, String>,
+}
+
+/// Looks at the database of a session.
+pub async fn database(session: &mut Session, server_version: u32) -> Result<Database, PostgresError> {
+    let provider = if server_version >= 150_000 {
+        "case d.datlocprovider when 'i' then 'icu' when 'b' then 'builtin' else 'libc' end"
+    } else {
+        "'libc'"
+    };
+    let locale = match server_version {
+        170_000.. => "d.datlocale",
+        150_000.. => "d.daticulocale",
+        _ => "null::text",
+    };
+    session
+        .row(&format!(
+            "select pg_encoding_to_char(d.encoding) as encoding, {provider} as locale_provider, \
+             d.datcollate as collate, d.datctype as ctype, {locale} as provider_locale, \
+             pg_get_userbyid(d.datdba) as owner, pg_database_size(d.oid) as bytes, \
+             to_char(now() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') as now, \
+             coalesce((select json_object_agg(extname, extversion) from pg_extension where extname <> 'plpgsql'), '{{}}') as extensions \
+             from pg_database d where d.datname = current_database()"
+        ))
+        .await
+}
