@@ -1,1 +1,24 @@
-//! Volumes and directories: a restic repository.
+//! Volumes and directories: a restic repository, written through `rustic_core` and readable by stock restic.
+//!
+//! Promised: a snapshot that is returned by [`Files::capture`] relies only on packs that were there, unmarked,
+//! after it was written; an entry that could not be read is counted, never left out in silence; restores use
+//! bounded memory. Not promised: that others may prune here. There are no locks.
+//!
+//! `rustic_core` is synchronous and must not run on an async thread: everything here goes through
+//! [`tokio::task::spawn_blocking`]. Its own restore takes as much memory as there are data, so ours is used.
+
+mod backend;
+mod capture;
+mod error;
+mod files;
+mod owners;
+mod restore;
+mod source;
+mod verify;
+
+pub use capture::{Captured, Source};
+pub use error::FilesError;
+pub use files::{Files, SnapshotInfo};
+pub use restore::{Restored, Target};
+pub use source::Report;
+pub use verify::Verified;

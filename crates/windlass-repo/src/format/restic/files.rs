@@ -1,0 +1,144 @@
+//! Opens restic repositories.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustic_core::repofile::SnapshotFile;
+use rustic_core::{
+    ConfigOptions, Credentials, KeyOptions, OpenStatus, ReadBackend, Repository, RepositoryBackends, RepositoryOptions,
+    RusticResult,
+};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+
+use super::FilesError;
+use super::backend::Backend;
+use crate::store::{Key, Store};
+
+/// A restic repository: where it is and what opens it. Nothing is read until it is used.
+#[derive(Clone)]
+pub struct Files {
+    store: Store,
+    prefix: Key,
+    password: SecretString,
+    writable: bool,
+}
+
+/// A snapshot.
+#[derive(Clone, Debug, Serialize)]
+pub struct SnapshotInfo {
+    /// Its identifier, in hex.
+    pub id: String,
+    /// When it was taken.
+    pub time: Timestamp,
+    /// The host it was taken on.
+    pub host: String,
+    /// The paths it holds.
+    pub paths: Vec<String>,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Bytes of its files, where it says so.
+    pub bytes: Option<u64>,
+    /// Its files, where it says so.
+    pub files: Option<u64>,
+}
+
+impl Files {
+    /// One of our own, below a prefix of the repository.
+    pub fn ours(store: &Store, prefix: &Key, password: &SecretString) -> Self {
+        Self { store: store.clone(), prefix: prefix.clone(), password: password.clone(), writable: true }
+    }
+
+    /// Someone else's, at the root of a store: read only.
+    pub fn foreign(store: &Store, password: &SecretString) -> Self {
+        Self { store: store.clone(), prefix: Key::root(), password: password.clone(), writable: false }
+    }
+
+    /// Where it is, for people.
+    pub fn place(&self) -> String {
+        if self.prefix.as_str().is_empty() {
+            self.store.location().to_owned()
+        } else {
+            format!("{}/{}", self.store.location(), self.prefix)
+        }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn backend(&self) -> Backend {
+        Backend::new(self.store.clone(), self.prefix.clone(), self.writable)
+    }
+
+    /// Makes the repository where there is none.
+    pub async fn create(&self) -> Result<(), FilesError> {
+        self.blocking("make it", |files, backend| {
+            if !backend.list_with_size(rustic_core::FileType::Config)?.is_empty() {
+                return Ok(());
+            }
+            let credentials = Credentials::password(files.password.expose_secret());
+            let config = ConfigOptions::default().set_version(2_u32).set_compression(1).set_extra_verify(false);
+            repository(backend)?.init(&credentials, &KeyOptions::default(), &config)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// All snapshots, the oldest first.
+    pub async fn snapshots(&self) -> Result<Vec<SnapshotInfo>, FilesError> {
+        let mut all = self
+            .opened("list snapshots", |repository| {
+                Ok(repository.get_all_snapshots()?.iter().map(info).collect::<Vec<_>>())
+            })
+            .await?;
+        all.sort_by_key(|snapshot| snapshot.time);
+        Ok(all)
+    }
+
+    /// Runs work with the opened repository on a thread of its own.
+    pub(super) async fn opened<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(Repository<OpenStatus>) -> RusticResult<T> + Send + 'static,
+    ) -> Result<T, FilesError> {
+        let place = self.place();
+        let found = self
+            .blocking(doing, move |files, backend| {
+                if backend.list_with_size(rustic_core::FileType::Config)?.is_empty() {
+                    return Ok(None);
+                }
+                let credentials = Credentials::password(files.password.expose_secret());
+                work(repository(backend)?.open(&credentials)?).map(Some)
+            })
+            .await?;
+        found.ok_or(FilesError::Missing { place })
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Self, Backend) -> RusticResult<T> + Send + 'static,
+    ) -> Result<T, FilesError> {
+        let (files, backend, place) = (self.clone(), self.backend(), self.place());
+        let done = tokio::task::spawn_blocking(move || work(&files, backend)).await;
+        done.map_err(|_| FilesError::Interrupted { doing })?.map_err(|error| FilesError::of(doing, &place, &error))
+    }
+}
+
+fn repository(backend: Backend) -> RusticResult<Repository<()>> {
+    let options = RepositoryOptions::default().no_cache(true);
+    Repository::new(&options, &RepositoryBackends::new(Arc::new(backend), None))
+}
+
+fn info(snapshot: &SnapshotFile) -> SnapshotInfo {
+    SnapshotInfo {
+        id: snapshot.id.to_hex().to_string(),
+        time: snapshot.time.timestamp(),
+        host: snapshot.hostname.clone(),
+        paths: snapshot.paths.iter().cloned().collect(),
+        tags: snapshot.tags.iter().cloned().collect(),
+        bytes: snapshot.summary.as_ref().map(|s| s.total_bytes_processed),
+        files: snapshot.summary.as_ref().map(|s| s.total_files_processed),
+    }
+}

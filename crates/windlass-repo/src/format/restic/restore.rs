@@ -1,0 +1,315 @@
+//! Lays a snapshot down in a folder, with bounded memory.
+//!
+//! Only into a folder that is empty or made now: every parent is then of our making, and no link can lead a write
+//! elsewhere. Blobs are fetched by a few threads, each holding one at a time, and written where they belong; a
+//! blob's SHA-256 is compared with its name. Runs of zeros become holes. Times of folders are set last.
+
+use std::collections::HashMap;
+use std::fs::{File, Permissions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, PermissionsExt, lchown, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ring::digest::{SHA256, digest};
+use rustic_core::repofile::{BlobType, Node, NodeType};
+use rustic_core::{BlobId, DataId, IndexedFull, Repository, RusticResult, TreeId};
+use rustix::fs::{AtFlags, CWD, FileType as UnixType, Mode, Timespec, Timestamps, mknodat, utimensat};
+
+use super::{Files, FilesError};
+use crate::hex;
+
+/// Threads that fetch blobs. A blob is at most 8 MiB, twice that while it is unpacked: 64 MiB in flight.
+const THREADS: usize = 4;
+
+/// Files handed to the threads at once.
+const BATCH: usize = 1024;
+
+/// Runs of zeros this long become holes.
+const HOLE: usize = 64 << 10;
+
+/// Where a snapshot goes.
+pub struct Target {
+    /// The folder, empty or not there yet.
+    pub folder: PathBuf,
+    /// A folder of the snapshot, whose content goes directly into the target; where absent, whole paths go below it.
+    pub strip: Option<PathBuf>,
+    /// Hears of every piece written, in bytes.
+    pub moved: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+/// What was laid down.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Entries that are no folders.
+    pub files: u64,
+    /// Folders.
+    pub folders: u64,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// What could not be set, in words: owners where we are not root, attributes the file system does not have.
+    pub warnings: Vec<String>,
+}
+
+impl Files {
+    /// Restores a snapshot.
+    pub async fn restore(&self, snapshot: &str, target: Target) -> Result<Restored, FilesError> {
+        let (id, place) = (snapshot.to_owned(), self.place());
+        self.opened("restore", move |repository| {
+            let repository = repository.to_indexed()?;
+            let snapshot = repository.get_snapshot_from_str(&id, |_| true)?;
+            let root = match &target.strip {
+                None => Some(snapshot.tree),
+                Some(path) => repository.node_from_path(snapshot.tree, path)?.subtree,
+            };
+            let own = target.strip.as_ref().map(|path| repository.node_from_path(snapshot.tree, path)).transpose()?;
+            Ok(lay_down(&repository, root, own, &target, &place))
+        })
+        .await?
+    }
+}
+
+/// What is known of a restore on its way.
+struct Laying<'a, S> {
+    repository: &'a Repository<S>,
+    place: &'a str,
+    target: &'a Target,
+    done: Restored,
+    batch: Vec<(PathBuf, Node)>,
+    /// Folders, whose metadata are set when nothing is written into them any more.
+    folders: Vec<(PathBuf, Node)>,
+    /// The first path of each hard linked file, by device and inode.
+    linked: HashMap<(u64, u64), PathBuf>,
+    links: Vec<(PathBuf, PathBuf)>,
+    refused_owner: AtomicBool,
+}
+
+fn lay_down<S: IndexedFull + Sync>(
+    repository: &Repository<S>,
+    root: Option<TreeId>,
+    own: Option<Node>,
+    target: &Target,
+    place: &str,
+) -> Result<Restored, FilesError>
+where
+    Repository<S>: Sync,
+{
+    let folder = target.folder.clone();
+    std::fs::create_dir_all(&folder).map_err(|source| FilesError::Target { path: folder.clone(), source })?;
+    let mut laying = Laying {
+        repository,
+        place,
+        target,
+        done: Restored::default(),
+        batch: Vec::new(),
+        folders: own.map(|node| (folder.clone(), node)).into_iter().collect(),
+        linked: HashMap::new(),
+        links: Vec::new(),
+        refused_owner: AtomicBool::new(false),
+    };
+    if let Some(root) = root {
+        laying.tree(&folder, root)?;
+    }
+    laying.finish()
+}
+
+impl<S: IndexedFull + Sync> Laying<'_, S>
+where
+    Repository<S>: Sync,
+{
+    fn rustic<T>(&self, result: RusticResult<T>) -> Result<T, FilesError> {
+        result.map_err(|error| FilesError::of("restore", self.place, &error))
+    }
+
+    fn tree(&mut self, folder: &Path, id: TreeId) -> Result<(), FilesError> {
+        for node in self.rustic(self.repository.get_tree(&id))?.nodes {
+            let name = node.name().into_owned();
+            let bytes = name.as_bytes();
+            if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') || bytes.contains(&0) {
+                let name = name.to_string_lossy().into_owned();
+                return Err(FilesError::Hostile { place: self.place.to_owned(), name });
+            }
+            let path = folder.join(&name);
+            self.entry(path, node)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, path: PathBuf, node: Node) -> Result<(), FilesError> {
+        let failed = |source| FilesError::Target { path: path.clone(), source };
+        match &node.node_type {
+            NodeType::Dir => {
+                std::fs::create_dir(&path).map_err(failed)?;
+                self.done.folders += 1;
+                let subtree = node.subtree;
+                self.folders.push((path.clone(), node));
+                if let Some(subtree) = subtree {
+                    self.tree(&path, subtree)?;
+                }
+                return Ok(());
+            }
+            NodeType::File => {
+                if node.meta.links > 1 {
+                    let key = (node.meta.device_id, node.meta.inode);
+                    if let Some(first) = self.linked.get(&key) {
+                        self.links.push((first.clone(), path));
+                        self.done.files += 1;
+                        return Ok(());
+                    }
+                    self.linked.insert(key, path.clone());
+                }
+                self.batch.push((path, node));
+                return if self.batch.len() >= BATCH { self.write_batch() } else { Ok(()) };
+            }
+            NodeType::Symlink { .. } => symlink(node.node_type.to_link(), &path).map_err(failed)?,
+            NodeType::Fifo => special(&path, UnixType::Fifo, 0).map_err(failed)?,
+            NodeType::Dev { device } => special(&path, UnixType::BlockDevice, *device).map_err(failed)?,
+            NodeType::Chardev { device } => special(&path, UnixType::CharacterDevice, *device).map_err(failed)?,
+            NodeType::Socket => return Ok(()),
+        }
+        self.done.files += 1;
+        let warnings = self.dress(&path, &node);
+        self.done.warnings.extend(warnings);
+        Ok(())
+    }
+
+    /// Writes the files of a batch, a few at a time.
+    fn write_batch(&mut self) -> Result<(), FilesError> {
+        let batch = std::mem::take(&mut self.batch);
+        let next = AtomicU64::new(0);
+        let bytes = AtomicU64::new(0);
+        let warnings = Mutex::new(Vec::new());
+        let failure: Mutex<Option<FilesError>> = Mutex::new(None);
+        let this = &*self;
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    while failure.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+                        let index = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap_or(usize::MAX);
+                        let Some((path, node)) = batch.get(index) else { break };
+                        match this.write_file(path, node) {
+                            Ok(size) => {
+                                bytes.fetch_add(size, Ordering::Relaxed);
+                                warnings.lock().unwrap_or_else(PoisonError::into_inner).extend(this.dress(path, node));
+                            }
+                            Err(error) => *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
+                        }
+                    }
+                });
+            }
+        });
+        if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        self.done.files += batch.len() as u64;
+        self.done.bytes += bytes.into_inner();
+        self.done.warnings.extend(warnings.into_inner().unwrap_or_else(PoisonError::into_inner));
+        Ok(())
+    }
+
+    fn write_file(&self, path: &Path, node: &Node) -> Result<u64, FilesError> {
+        let failed = |source| FilesError::Target { path: path.to_owned(), source };
+        let file = File::options().write(true).create_new(true).open(path).map_err(failed)?;
+        let mut at = 0;
+        for id in node.content.iter().flatten() {
+            let blob = self.blob(id)?;
+            write_at(&file, &blob, at).map_err(failed)?;
+            at += blob.len() as u64;
+            (self.target.moved)(blob.len() as u64);
+        }
+        // Holes at the end are made by the length alone.
+        file.set_len(at).map_err(failed)?;
+        Ok(at)
+    }
+
+    fn blob(&self, id: &DataId) -> Result<bytes::Bytes, FilesError> {
+        let blob = self.rustic(self.repository.get_blob_cached(&BlobId::from(**id), BlobType::Data))?;
+        if hex::encode(digest(&SHA256, &blob).as_ref()) == id.to_hex().as_str() {
+            Ok(blob)
+        } else {
+            let why = format!("the blob {} is not what its name says: it is damaged", id.to_hex().as_str());
+            Err(FilesError::Repository { doing: "restore", place: self.place.to_owned(), why })
+        }
+    }
+
+    /// Sets owner, mode, attributes and times; says what could not be set.
+    fn dress(&self, path: &Path, node: &Node) -> Vec<String> {
+        let meta = &node.meta;
+        let mut warnings = Vec::new();
+        if (meta.uid.is_some() || meta.gid.is_some())
+            && lchown(path, meta.uid, meta.gid).is_err()
+            && !self.refused_owner.swap(true, Ordering::Relaxed)
+        {
+            warnings.push(format!("owners could not be set, `{}` for one: only root may", path.display()));
+        }
+        for attribute in &meta.extended_attributes {
+            let value = attribute.value.as_deref().unwrap_or_default();
+            if let Err(error) = xattr::set(path, &attribute.name, value) {
+                warnings.push(format!(
+                    "the attribute {} of `{}` could not be set: {error}",
+                    attribute.name,
+                    path.display()
+                ));
+            }
+        }
+        if !node.is_symlink()
+            && let Some(mode) = meta.mode
+            && let Err(error) = std::fs::set_permissions(path, Permissions::from_mode(unix_mode(mode)))
+        {
+            warnings.push(format!("the mode of `{}` could not be set: {error}", path.display()));
+        }
+        if let Some(mtime) = meta.mtime {
+            let spec =
+                |at: jiff::Timestamp| Timespec { tv_sec: at.as_second(), tv_nsec: at.subsec_nanosecond().into() };
+            // Before 1970 jiff counts nanoseconds down, the system up.
+            let mut modified = spec(mtime);
+            if modified.tv_nsec < 0 {
+                modified.tv_sec -= 1;
+                modified.tv_nsec += 1_000_000_000;
+            }
+            let times = Timestamps { last_access: modified, last_modification: modified };
+            if let Err(error) = utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW) {
+                warnings.push(format!("the time of `{}` could not be set: {error}", path.display()));
+            }
+        }
+        warnings
+    }
+
+    fn finish(mut self) -> Result<Restored, FilesError> {
+        self.write_batch()?;
+        for (first, path) in std::mem::take(&mut self.links) {
+            std::fs::hard_link(&first, &path).map_err(|source| FilesError::Target { path, source })?;
+        }
+        // The deepest first: setting a folder's time must be the last thing done in it.
+        for (path, node) in std::mem::take(&mut self.folders).iter().rev() {
+            let warnings = self.dress(path, node);
+            self.done.warnings.extend(warnings);
+        }
+        let folder = File::open(&self.target.folder);
+        folder
+            .and_then(|folder| rustix::fs::syncfs(folder).map_err(Into::into))
+            .map_err(|source| FilesError::Target { path: self.target.folder.clone(), source })?;
+        Ok(self.done)
+    }
+}
+
+fn special(path: &Path, kind: UnixType, device: u64) -> std::io::Result<()> {
+    Ok(mknodat(CWD, path, kind, Mode::RUSR | Mode::WUSR, device)?)
+}
+
+/// Writes bytes at an offset, leaving long runs of zeros out.
+fn write_at(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+    for (index, piece) in bytes.chunks(HOLE).enumerate() {
+        if piece.len() < HOLE || piece.iter().any(|byte| *byte != 0) {
+            file.write_all_at(piece, offset + (index * HOLE) as u64)?;
+        }
+    }
+    Ok(())
+}
+
+/// The mode as the system has it, from that of Go's `fs.FileMode`.
+fn unix_mode(go: u32) -> u32 {
+    let special = [(23, 0o4000), (22, 0o2000), (20, 0o1000)];
+    special.iter().filter(|(bit, _)| go & (1 << bit) != 0).fold(go & 0o777, |mode, (_, unix)| mode | unix)
+}

@@ -1,0 +1,148 @@
+//! The level `read` for snapshots: every pack a snapshot needs is read back whole and hashed.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use futures::stream::{StreamExt, TryStreamExt};
+use ring::digest::{Context, SHA256};
+use rustic_core::repofile::PackId;
+use rustic_core::{FileType, IndexedFull, PackedId, Repository, RusticResult, TreeId};
+
+use super::{Files, FilesError};
+use crate::hex;
+use crate::store::{Key, Store, StoreError};
+
+/// Packs read at once; a piece of each is in memory.
+const PARALLEL: usize = 4;
+
+/// What came of reading a snapshot's packs back.
+#[derive(Clone, Debug, Default)]
+pub struct Verified {
+    /// Packs read.
+    pub packs: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// What is wrong, in words.
+    pub damage: Vec<String>,
+}
+
+/// The packs a tree and everything below it need, with the furthest byte needed of each; `None` where the index
+/// lacks something of it.
+pub(super) fn needed_packs<S: IndexedFull>(
+    repository: &Repository<S>,
+    root: TreeId,
+) -> RusticResult<Option<BTreeMap<PackId, u32>>> {
+    let mut packs = BTreeMap::new();
+    let mut seen = HashSet::new();
+    let mut open = vec![root];
+    while let Some(tree) = open.pop() {
+        if !seen.insert(tree) {
+            continue;
+        }
+        if !add(repository, &tree, &mut packs) {
+            return Ok(None);
+        }
+        for node in repository.get_tree(&tree)?.nodes {
+            open.extend(node.subtree);
+            for blob in node.content.unwrap_or_default() {
+                if !add(repository, &blob, &mut packs) {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+    Ok(Some(packs))
+}
+
+fn add<S: IndexedFull, T: PackedId>(repository: &Repository<S>, blob: &T, packs: &mut BTreeMap<PackId, u32>) -> bool {
+    // The only error there is says that the index has no such blob.
+    let Ok(entry) = repository.get_index_entry(blob) else { return false };
+    let end = entry.location.offset.saturating_add(entry.location.length);
+    let furthest = packs.entry(entry.pack).or_default();
+    *furthest = end.max(*furthest);
+    true
+}
+
+impl Files {
+    /// Reads every pack the snapshot needs, whole, and compares its SHA-256 with its name.
+    ///
+    /// A store that cannot be reached is an error; what is missing or damaged stands in [`Verified::damage`].
+    pub async fn verify(&self, snapshot: &str, moved: &(dyn Fn(u64) + Sync)) -> Result<Verified, FilesError> {
+        let id = snapshot.to_owned();
+        let needed = self
+            .opened("read the snapshot's trees", move |repository| {
+                let repository = repository.to_indexed()?;
+                let snapshot = repository.get_snapshot_from_str(&id, |_| true)?;
+                needed_packs(&repository, snapshot.tree)
+            })
+            .await;
+        let needed = match needed {
+            Ok(Some(needed)) => needed,
+            Ok(None) => {
+                let damage = vec![format!("the index lacks data that snapshot {snapshot} needs")];
+                return Ok(Verified { damage, ..Verified::default() });
+            }
+            Err(FilesError::Repository { why, .. }) => {
+                return Ok(Verified { damage: vec![why], ..Verified::default() });
+            }
+            Err(error) => return Err(error),
+        };
+        let store = self.store();
+        let keys: Vec<(Key, String, u32)> = {
+            let backend = self.backend();
+            needed.iter().map(|(id, end)| (backend.key(FileType::Pack, id), id.to_hex().to_string(), *end)).collect()
+        };
+        let results: Vec<Result<u64, String>> = futures::stream::iter(keys)
+            .map(|(key, id, end)| async move {
+                match read_pack(store, &key, &id, end, moved).await {
+                    Ok(bytes) => Ok(Ok(bytes)),
+                    Err(Failed::Damaged(why)) => Ok(Err(why)),
+                    Err(Failed::Store(error)) => Err(self.unreachable(&error)),
+                }
+            })
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await?;
+        let mut verified = Verified { packs: results.len() as u64, ..Verified::default() };
+        for result in results {
+            match result {
+                Ok(bytes) => verified.bytes += bytes,
+                Err(why) => verified.damage.push(why),
+            }
+        }
+        verified.damage.sort();
+        Ok(verified)
+    }
+
+    fn unreachable(&self, error: &Arc<StoreError>) -> FilesError {
+        let why = windlass_core::diagnose::chain(&**error);
+        FilesError::Repository { doing: "read packs", place: self.place(), why }
+    }
+}
+
+enum Failed {
+    Damaged(String),
+    Store(Arc<StoreError>),
+}
+
+async fn read_pack(store: &Store, key: &Key, id: &str, end: u32, moved: &(dyn Fn(u64) + Sync)) -> Result<u64, Failed> {
+    let failed = |error: StoreError| match error {
+        StoreError::NotFound { .. } => Failed::Damaged(format!("`{key}` is missing")),
+        error => Failed::Store(Arc::new(error)),
+    };
+    let mut stream = store.read(key).await.map_err(failed)?;
+    let mut hash = Context::new(&SHA256);
+    let mut bytes = 0;
+    while let Some(piece) = stream.try_next().await.map_err(failed)? {
+        hash.update(&piece);
+        bytes += piece.len() as u64;
+        moved(piece.len() as u64);
+    }
+    if hex::encode(hash.finish().as_ref()) != id {
+        return Err(Failed::Damaged(format!("`{key}` is not what its name says: it is damaged")));
+    }
+    if bytes < u64::from(end) {
+        return Err(Failed::Damaged(format!("`{key}` is shorter than the index says")));
+    }
+    Ok(bytes)
+}
