@@ -1,1 +1,10 @@
-//! Real PostgreSQL and S3 servers, and a fault-injecting store, for tests.
+//! Real servers, real folders and a faulty store, for tests.
+//!
+//! Everything here is the real thing but [`fault::FaultStore`], which stands before a real store and misbehaves.
+//! What is missing on the machine is an error that says `make bench`, never a test that passes by doing nothing.
+
+pub mod fault;
+pub mod postgres;
+pub mod process;
+pub mod s3;
+pub mod tree;

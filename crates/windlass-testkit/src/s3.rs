@@ -1,0 +1,111 @@
+//! Real S3 servers: versitygw, over a folder, and minio.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+
+use crate::process::{Guardian, free_port};
+
+/// The access key of every server here.
+pub const ACCESS_KEY: &str = "windlass-test";
+/// The secret key of every server here.
+pub const SECRET_KEY: &str = "windlass-test-secret";
+/// The bucket that is there.
+pub const BUCKET: &str = "backups";
+
+/// Which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// github.com/versity/versitygw
+    Versitygw,
+    /// github.com/minio/minio
+    Minio,
+}
+
+/// A server with one empty bucket.
+#[derive(Debug)]
+pub struct S3Server {
+    kind: Kind,
+    folder: TempDir,
+    port: u16,
+    server: Option<Child>,
+    guardian: Option<Guardian>,
+}
+
+impl S3Server {
+    /// Starts a server.
+    pub fn start(kind: Kind) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("wl-s3-").tempdir()?;
+        // Both keep buckets as folders, so this is how one is made without asking.
+        std::fs::create_dir(folder.path().join(BUCKET))?;
+        let mut server = Self { kind, folder, port: free_port()?, server: None, guardian: None };
+        server.up()?;
+        Ok(server)
+    }
+
+    /// Starts it again after [`S3Server::down`], at the same address.
+    pub fn up(&mut self) -> Result<()> {
+        let address = format!("127.0.0.1:{}", self.port);
+        let mut command = match self.kind {
+            Kind::Versitygw => {
+                let mut command = Command::new(program("versitygw")?);
+                command.env("ROOT_ACCESS_KEY", ACCESS_KEY).env("ROOT_SECRET_KEY", SECRET_KEY);
+                command.args(["--port", &address, "posix"]).arg(self.folder.path());
+                command
+            }
+            Kind::Minio => {
+                let mut command = Command::new(program("minio")?);
+                command.env("MINIO_ROOT_USER", ACCESS_KEY).env("MINIO_ROOT_PASSWORD", SECRET_KEY);
+                command.args(["server", "--quiet", "--address", &address]).arg(self.folder.path());
+                command
+            }
+        };
+        let log = std::fs::File::create(self.folder.path().with_extension("log"))?;
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        self.guardian = Some(Guardian::of(child.id(), "KILL")?);
+        self.server = Some(child);
+        let began = Instant::now();
+        while std::net::TcpStream::connect(&address).is_err() {
+            ensure!(began.elapsed() < Duration::from_secs(60), "{:?} does not listen", self.kind);
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        Ok(())
+    }
+
+    /// Ends it at once.
+    pub fn down(&mut self) {
+        self.guardian = None;
+        if let Some(mut server) = self.server.take() {
+            let _ = server.wait();
+        }
+    }
+
+    /// Its address, `http://127.0.0.1:…`.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The folder it keeps its objects in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        self.down();
+        let _ = std::fs::remove_file(self.folder.path().with_extension("log"));
+    }
+}
+
+fn program(name: &str) -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("find the workspace")?;
+    let path = root.join(".bench/bin").join(name);
+    if path.is_file() {
+        return Ok(path);
+    }
+    bail!("`{}` is not built: run `make bench`", path.display())
+}
