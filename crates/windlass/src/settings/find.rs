@@ -18,17 +18,13 @@ pub const PLACES: [&str; 2] = ["./windlass.toml", "/etc/windlass/windlass.toml"]
 pub fn load(config: Option<&Path>) -> Result<Settings, SettingsError> {
     let is_root = rustix::process::geteuid().is_root();
     let state = default_state(is_root, |name| std::env::var_os(name));
-    match config {
-        Some(file) => read(file, &state)?.ok_or_else(|| SettingsError::NotFound { looked: vec![file.to_owned()] }),
-        None => {
-            for place in PLACES {
-                if let Some(settings) = read(Path::new(place), &state)? {
-                    return Ok(settings);
-                }
-            }
-            Err(SettingsError::NotFound { looked: PLACES.iter().map(PathBuf::from).collect() })
+    let places = config.map_or_else(|| PLACES.iter().map(PathBuf::from).collect(), |file| vec![file.to_owned()]);
+    for place in &places {
+        if let Some(settings) = read(place, &state)? {
+            return Ok(settings);
         }
     }
+    Err(SettingsError::NotFound { looked: places })
 }
 
 /// The settings of a file, or nothing if the file is not there.

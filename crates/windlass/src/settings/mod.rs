@@ -12,6 +12,7 @@ mod application;
 mod component;
 mod cursor;
 mod duration;
+mod error;
 mod find;
 mod keys;
 mod locate;
@@ -20,29 +21,34 @@ mod place;
 mod policy;
 mod postgres_url;
 mod problem;
+mod reference;
 mod reference_to;
 mod repository;
 mod secret;
 mod suggest;
 mod syntax;
+mod template;
+mod world;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 use windlass_core::application::{Application, Strategy};
-use windlass_core::diagnose::{Diagnose, Outcome, chain};
 use windlass_core::name::Name;
 use windlass_core::repository::{Encryption, Format, Repository};
 
 use cursor::{Faults, Table};
+pub use error::SettingsError;
 pub use find::{PLACES, load};
 pub use locate::Position;
 use locate::{Lines, Locations};
 pub use policy::{Policy, Verify};
 pub use problem::{Fault, Problem};
+pub use reference::{EXAMPLE, reference};
 use reference_to::Known;
+pub use template::{Findings, FoundCompose, FoundDatabase, FoundFolder, template};
+pub use world::check_world;
 
 /// What a settings file says.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,7 +74,7 @@ impl Settings {
     /// Something in it is wrong; the error holds every mistake, in the order of the file.
     pub fn parse(file: &Path, content: &[u8], state: &Path) -> Result<Self, SettingsError> {
         let invalid = |problems| SettingsError::Invalid { file: file.to_owned(), problems };
-        let text = syntax::text(file, content).map_err(|problem| invalid(vec![problem]))?;
+        let text = syntax::text(file, content).map_err(|problem| invalid(vec![*problem]))?;
         let lines = Lines::new(text);
         let document = match DeTable::parse(text) {
             Ok(document) => document.into_inner(),
@@ -160,128 +166,5 @@ fn fits(application: &Application, repository: &Repository, item: &cursor::Item<
             }
         }
         Format::Windlass(_) => {}
-    }
-}
-
-/// Settings that cannot be used. Nothing has been touched.
-#[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
-    /// There is no settings file.
-    #[error("find the settings: there is no {}", list(looked, " and no "))]
-    NotFound {
-        /// Where they were looked for.
-        looked: Vec<PathBuf>,
-    },
-    /// The file is there but cannot be read.
-    #[error("read the settings file `{}`", file.display())]
-    Read {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Something in it is wrong.
-    #[error("use the settings file `{}`: {}", file.display(), count(problems))]
-    Invalid {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong, in the order of the file; at least one.
-        problems: Vec<Problem>,
-    },
-    /// The application that was asked for is not in it.
-    #[error("find the application `{}` in `{}`: it is not there", name.escape_debug(), file.display())]
-    UnknownApplication {
-        /// The file.
-        file: PathBuf,
-        /// What was asked for.
-        name: String,
-        /// What is there.
-        known: Vec<Name>,
-    },
-}
-
-impl SettingsError {
-    /// The error as people read it: each mistake with its place and its remedy.
-    pub fn report(&self) -> String {
-        if let Self::Invalid { problems, .. } = self {
-            return problems.iter().map(Problem::report).collect::<Vec<_>>().join("\n\n");
-        }
-        let mut text = format!("error[{}]: {}", self.code(), chain(self));
-        for hint in self.hints() {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "\n  hint: {hint}");
-        }
-        text
-    }
-
-    fn first(&self) -> Option<&Problem> {
-        match self {
-            Self::Invalid { problems, .. } => problems.first(),
-            _ => None,
-        }
-    }
-}
-
-impl Diagnose for SettingsError {
-    fn code(&self) -> &'static str {
-        match self {
-            Self::NotFound { .. } => "WDL-0101",
-            Self::Read { .. } => "WDL-0102",
-            Self::UnknownApplication { .. } => "WDL-0118",
-            Self::Invalid { .. } => self.first().map_or("WDL-0104", Diagnose::code),
-        }
-    }
-
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::NotFound { .. } => "SettingsNotFound",
-            Self::Read { .. } => "SettingsUnreadable",
-            Self::UnknownApplication { .. } => "UnknownApplication",
-            Self::Invalid { .. } => self.first().map_or("InvalidToml", Diagnose::reason),
-        }
-    }
-
-    fn outcome(&self) -> Outcome {
-        Outcome::CouldNotRun
-    }
-
-    fn hints(&self) -> Vec<String> {
-        match self {
-            Self::NotFound { looked } if looked.len() == 1 => {
-                vec!["check the path behind --config, or write a settings file with `windlass init`".to_owned()]
-            }
-            Self::NotFound { .. } => vec![
-                "write one for what is found on this machine with `windlass init`, or name one with --config FILE"
-                    .to_owned(),
-            ],
-            Self::Read { file, .. } => {
-                vec![format!("check that `{}` is a file that the user Windlass runs as may read", file.display())]
-            }
-            Self::UnknownApplication { name, known, .. } => {
-                let near = suggest::nearest(name, known.iter().map(Name::as_str));
-                let hint = match near {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None if known.is_empty() => {
-                        "the file has no application: add a table [application.NAME]".to_owned()
-                    }
-                    None => {
-                        format!("known applications: {}", known.iter().map(Name::as_str).collect::<Vec<_>>().join(", "))
-                    }
-                };
-                vec![hint]
-            }
-            Self::Invalid { .. } => self.first().map(Diagnose::hints).unwrap_or_default(),
-        }
-    }
-}
-
-fn list(places: &[PathBuf], between: &str) -> String {
-    places.iter().map(|place| format!("`{}`", place.display())).collect::<Vec<_>>().join(between)
-}
-
-fn count(problems: &[Problem]) -> String {
-    match problems.len() {
-        1 => "there is a mistake in it".to_owned(),
-        many => format!("there are {many} mistakes in it"),
     }
 }

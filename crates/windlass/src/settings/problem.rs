@@ -107,6 +107,9 @@ pub enum Fault {
     /// A program that is not there.
     #[error("`{key}` {place} runs `{program}`, which is {why}")]
     MissingProgram { key: String, place: String, program: String, why: &'static str },
+    /// An environment variable that is not set.
+    #[error("`{key}` {place} names the environment variable `{variable}`, which is not set")]
+    MissingVariable { key: String, place: String, variable: String },
     /// A secret's file that others on this machine can read.
     #[error("the secret file `{}` can be read by other users of this machine (mode {mode:03o})", path.display())]
     ExposedSecret { path: PathBuf, mode: u32 },
@@ -140,6 +143,7 @@ impl Fault {
         ("WDL-0122", "ProgramMissing"),
         ("WDL-0123", "SecretExposed"),
         ("WDL-0124", "ActionWithoutRestore"),
+        ("WDL-0125", "VariableMissing"),
     ];
 
     fn code_and_reason(&self) -> (&'static str, &'static str) {
@@ -163,6 +167,7 @@ impl Fault {
             Self::MissingProgram { .. } => ("WDL-0122", "ProgramMissing"),
             Self::ExposedSecret { .. } => ("WDL-0123", "SecretExposed"),
             Self::NoRestore { .. } => ("WDL-0124", "ActionWithoutRestore"),
+            Self::MissingVariable { .. } => ("WDL-0125", "VariableMissing"),
         }
     }
 }
@@ -202,6 +207,9 @@ impl Diagnose for Problem {
             ),
             Fault::MissingProgram { .. } => {
                 "install it, or name it by its full path; it is run without a shell".to_owned()
+            }
+            Fault::MissingVariable { variable, .. } => {
+                format!("set `{variable}` in the environment Windlass is started with")
             }
             Fault::ExposedSecret { path, .. } => format!("chmod 600 {}", path.display()),
             Fault::NoRestore { .. } => {

@@ -9,14 +9,14 @@ use super::locate::{Lines, Locations, Position};
 use super::problem::{Fault, Problem};
 
 /// The content as text, without a byte order mark.
-pub(super) fn text<'c>(file: &Path, content: &'c [u8]) -> Result<&'c str, Problem> {
+pub(super) fn text<'c>(file: &Path, content: &'c [u8]) -> Result<&'c str, Box<Problem>> {
     match std::str::from_utf8(content) {
         Ok(text) => Ok(text.strip_prefix('\u{feff}').unwrap_or(text)),
         Err(error) => {
             let before = String::from_utf8_lossy(content.get(..error.valid_up_to()).unwrap_or_default()).into_owned();
             let at = Lines::new(&before).position(before.len());
             let why = "there is a byte that is not UTF-8".to_owned();
-            Err(Problem::new(file, at, Fault::Syntax { why, hint: "save the file as UTF-8".to_owned() }))
+            Err(Box::new(Problem::new(file, at, Fault::Syntax { why, hint: "save the file as UTF-8".to_owned() })))
         }
     }
 }
