@@ -126,6 +126,19 @@ impl<'t> Item<'t> {
         value
     }
 
+    /// A number of things, written as an integer.
+    pub(super) fn whole_number(&self, faults: &mut Faults<'_>) -> Option<u32> {
+        let Some(integer) = self.value.get_ref().as_integer() else {
+            self.wrong_type(faults, "a whole number", None);
+            return None;
+        };
+        let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok();
+        if number.is_none() {
+            self.refuse(faults, "is no number of things", "write a whole number from 0 upwards");
+        }
+        number
+    }
+
     /// A name of something else in the file.
     pub(super) fn name(&self, faults: &mut Faults<'_>) -> Option<Name> {
         let text = self.text(faults)?;

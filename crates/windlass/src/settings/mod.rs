@@ -24,6 +24,7 @@ mod problem;
 mod reference;
 mod reference_to;
 mod repository;
+mod retention;
 mod secret;
 mod suggest;
 mod syntax;
@@ -47,6 +48,7 @@ pub use policy::{Policy, Verify};
 pub use problem::{Fault, Problem};
 pub use reference::{EXAMPLE, reference};
 use reference_to::Known;
+pub use retention::Retention;
 pub use template::{Findings, FoundCompose, FoundDatabase, FoundFolder, template};
 pub use world::check_world;
 
