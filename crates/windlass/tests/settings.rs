@@ -1,6 +1,8 @@
 //! The settings file: what is read from a right one, where it is found, what `init` writes, and what is
 //! told of a machine that lacks what it names.
 
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -261,7 +263,7 @@ fn where_nothing_is_found_init_still_writes_what_can_be_read() {
         .lines()
         .skip_while(|line| !line.contains("Take away the `#` below"))
         .skip(1)
-        .map(|line| format!("{}\n", line.trim_start_matches('#').trim_start_matches(' ')))
+        .flat_map(|line| [line.trim_start_matches('#').trim_start_matches(' '), "\n"])
         .collect();
     let (head, _) = text.split_once("# Nothing to protect").unwrap();
     assert_eq!(settings(&format!("{head}{uncommented}")).applications.len(), 1, "without `#` it is right:\n{text}");
@@ -349,6 +351,30 @@ fn what_is_not_on_the_machine_is_told_with_line_and_remedy() {
         "paths = [\"ROOT/uploads\"]\nhooks.before = [{ run = [\"ROOT/uploads/cat.jpg\"] }]\n",
         &["not a program that may be run"],
     );
+}
+
+#[test]
+fn a_program_written_with_its_arguments_in_one_word_is_told_without_them() {
+    let machine = Machine::new();
+    machine.tells(
+        "paths = [\"ROOT/uploads\"]\nhooks.before = [{ run = [\"mysql -phunter2 -e flush\"] }]\n",
+        &["runs `mysql …`", "words stand in one string"],
+    );
+}
+
+#[test]
+fn a_pattern_that_leaves_nothing_out_is_worth_a_warning() {
+    let machine = Machine::new();
+    machine.folder("uploads/cache/old");
+    let paths = "paths = [\"ROOT/uploads\"]\n";
+    for matching in ["*.jpg", "cache", "cache/", "/cache", "cache/old", "**/old", "ROOT/uploads/cache", "c?ch[a-e]"] {
+        assert_eq!(machine.told(&format!("{paths}exclude = [\"{matching}\"]\n")), [""; 0], "{matching}");
+    }
+    machine.tells(
+        &format!("{paths}exclude = [\"*.jpg\", \"*.tpm\"]\n"),
+        &["warning[WDL-0126]", "`exclude[1]` in [application.shop.component.uploads] matches nothing", ":9:21"],
+    );
+    machine.tells(&format!("{paths}exclude = [\"cach\"]\n"), &["matches nothing"]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Wrong settings: each of these files has one mistake, in the line marked `# <--`, and gets exactly one
 //! error that names the file, the line, what is wrong and the remedy, and never shows a secret.
 
+#![expect(clippy::panic, clippy::expect_used, reason = "a test fails by panicking, also in its helpers")]
+
 use std::path::Path;
 
 use windlass::settings::{Fault, Problem, Settings, SettingsError};
@@ -174,6 +176,11 @@ fn names_that_cannot_be_one() {
 
 #[test]
 fn references_that_lead_nowhere() {
+    after_repository(
+        &format!("[application.shop]\nrepository = \"s3://AK:hunter2@b\" # <--\n{FILES}"),
+        "is a URL, not a name",
+        "into a table of its own",
+    );
     after_repository(
         &format!("[application.shop]\nrepository = \"mian\" # <--\n{FILES}"),
         "names the repository `mian`, which is not in this file",
@@ -389,6 +396,11 @@ fn places_of_repositories() {
     ] {
         in_repository(&format!("url = \"{url}\" # <--\nencryption = \"none\"\n"), says, remedy);
     }
+    after_repository(
+        "[repository.other]\nurl = \"file:///srv/backups/\" # <--\nencryption = \"none\"\n",
+        "`url` in [repository.other] is the place of [repository.main] already",
+        "take one of them out",
+    );
     in_repository(
         "url = \"file:///b\"\nregion = \"x\" # <--\nencryption = \"none\"\n",
         "`region` in [repository.main] means nothing for a directory",

@@ -142,6 +142,15 @@ impl<'t> Item<'t> {
     /// A name of something else in the file.
     pub(super) fn name(&self, faults: &mut Faults<'_>) -> Option<Name> {
         let text = self.text(faults)?;
+        if text.contains("://") {
+            // Not shown: it may hold a password.
+            self.refuse(
+                faults,
+                "is a URL, not a name",
+                "write the URL into a table of its own, and that table's NAME here",
+            );
+            return None;
+        }
         text.parse()
             .map_err(|error| faults.add(self.at(), Fault::InvalidName { why: format!("{error}"), hint: None }))
             .ok()

@@ -13,6 +13,7 @@ mod component;
 mod cursor;
 mod duration;
 mod error;
+mod excluded;
 mod find;
 mod keys;
 mod locate;
@@ -117,6 +118,7 @@ impl Settings {
         let mut repositories = BTreeMap::new();
         for (name, item) in root.named("repository", faults) {
             if let Some(repository) = repository::read(name.clone(), &item, faults) {
+                repository::tell_same_place(&repository, repositories.values(), &item, faults);
                 repositories.insert(name, repository);
             }
         }

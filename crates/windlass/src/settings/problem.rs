@@ -28,7 +28,7 @@ impl Problem {
 
     /// Whether this is worth saying but no reason to stop.
     pub fn is_warning(&self) -> bool {
-        matches!(self.fault, Fault::NoRestore { .. } | Fault::ExposedSecret { .. })
+        matches!(self.fault, Fault::NoRestore { .. } | Fault::ExposedSecret { .. } | Fault::UnmatchedPattern { .. })
     }
 
     /// The problem as people read it: what, where, and what to do, each on its own line.
@@ -113,6 +113,9 @@ pub enum Fault {
     /// A secret's file that others on this machine can read.
     #[error("the secret file `{}` can be read by other users of this machine (mode {mode:03o})", path.display())]
     ExposedSecret { path: PathBuf, mode: u32 },
+    /// A pattern that leaves nothing out. Only a warning: there may be no such file today.
+    #[error("`{key}` {place} matches nothing")]
+    UnmatchedPattern { key: String, place: String },
     /// An action that can be backed up but not restored.
     #[error("{place} has no `restore`: its backup can be read back, but nothing can bring it back")]
     NoRestore { place: String },
@@ -144,6 +147,7 @@ impl Fault {
         ("WDL-0123", "SecretExposed"),
         ("WDL-0124", "ActionWithoutRestore"),
         ("WDL-0125", "VariableMissing"),
+        ("WDL-0126", "PatternUnmatched"),
     ];
 
     fn code_and_reason(&self) -> (&'static str, &'static str) {
@@ -168,6 +172,7 @@ impl Fault {
             Self::ExposedSecret { .. } => ("WDL-0123", "SecretExposed"),
             Self::NoRestore { .. } => ("WDL-0124", "ActionWithoutRestore"),
             Self::MissingVariable { .. } => ("WDL-0125", "VariableMissing"),
+            Self::UnmatchedPattern { .. } => ("WDL-0126", "PatternUnmatched"),
         }
     }
 }
@@ -210,6 +215,9 @@ impl Diagnose for Problem {
             }
             Fault::MissingVariable { variable, .. } => {
                 format!("set `{variable}` in the environment Windlass is started with")
+            }
+            Fault::UnmatchedPattern { .. } => {
+                "correct it if it has a slip: what it was to leave out is captured; else leave it as it is".to_owned()
             }
             Fault::ExposedSecret { path, .. } => format!("chmod 600 {}", path.display()),
             Fault::NoRestore { .. } => {

@@ -51,16 +51,16 @@ fn section(text: &mut String, spec: &Spec) {
     };
     // Writing to a String cannot fail.
     let _ = write!(text, "\n## {heading}\n\n{}\n\n", spec.about);
-    *text += "| Key | Value | Without it | Meaning |\n|---|---|---|---|\n";
+    *text += "| Key | Value | Without it | Meaning | Example |\n|---|---|---|---|---|\n";
     let (later, now): (Vec<&Key>, Vec<&Key>) = spec.keys.iter().partition(|k| matches!(k.absent, Absent::NotYet(_)));
     for key in now {
         let absent = match key.absent {
             Absent::Means(meaning) => meaning,
             Absent::Refused | Absent::NotYet(_) => "**required**",
         };
-        let example = if key.example.is_empty() { String::new() } else { format!(" `{} = {}`", key.name, key.example) };
-        let cells =
-            [format!("`{}`", key.name), key.shape.to_owned(), absent.to_owned(), format!("{}{example}", key.meaning)];
+        let example = if key.example.is_empty() { String::new() } else { format!("`{}`", key.example) };
+        let shape = if key.shape == "secret" { "[secret](#secret)" } else { key.shape };
+        let cells = [format!("`{}`", key.name), shape.to_owned(), absent.to_owned(), key.meaning.to_owned(), example];
         let cells = cells.map(|cell| cell.replace('|', "\\|"));
         let _ = writeln!(text, "| {} |", cells.join(" | "));
     }

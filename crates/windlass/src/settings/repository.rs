@@ -18,6 +18,26 @@ pub(super) fn read(name: Name, item: &Item<'_>, faults: &mut Faults<'_>) -> Opti
     Some(Repository { name, place: place?, format: format? })
 }
 
+/// Tells of a repository that lies where another of the file does: each would take the other's objects for its own.
+pub(super) fn tell_same_place<'r>(
+    repository: &Repository,
+    others: impl IntoIterator<Item = &'r Repository>,
+    item: &Item<'_>,
+    faults: &mut Faults<'_>,
+) {
+    let same = |other: &&Repository| match (&repository.place, &other.place) {
+        (Place::Directory(one), Place::Directory(two)) => one == two,
+        (Place::S3(one), Place::S3(two)) => {
+            (&one.endpoint, &one.bucket, &one.prefix) == (&two.endpoint, &two.bucket, &two.prefix)
+        }
+        _ => false,
+    };
+    let Some(other) = others.into_iter().find(same) else { return };
+    let Some(url) = item.open(faults).and_then(|table| table.get("url")) else { return };
+    let why = format!("is the place of [repository.{}] already", other.name);
+    url.refuse(faults, why, "take one of them out, or give it a place of its own");
+}
+
 fn read_place(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Place> {
     let url = table.require(&keys::REPOSITORY, "url", faults)?;
     match place::read(&url, faults)? {

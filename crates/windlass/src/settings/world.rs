@@ -13,6 +13,7 @@ use windlass_core::repository::{Encryption, Format, Place, Repository, S3};
 use windlass_core::secret::SecretRef;
 
 use super::cursor::place;
+use super::excluded;
 use super::locate::{Position, join};
 use super::problem::{Fault, Problem};
 use super::{Settings, suggest};
@@ -146,6 +147,11 @@ impl World<'_> {
                 self.apart(&spot, path, repository, disk);
             }
         }
+        for index in excluded::unmatched(disk) {
+            let spot = Spot::new(table, "exclude").element(index);
+            let fault = Fault::UnmatchedPattern { key: spot.key.clone(), place: spot.place() };
+            self.tell(&spot, fault);
+        }
         if all_empty {
             let which = if disk.paths.len() == 1 { "the folder" } else { "every folder" };
             let what = format!("{which} of `paths` {} is empty", spot.place());
@@ -272,7 +278,12 @@ impl World<'_> {
             Found::Missing if program.contains('/') => "not there",
             Found::Missing => "in no folder of PATH",
         };
-        let fault = Fault::MissingProgram { key: spot.key.clone(), place: spot.place(), program: program.clone(), why };
+        // Arguments are not shown: they may hold a secret.
+        let (program, why) = match program.split_once(char::is_whitespace) {
+            Some((first, _)) => (format!("{first} …"), "no program: its words stand in one string"),
+            None => (program.clone(), why),
+        };
+        let fault = Fault::MissingProgram { key: spot.key.clone(), place: spot.place(), program, why };
         self.tell(&spot.element(0), fault);
     }
 }
