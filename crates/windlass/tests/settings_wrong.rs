@@ -35,6 +35,7 @@ fn only_mistake(text: &str, says: &str, remedy: &str) -> String {
     assert!(reports.contains(says), "expected to read {says:?} in\n{reports}\nfor\n{text}");
     assert!(reports.contains(&format!("windlass.toml:{marked}:")), "expected line {marked} in\n{reports}\nfor\n{text}");
     let hints = problems[0].hints().join("\n");
+    assert!(!hints.is_empty(), "every mistake has a remedy:\n{reports}");
     assert!(hints.contains(remedy), "expected the remedy {remedy:?} in\n{reports}\nfor\n{text}");
     assert!(!format!("{reports}{problems:?}").contains(SECRET), "the secret is shown:\n{reports}");
     assert_eq!(problems[0].outcome(), Outcome::CouldNotRun);
@@ -125,7 +126,7 @@ fn unknown_keys() {
     in_postgres(
         "url = \"postgresql://db/shop\"\npaths = [\"/srv\"] # <--\n",
         "unknown key `paths`",
-        r#"kind = "disk"]"#,
+        r#"is a key of components with kind = "disk""#,
     );
 }
 
@@ -183,7 +184,7 @@ fn references_that_lead_nowhere() {
     );
     after_repository(
         &format!("[application.shop]\nrepository = \"mian\" # <--\n{FILES}"),
-        "names the repository `mian`, which is not in this file",
+        "names the repository `mian`, but there is none of that name",
         "did you mean `main`?",
     );
     in_shop(&format!("policy = \"daily\" # <--\n{FILES}"), "names the policy `daily`", "add a table [policy.daily]");
@@ -266,16 +267,20 @@ fn passwords_in_urls() {
     ] {
         in_postgres(
             &format!("url = \"{url}\" # <--\n"),
-            "`url` in [application.shop.component.db] holds a password",
+            "`url` in [application.shop.component.db] holds a user or a password",
             "password = {",
         );
     }
     in_postgres("url = \"postgresql://shop:hun/hunter2@db/shop\" # <--\n", "no valid host and port", "%2F");
-    in_repository("url = \"s3://AK:hunter2@b\" # <--\nencryption = \"none\"\n", "holds a password", "access_key");
+    in_repository(
+        "url = \"s3://AK:hunter2@b\" # <--\nencryption = \"none\"\n",
+        "holds a user or a password",
+        "access_key",
+    );
     only_mistake(
         "[repository.main]\nurl = \"s3://b\"\nendpoint = \"https://u:hunter2@s3\" # <--\nencryption = \"none\"\n\
          access_key = { env = \"A\" }\nsecret_key = { env = \"S\" }\n",
-        "`endpoint` in [repository.main] holds a password",
+        "`endpoint` in [repository.main] holds a user or a password",
         "take user and password out",
     );
 }
@@ -343,10 +348,14 @@ fn what_would_protect_nothing() {
     only_mistake("# <-- an empty file\n", "no repository and no application", "windlass init");
     after_repository(
         "[application.shop] # <--\nrepository = \"main\"\n",
-        "an application without components",
+        "[application.shop] has no components",
         "component.NAME]",
     );
-    in_shop("[application.shop.component.x] # <--\nkind = \"disk\"\n", "a disk component without `paths`", "paths = [");
+    in_shop(
+        "[application.shop.component.x] # <--\nkind = \"disk\"\n",
+        "the disk component [application.shop.component.x] has no `paths`",
+        "paths = [",
+    );
     in_disk("paths = [] # <--\n", "`paths` in [application.shop.component.files] is empty", "at least one");
     in_shop(
         "[application.shop.component.x]\nkind = \"action\"\nbackup = [] # <--\n",

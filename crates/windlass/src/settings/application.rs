@@ -35,7 +35,7 @@ fn read_components(
     let siblings = table.names("component");
     let declared = table.named("component", faults);
     if siblings.is_empty() && (table.get("component").is_none_or(|item| item.is_table())) {
-        let what = format!("an application without components {}", table.place());
+        let what = format!("[{}] has no components", table.name);
         let hint = format!("add a table [application.{application}.component.NAME] with a `kind`");
         faults.add(table.at, Fault::NothingToProtect { what, hint });
     }
@@ -66,8 +66,8 @@ fn read_control(item: &Item<'_>, faults: &mut Faults<'_>) -> Option<Control> {
 }
 
 fn read_checks(table: &Table<'_>, components: Option<&[Component]>, faults: &mut Faults<'_>) -> Vec<Check> {
-    let shape = "write [{ component = \"db\", sql = \"select …\" }]".to_owned();
-    let elements = table.get("checks").and_then(|item| item.elements(faults, "an array of tables", Some(shape)));
+    let shape = "write [{ component = \"db\", sql = \"select …\" }]";
+    let elements = table.get("checks").and_then(|item| item.elements(faults, "an array of tables", shape));
     let siblings = table.names("component");
     elements
         .unwrap_or_default()

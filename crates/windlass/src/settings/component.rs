@@ -82,9 +82,8 @@ fn read_kind(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Kind> {
 }
 
 fn read_after(name: &Name, table: &Table<'_>, siblings: &[&str], faults: &mut Faults<'_>) -> Vec<Name> {
-    let Some(elements) = table
-        .get("after")
-        .and_then(|item| item.elements(faults, "an array of names", Some("write [\"NAME\"]".to_owned())))
+    let Some(elements) =
+        table.get("after").and_then(|item| item.elements(faults, "an array of names", "write [\"NAME\"]"))
     else {
         return Vec::new();
     };
@@ -110,8 +109,8 @@ pub(super) fn read_hooks(owner: &Table<'_>, faults: &mut Faults<'_>) -> Hooks {
         return Hooks::default();
     };
     let mut read = |key: &str| -> Vec<Hook> {
-        let shape = "write [{ run = [\"PROGRAM\"], timeout = \"30s\" }]".to_owned();
-        let elements = table.get(key).and_then(|item| item.elements(faults, "an array of tables", Some(shape)));
+        let shape = "write [{ run = [\"PROGRAM\"], timeout = \"30s\" }]";
+        let elements = table.get(key).and_then(|item| item.elements(faults, "an array of tables", shape));
         elements.unwrap_or_default().iter().filter_map(|element| read_hook(element, faults)).collect()
     };
     Hooks { before: read("before"), after: read("after") }
@@ -179,12 +178,12 @@ fn read_url(item: &Item<'_>, named: bool, faults: &mut Faults<'_>) -> Option<Str
 
 fn read_disk(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Disk> {
     let Some(item) = table.get("paths") else {
-        let what = format!("a disk component without `paths` {}", table.place());
+        let what = format!("the disk component [{}] has no `paths`", table.name);
         let hint = "add for example `paths = [\"/srv/shop/uploads\"]`".to_owned();
         faults.add(table.at, Fault::NothingToProtect { what, hint });
         return None;
     };
-    let elements = item.elements(faults, "an array of paths", Some("write [\"/PATH\"]".to_owned()))?;
+    let elements = item.elements(faults, "an array of paths", "write [\"/PATH\"]")?;
     if elements.is_empty() {
         let what = format!("`paths` {} is empty", item.place());
         let hint = "name at least one folder or file, such as [\"/srv/shop/uploads\"]".to_owned();
@@ -208,7 +207,7 @@ fn read_disk(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Disk> {
 }
 
 fn read_patterns(item: &Item<'_>, faults: &mut Faults<'_>) -> Option<Vec<String>> {
-    let elements = item.elements(faults, "an array of patterns", Some("write [\"*.tmp\"]".to_owned()))?;
+    let elements = item.elements(faults, "an array of patterns", "write [\"*.tmp\"]")?;
     let mut patterns = Vec::new();
     for element in &elements {
         let Some(text) = element.text(faults) else { continue };

@@ -91,7 +91,7 @@ impl<'t> Item<'t> {
         faults.add(self.at(), fault);
     }
 
-    pub(super) fn wrong_type(&self, faults: &mut Faults<'_>, expected: &'static str, hint: Option<String>) {
+    pub(super) fn wrong_type(&self, faults: &mut Faults<'_>, expected: &'static str, hint: &str) {
         let found = match self.value.get_ref() {
             DeValue::String(_) => "a string",
             DeValue::Integer(_) | DeValue::Float(_) => "a number",
@@ -100,7 +100,8 @@ impl<'t> Item<'t> {
             DeValue::Array(_) => "an array",
             DeValue::Table(_) => "a table",
         };
-        let fault = Fault::WrongType { key: self.key.clone(), place: self.place(), found, expected, hint };
+        let fault =
+            Fault::WrongType { key: self.key.clone(), place: self.place(), found, expected, hint: hint.to_owned() };
         faults.add(self.at(), fault);
     }
 
@@ -108,7 +109,7 @@ impl<'t> Item<'t> {
     pub(super) fn text(&self, faults: &mut Faults<'_>) -> Option<&'t str> {
         let text = self.as_text();
         match text {
-            None => self.wrong_type(faults, "a string", None),
+            None => self.wrong_type(faults, "a string", "write it between double quotes"),
             Some("") => {
                 self.refuse(faults, "is empty", "give it a value, or take the key out");
                 return None;
@@ -121,7 +122,7 @@ impl<'t> Item<'t> {
     pub(super) fn boolean(&self, faults: &mut Faults<'_>) -> Option<bool> {
         let value = self.value.get_ref().as_bool();
         if value.is_none() {
-            self.wrong_type(faults, "`true` or `false`", None);
+            self.wrong_type(faults, "`true` or `false`", "write it without quotes");
         }
         value
     }
@@ -129,7 +130,7 @@ impl<'t> Item<'t> {
     /// A number of things, written as an integer.
     pub(super) fn whole_number(&self, faults: &mut Faults<'_>) -> Option<u32> {
         let Some(integer) = self.value.get_ref().as_integer() else {
-            self.wrong_type(faults, "a whole number", None);
+            self.wrong_type(faults, "a whole number", "write it without quotes");
             return None;
         };
         let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok();
@@ -151,20 +152,18 @@ impl<'t> Item<'t> {
             );
             return None;
         }
-        text.parse()
-            .map_err(|error| faults.add(self.at(), Fault::InvalidName { why: format!("{error}"), hint: None }))
-            .ok()
+        let name = text.parse::<Name>();
+        name.map_err(|error| {
+            faults.add(self.at(), Fault::InvalidName { why: error.to_string(), hint: name_hint(text) });
+        })
+        .ok()
     }
 
     /// A length of time such as `30d`.
     pub(super) fn duration(&self, faults: &mut Faults<'_>) -> Option<SignedDuration> {
         let expected = "a string with a length of time";
         let Some(text) = self.as_text() else {
-            self.wrong_type(
-                faults,
-                expected,
-                Some("write for example \"12h\": a number and s, m, h, d or w".to_owned()),
-            );
+            self.wrong_type(faults, expected, "write for example \"12h\": a number and s, m, h, d or w");
             return None;
         };
         match super::duration::parse(text) {
@@ -208,12 +207,7 @@ impl<'t> Item<'t> {
     }
 
     /// The elements of an array.
-    pub(super) fn elements(
-        &self,
-        faults: &mut Faults<'_>,
-        expected: &'static str,
-        hint: Option<String>,
-    ) -> Option<Vec<Self>> {
+    pub(super) fn elements(&self, faults: &mut Faults<'_>, expected: &'static str, hint: &str) -> Option<Vec<Self>> {
         let DeValue::Array(elements) = self.value.get_ref() else {
             self.wrong_type(faults, expected, hint);
             return None;
@@ -225,7 +219,7 @@ impl<'t> Item<'t> {
     /// An argument vector: at least the program.
     pub(super) fn command(&self, faults: &mut Faults<'_>) -> Option<Vec<String>> {
         const SHAPE: &str = "write one string for each word, such as [\"docker\", \"compose\", \"stop\", \"shop\"]: commands run without a shell";
-        let words = self.elements(faults, "an array of strings", Some(SHAPE.to_owned()))?;
+        let words = self.elements(faults, "an array of strings", SHAPE)?;
         if words.is_empty() {
             self.refuse(faults, "is an empty command", SHAPE);
             return None;
@@ -233,7 +227,7 @@ impl<'t> Item<'t> {
         let mut arguments = Vec::with_capacity(words.len());
         for (index, word) in words.iter().enumerate() {
             match word.as_text() {
-                None => word.wrong_type(faults, "a string", Some(SHAPE.to_owned())),
+                None => word.wrong_type(faults, "a string", SHAPE),
                 Some("") if index == 0 => word.refuse(faults, "is empty, but is the program", SHAPE),
                 Some(text) if text.contains('\0') => word.refuse(faults, "holds a NUL character", "take it out"),
                 Some(text) => arguments.push(text.to_owned()),
@@ -252,7 +246,11 @@ impl<'t> Item<'t> {
     /// A table whose keys are not checked yet.
     pub(super) fn open(&self, faults: &mut Faults<'_>) -> Option<Table<'t>> {
         let DeValue::Table(entries) = self.value.get_ref() else {
-            self.wrong_type(faults, "a table", None);
+            self.wrong_type(
+                faults,
+                "a table",
+                &format!("write the header [{0}] above its keys, or {{ KEY = VALUE }}", join(&self.table, &self.key)),
+            );
             return None;
         };
         Some(Table { name: join(&self.table, &self.key), at: self.at(), entries })
@@ -323,7 +321,7 @@ impl<'t> Table<'t> {
             match text.get_ref().parse::<Name>() {
                 Ok(name) => named.push((name, item)),
                 Err(error) => {
-                    let hint = name_like(text.get_ref()).map(|name| format!("`{name}` would do"));
+                    let hint = name_hint(text.get_ref());
                     faults.add(text.span().start, Fault::InvalidName { why: error.to_string(), hint });
                 }
             }
@@ -351,14 +349,17 @@ fn meant(word: &str, specs: &[&'static Spec]) -> String {
     let elsewhere = keys::ALL.iter().find(|spec| spec.table.contains('.') && spec.key(word).is_some());
     let guess = match (elsewhere, suggest::nearest(word, known.iter().copied())) {
         (_, Some(near)) => format!("did you mean `{near}`? "),
-        (Some(spec), None) => format!("`{word}` is a key of [{}]; ", spec.table),
+        (Some(spec), None) => match spec.table.split_once(", ") {
+            Some((_, kind)) => format!("`{word}` is a key of components with {kind}; "),
+            None => format!("`{word}` is a key of [{}]; ", spec.table),
+        },
         (None, None) => String::new(),
     };
     format!("{guess}known keys: {}", known.join(", "))
 }
 
-/// The text as a name, if little changes make it one.
-fn name_like(text: &str) -> Option<String> {
-    let text = text.to_lowercase().replace(['_', '.', ' '], "-");
-    text.parse::<Name>().ok().map(String::from)
+/// The name that little changes make of a text, or any.
+fn name_hint(text: &str) -> String {
+    let near = text.to_lowercase().replace(['_', '.', ' '], "-");
+    near.parse::<Name>().map_or_else(|_| "write for example `shop-db`".to_owned(), |name| format!("`{name}` would do"))
 }

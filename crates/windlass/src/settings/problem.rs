@@ -63,18 +63,18 @@ pub enum Fault {
     UnknownKey { key: String, place: String, hint: String },
     /// A value of another type.
     #[error("`{key}` {place} is {found}; {expected} is expected")]
-    WrongType { key: String, place: String, found: &'static str, expected: &'static str, hint: Option<String> },
+    WrongType { key: String, place: String, found: &'static str, expected: &'static str, hint: String },
     /// A key that must be there is not.
     #[error("`{key}` is missing {place}")]
     MissingKey { key: String, place: String, hint: String },
     /// A name of a repository, policy, application or component of the wrong shape.
     #[error("{why}")]
-    InvalidName { why: String, hint: Option<String> },
+    InvalidName { why: String, hint: String },
     /// A value of the right type that cannot be used.
     #[error("`{key}` {place} {why}")]
     InvalidValue { key: String, place: String, why: String, hint: String },
     /// A name of something the file does not have.
-    #[error("`{key}` {place} names the {what} `{name}`, which is not in this file")]
+    #[error("`{key}` {place} names the {what} `{name}`, but there is none of that name")]
     UnknownReference { key: String, place: String, what: &'static str, name: String, hint: String },
     /// Components that wait for each other.
     #[error("the components of [application.{application}] wait for each other: {circle}")]
@@ -83,7 +83,7 @@ pub enum Fault {
     #[error("`{key}` {place} is a secret in plain text")]
     PlainSecret { key: String, place: String },
     /// A secret inside a URL.
-    #[error("`{key}` {place} holds a password")]
+    #[error("`{key}` {place} holds a user or a password")]
     SecretInUrl { key: String, place: String, hint: String },
     /// Something of the documented settings that this version does not do.
     #[error("{what} is not supported yet")]
@@ -193,6 +193,8 @@ impl Diagnose for Problem {
     fn hints(&self) -> Vec<String> {
         let hint = match &self.fault {
             Fault::Syntax { hint, .. }
+            | Fault::WrongType { hint, .. }
+            | Fault::InvalidName { hint, .. }
             | Fault::UnknownKey { hint, .. }
             | Fault::MissingKey { hint, .. }
             | Fault::InvalidValue { hint, .. }
@@ -204,7 +206,6 @@ impl Diagnose for Problem {
             | Fault::Conflict { hint, .. }
             | Fault::RelativePath { hint, .. }
             | Fault::MissingPath { hint, .. } => hint.clone(),
-            Fault::WrongType { hint, .. } | Fault::InvalidName { hint, .. } => return hint.iter().cloned().collect(),
             Fault::Cycle { .. } => "take one of them out of an `after`".to_owned(),
             Fault::PlainSecret { key, .. } => format!(
                 "put it into a file that only the user of Windlass can read and write `{key} = {{ file = \"/etc/windlass/…\" }}`; \

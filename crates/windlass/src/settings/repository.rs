@@ -167,7 +167,7 @@ fn read_encryption(item: &Item<'_>, faults: &mut Faults<'_>) -> Option<Encryptio
 
 fn read_recipients(item: &Item<'_>, faults: &mut Faults<'_>) -> Option<Vec<String>> {
     let expected = "an array of public keys of age";
-    let elements = item.elements(faults, expected, Some("write [\"age1…\"]".to_owned()))?;
+    let elements = item.elements(faults, expected, "write [\"age1…\"]")?;
     if elements.is_empty() {
         item.refuse(faults, "is empty", "name at least one public key, as `age-keygen` prints it");
         return None;

@@ -29,8 +29,8 @@ pub(super) fn read(item: &Item<'_>, faults: &mut Faults<'_>) -> Option<Retention
         return Some(Retention { within: Some(within), ..Retention::default() });
     }
     if !item.is_table() {
-        let hint = "write for example \"30d\" or { daily = 30, monthly = 12 }".to_owned();
-        item.wrong_type(faults, "a length of time or a table", Some(hint));
+        let hint = "write for example \"30d\" or { daily = 30, monthly = 12 }";
+        item.wrong_type(faults, "a length of time or a table", hint);
         return None;
     }
     let before = faults.count();

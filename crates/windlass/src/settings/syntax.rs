@@ -29,7 +29,7 @@ pub(super) fn first_mistake(file: &Path, text: &str, lines: &Lines<'_>) -> Probl
     let at = lines.position(first.map_or(0, start));
     let message = first.map_or("it cannot be parsed", toml::de::Error::message);
     let (why, hint) = if first.is_some_and(|error| is_bare_text(text, start(error))) {
-        ("text without quotes", "write text between double quotes: \"…\"".to_owned())
+        ("there is text without quotes", "write text between double quotes: \"…\"".to_owned())
     } else if message.starts_with("duplicate key") {
         let earlier = first.and_then(|error| earlier(text, start(error)));
         let before =
