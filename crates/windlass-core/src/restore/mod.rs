@@ -7,8 +7,6 @@
 //! Only restores aside are planned here: into databases and folders that are empty or do not exist yet.
 
 mod refusal;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeMap;
 
