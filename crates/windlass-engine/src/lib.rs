@@ -1,7 +1,9 @@
-//! Strategies that move data between a source and a repository.
+//! Strategies that move data between a source and a repository, and the tasks made of them.
 
 pub mod action;
+pub mod backup;
 pub mod postgres;
 pub mod process;
 pub mod progress;
+pub mod restore;
 pub mod supervisor;

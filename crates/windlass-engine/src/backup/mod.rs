@@ -29,8 +29,9 @@ use crate::process::{self, ProcessError};
 use crate::progress::{Event, Progress};
 use crate::supervisor::{Orders, Report, Supervisor, SupervisorError};
 
+pub use self::disk::{DiskError, files};
+pub(crate) use self::disk::{tally, with_progress};
 pub use self::postgres::PostgresCaptureError;
-pub use self::disk::DiskError;
 
 /// The longest a run may take. What is older and named by no commit record is left over from a run that died.
 pub const LONGEST_RUN: SignedDuration = SignedDuration::from_hours(24);
@@ -107,8 +108,13 @@ impl Diagnose for BackupError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Repository(error) => error.hints(),
-            Self::Before(_) => vec!["run the hook by hand as the user Windlass runs as; nothing was captured, and the after-hooks were run".into()],
-            Self::Supervisor(_) => vec!["check that the windlass binary may be started again by the user it runs as".into()],
+            Self::Before(_) => vec![
+                "run the hook by hand as the user Windlass runs as; nothing was captured, and the after-hooks were run"
+                    .into(),
+            ],
+            Self::Supervisor(_) => {
+                vec!["check that the windlass binary may be started again by the user it runs as".into()]
+            }
             Self::AllFailed { .. } => vec!["mend the components' errors above; older points are untouched".into()],
             Self::Overdue => vec!["capture less in one application, or from a faster source".into()],
         }
@@ -195,7 +201,11 @@ async fn capture_all(task: &Backup<'_>, id: PointId, supervised: bool) -> Result
             Err(error) => {
                 let message = chain(&*error);
                 task.progress.event(Event::Done { component: &component.name, text: "failed" });
-                all.failed.push(ComponentFailure { name: component.name.clone(), code: error.code().to_owned(), message });
+                all.failed.push(ComponentFailure {
+                    name: component.name.clone(),
+                    code: error.code().to_owned(),
+                    message,
+                });
             }
         }
     }

@@ -1,0 +1,182 @@
+//! Carries out the plan of a restore, step by step.
+
+use std::path::{Path, PathBuf};
+
+use windlass_core::application::{Action, Postgres};
+use windlass_core::diagnose::{Diagnose, Outcome};
+use windlass_core::name::Name;
+use windlass_core::point::{ComponentData, ComponentManifest, DatabaseDump};
+use windlass_core::restore::{ActionStep, DatabaseStep, FolderStep};
+use windlass_repo::format::restic::{FilesError, Target};
+use windlass_repo::keyring::KeyError;
+use windlass_repo::object::ObjectError;
+use windlass_repo::vault::Vault;
+
+use crate::action::{self, ActionError};
+use crate::backup::{files, tally, with_progress};
+use crate::postgres::PostgresError;
+use crate::postgres::restore::Restore;
+use crate::postgres::tools::Tools;
+use crate::progress::{Event, Progress};
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// A database.
+    #[error("restore the database {database}")]
+    Database {
+        /// The database.
+        database: String,
+        /// Why.
+        source: PostgresError,
+    },
+    /// A folder.
+    #[error("restore the folder `{}`", folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: FilesError,
+    },
+    /// A command.
+    #[error(transparent)]
+    Action(ActionError),
+    /// An object.
+    #[error(transparent)]
+    Object(ObjectError),
+    /// A keyring.
+    #[error(transparent)]
+    Key(KeyError),
+    /// The manifest does not hold what the plan says it does.
+    #[error("restore {component}: its manifest does not hold what the plan says")]
+    Mismatch {
+        /// The component.
+        component: Name,
+    },
+}
+
+impl RestoreError {
+    fn inner(&self) -> Option<&dyn Diagnose> {
+        match self {
+            Self::Database { source, .. } => Some(source),
+            Self::Folder { source, .. } => Some(source),
+            Self::Action(error) => Some(error),
+            Self::Object(error) => Some(error),
+            Self::Key(error) => Some(error),
+            Self::Mismatch { .. } => None,
+        }
+    }
+}
+
+impl Diagnose for RestoreError {
+    fn code(&self) -> &'static str {
+        self.inner().map_or("WDL-2010", Diagnose::code)
+    }
+
+    fn reason(&self) -> &'static str {
+        self.inner().map_or("PlanMismatch", Diagnose::reason)
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome::Failed
+    }
+
+    fn hints(&self) -> Vec<String> {
+        self.inner().map_or_else(|| vec!["plan it again".into()], Diagnose::hints)
+    }
+}
+
+/// The dump of one database within a manifest.
+pub fn dump_of<'a>(manifest: &'a ComponentManifest, database: &str) -> Result<&'a DatabaseDump, RestoreError> {
+    let mismatch = || RestoreError::Mismatch { component: manifest.component.clone() };
+    let ComponentData::Postgres(data) = &manifest.data else { return Err(mismatch()) };
+    data.databases.iter().find(|dump| dump.name == database).ok_or_else(mismatch)
+}
+
+/// Fills a database. Returns what was left out, in words.
+pub async fn database(
+    vault: &Vault,
+    manifest: &ComponentManifest,
+    step: &DatabaseStep,
+    tools: &Tools,
+    progress: &dyn Progress,
+) -> Result<Vec<String>, RestoreError> {
+    let failed = |source| RestoreError::Database { database: step.target.database.clone(), source };
+    let dump = dump_of(manifest, &step.database)?;
+    let spool = tempfile::Builder::new()
+        .prefix("windlass-head-")
+        .tempdir()
+        .map_err(|source| failed(PostgresError::File { path: std::env::temp_dir(), source }))?;
+    let text = format!("restore database {} as {}", step.database, step.target.database);
+    progress.event(Event::Step { component: &step.component, text: &text, total: Some(dump.object.plain_size) });
+    let reader = vault.read(&dump.object).await.map_err(RestoreError::Object)?;
+    let restore = Restore {
+        tools,
+        database: &step.target.database,
+        dump,
+        create: step.create,
+        owners: step.owners,
+        relations: &step.relations,
+        spool: spool.path(),
+        moved: &|more| progress.event(Event::Bytes { component: &step.component, more }),
+    };
+    let left_out = restore.run(Box::pin(reader.into_stream())).await.map_err(failed)?;
+    progress.event(Event::Done {
+        component: &step.component,
+        text: &format!("database {} restored", step.target.database),
+    });
+    Ok(left_out)
+}
+
+/// Lays a folder down. Returns what could not be set, in words.
+pub async fn folder(vault: &Vault, step: &FolderStep, progress: &dyn Progress) -> Result<Vec<String>, RestoreError> {
+    let folder = PathBuf::from(&step.target);
+    let text = format!("restore the files to {}", step.target);
+    progress.event(Event::Step { component: &step.component, text: &text, total: Some(step.bytes) });
+    let files = files(vault).map_err(RestoreError::Key)?;
+    let (tally, mut moved) = tally();
+    let target = Target { folder: folder.clone(), strip: step.strip.as_ref().map(PathBuf::from), moved: tally };
+    let restored = with_progress(files.restore(&step.snapshot, target), &mut moved, |more| {
+        progress.event(Event::Bytes { component: &step.component, more });
+    });
+    let restored = restored.await.map_err(|source| RestoreError::Folder { folder, source })?;
+    progress.event(Event::Done {
+        component: &step.component,
+        text: &format!("{} files restored to {}", restored.files, step.target),
+    });
+    Ok(restored.warnings)
+}
+
+/// Gives an object to the command that takes it.
+pub async fn action(
+    vault: &Vault,
+    manifest: &ComponentManifest,
+    step: &ActionStep,
+    settings: &Action,
+    progress: &dyn Progress,
+) -> Result<(), RestoreError> {
+    let ComponentData::Action(data) = &manifest.data else {
+        return Err(RestoreError::Mismatch { component: step.component.clone() });
+    };
+    let reader = vault.read(&data.object).await.map_err(RestoreError::Object)?;
+    action::restore(&step.component, settings, &data.object, reader, progress).await.map_err(RestoreError::Action)?;
+    progress.event(Event::Done { component: &step.component, text: "given to its restore command" });
+    Ok(())
+}
+
+/// Client tools for a target URL. A password comes from `PGPASSWORD` or libpq's own password file.
+pub async fn tools_for(url: &str) -> Result<Tools, PostgresError> {
+    Tools::find(&Postgres {
+        url: url.to_owned(),
+        password: None,
+        databases: windlass_core::application::Databases::Named,
+        via: Vec::new(),
+    })
+    .await
+}
+
+/// Bytes free where a folder is, or will be.
+pub fn free_bytes(folder: &Path) -> u64 {
+    let there = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    rustix::fs::statvfs(there).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
