@@ -155,6 +155,8 @@ pub struct Action {
     pub backup: Vec<String>,
     /// Gets the backup on its standard input.
     pub restore: Option<Vec<String>>,
+    /// Gets the backup on its standard input and says by how it ends whether it could be restored; acts on nothing.
+    pub rehearse: Option<Vec<String>>,
     /// After this it is ended and counts as failed.
     pub timeout: SignedDuration,
 }

@@ -18,6 +18,13 @@ pub struct InvalidDuration {
     why: &'static str,
 }
 
+impl InvalidDuration {
+    /// What is wrong with it.
+    pub fn why(&self) -> &'static str {
+        self.why
+    }
+}
+
 /// Milliseconds of each unit, the largest first.
 const UNITS: [(&str, i64); 7] = [
     ("y", 365 * 86_400_000),

@@ -19,6 +19,13 @@ pub struct InvalidSchedule {
     why: String,
 }
 
+impl InvalidSchedule {
+    /// What is wrong with it.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+}
+
 /// When something is due.
 #[derive(Clone, Debug)]
 pub struct Schedule {

@@ -33,7 +33,9 @@ pub enum HostError {
     #[error(transparent)]
     Repository(RepositoryError),
     /// The repository is someone else's.
-    #[error("use the repository `{name}` for that: it is someone else's (`format = \"{format}\"`), which is only listed, verified and restored")]
+    #[error(
+        "use the repository `{name}` for that: it is someone else's (`format = \"{format}\"`), which is only listed, verified and restored"
+    )]
     NotOurs {
         /// The repository.
         name: Name,

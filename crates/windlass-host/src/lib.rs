@@ -2,7 +2,10 @@
 //! things stand. Everything it remembers is a cache; the repository is the truth.
 
 pub mod backup;
+pub mod error;
 pub mod host;
+pub mod rehearse;
+pub mod restore;
 pub mod retention;
 pub mod status;
 pub mod verify;

@@ -1,6 +1,7 @@
 //! The repository: what lies at rest, and every rule of writing, reading and deleting it.
 
 pub mod catalog;
+pub mod check;
 pub mod error;
 pub mod format;
 pub mod hex;
@@ -17,4 +18,5 @@ pub mod sign;
 pub mod store;
 pub mod sweep;
 pub mod vault;
+pub mod verify;
 pub mod writer;

@@ -90,7 +90,9 @@ async fn a_hard_folder_comes_back_as_it_was_from_us_and_from_restic() -> Result<
     bench.restic(&["restore", &captured.snapshot, "--target", theirs.to_str().unwrap()])?;
     let theirs = theirs.join(source.strip_prefix("/")?);
     // restic before 0.16 does not know link targets that are not UTF-8.
-    let without = |text: &str| text.lines().filter(|l| !l.contains("link to bytes")).map(|l| format!("{l}\n")).collect::<String>();
+    let without = |text: &str| {
+        text.lines().filter(|l| !l.contains("link to bytes")).map(|l| format!("{l}\n")).collect::<String>()
+    };
     tree::assert_same(&without(&tree::describe(&theirs)?), &without(&before));
     Ok(())
 }

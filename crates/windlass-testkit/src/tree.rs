@@ -27,7 +27,12 @@ pub fn assert_same(found: &str, expected: &str) {
     let (mut missing, mut extra): (Vec<&str>, Vec<&str>) = (expected.lines().collect(), found.lines().collect());
     missing.retain(|line| !found.lines().any(|other| other == *line));
     extra.retain(|line| !expected.lines().any(|other| other == *line));
-    assert!(found == expected, "expected, and not found:\n{}\nfound instead:\n{}", missing.join("\n"), extra.join("\n"));
+    assert!(
+        found == expected,
+        "expected, and not found:\n{}\nfound instead:\n{}",
+        missing.join("\n"),
+        extra.join("\n")
+    );
 }
 
 fn walk(root: &Path, path: &Path, linked: &mut BTreeMap<(u64, u64), String>, text: &mut String) -> Result<()> {

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use windlass_core::application::Application;
 use windlass_core::name::Name;
-use windlass_core::repository::Repository;
+use windlass_core::repository::{Format, Repository};
 use windlass_host::host::{Host, Site};
 use windlass_repo::vault::Vault;
 
 use crate::failure::{Failure, Result};
 use crate::printer::Printer;
-use crate::settings::Settings;
+use windlass::settings::{Settings, check_world, load};
 
 /// What a command starts from.
 pub(crate) struct Context {
@@ -25,14 +25,14 @@ pub(crate) struct Context {
 impl Context {
     /// Reads the settings; a file that is wrong says everything that is wrong with it.
     pub(crate) fn load(config: Option<&Path>, printer: &Printer) -> Result<Self> {
-        let settings = Settings::load(config)?;
+        let settings = load(config)?;
         let host = this_host(&settings.state)?;
         Ok(Self { settings, host, printer: printer.clone() })
     }
 
     /// An application of the settings.
     pub(crate) fn application(&self, name: &Name) -> Result<&Application> {
-        self.settings.application(name).map_err(Failure::from)
+        self.settings.application(name.as_str()).map_err(Failure::from)
     }
 
     /// The repository of an application.
@@ -56,6 +56,27 @@ impl Context {
         }
     }
 
+    /// Someone else's repository of that name, where no application has it.
+    pub(crate) fn foreign(&self, name: &Name) -> Option<&Repository> {
+        let repository = self.settings.repositories.get(name)?;
+        let foreign =
+            matches!(repository.format, Format::Restic { .. }) && !self.settings.applications.contains_key(name);
+        foreign.then_some(repository)
+    }
+
+    /// Looks at what the settings name on this machine: warnings are said, the first error ends it.
+    pub(crate) fn check_world(&self, application: &Name) -> Result<()> {
+        let mut wrong = None;
+        for problem in check_world(&self.settings, Some(application)) {
+            if problem.is_warning() {
+                self.printer.warning(&problem.to_string());
+            } else {
+                wrong.get_or_insert(problem);
+            }
+        }
+        wrong.map_or(Ok(()), |problem| Err(problem.into()))
+    }
+
     /// The applications whose points lie in a repository.
     pub(crate) fn applications_of<'a>(&'a self, repository: &'a Repository) -> impl Iterator<Item = &'a Application> {
         self.settings.applications.values().filter(|application| application.repository == repository.name)
@@ -76,9 +97,8 @@ impl Context {
 
 /// This machine, with its state in a folder.
 pub(crate) fn this_host(state: &Path) -> Result<Host> {
-    let program = std::env::current_exe().map_err(|error| {
-        Failure::usage(format!("find the windlass binary: {error}"), "start it by its full path")
-    })?;
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::usage(format!("find the windlass binary: {error}"), "start it by its full path"))?;
     let uname = rustix::system::uname();
     Ok(Host { state: PathBuf::from(state), name: uname.nodename().to_string_lossy().into_owned(), program })
 }

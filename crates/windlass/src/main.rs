@@ -1,2 +1,128 @@
-//! The windlass command.
-fn main() {}
+//! The `windlass` command: reads arguments and settings, and hands over to one verb.
+
+mod cli;
+mod commands;
+mod context;
+mod failure;
+mod printer;
+mod time;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Cli, Keys, Repo, Verb};
+use crate::context::Context;
+use crate::failure::{Failure, Result};
+use crate::printer::Printer;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if matches!(cli.verb, Verb::Supervise) {
+        return match windlass_engine::supervisor::serve() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::from(2),
+        };
+    }
+    log_to_stderr(cli.verbose);
+    // With none or several providers compiled in, rustls would panic at the first handshake.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let printer = Printer::new(cli.output, cli.quiet);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            printer.warning(&format!("start: {error}"));
+            return ExitCode::from(2);
+        }
+    };
+    let status = runtime.block_on(async {
+        tokio::select! {
+            done = dispatch(&cli, &printer) => Some(done),
+            () = interrupted() => None,
+        }
+    });
+    // What still runs on other threads - a capture, a restore - is not waited for after an interrupt.
+    runtime.shutdown_background();
+    match status {
+        Some(Ok(status)) => status.into(),
+        Some(Err(failure)) => {
+            printer.failure(&failure);
+            failure.exit_code()
+        }
+        None => {
+            printer.warning(
+                "interrupted: nothing was committed; after-hooks are run and scratch places removed by the supervisor",
+            );
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// Returns at the first SIGINT or SIGTERM.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => "error",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::new(format!(
+        "off,windlass={level},windlass_repo={level},windlass_engine={level},windlass_host={level}"
+    ));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+async fn dispatch(cli: &Cli, printer: &Printer) -> Result {
+    match &cli.verb {
+        Verb::Init(arguments) => return commands::init::run(printer, arguments).await,
+        Verb::Completions { shell } => return Ok(commands::completions::run(printer, *shell)),
+        Verb::Restore(arguments) if arguments.from.is_some() => {
+            return commands::restore::from_kit(printer, arguments).await;
+        }
+        _ => {}
+    }
+    let context = Context::load(cli.config.as_deref(), printer)?;
+    let context = &context;
+    match &cli.verb {
+        Verb::Backup(arguments) => commands::backup::run(context, arguments).await,
+        Verb::Status { application } => commands::status::run(context, application.as_ref()).await,
+        Verb::Points { application } => commands::points::run(context, application).await,
+        Verb::Restore(arguments) => commands::restore::run(context, arguments).await,
+        Verb::Verify(arguments) => commands::verify::run(context, arguments).await,
+        Verb::Drill { application, point } => commands::drill::run(context, application, *point).await,
+        Verb::Retention(verb) => commands::retention::run(context, verb).await,
+        Verb::Repo(verb) => repo(context, verb).await,
+        Verb::Doctor => commands::doctor::run(context).await,
+        Verb::Init(_) | Verb::Completions { .. } | Verb::Supervise => {
+            Err(Failure::usage("this verb takes no settings", "run `windlass --help`"))
+        }
+    }
+}
+
+async fn repo(context: &Context, verb: &Repo) -> Result {
+    match verb {
+        Repo::Init { repository } => commands::repo::init(context, repository.as_ref()).await,
+        Repo::Check { repository, read_data } => commands::check::run(context, repository.as_ref(), *read_data).await,
+        Repo::Stats { repository } => commands::repo::stats(context, repository.as_ref()).await,
+        Repo::Kit { repository, file } => commands::repo::kit(context, repository.as_ref(), file.as_deref()).await,
+        Repo::Manual { repository } => commands::repo::manual(context, repository.as_ref()).await,
+        Repo::Keys(Keys::List { repository }) => commands::keys::list(context, repository.as_ref()).await,
+        Repo::Keys(Keys::Enroll { writer, repository }) => {
+            commands::keys::enroll(context, *writer, repository.as_ref()).await
+        }
+        Repo::Keys(Keys::Reseal { repository, old }) => commands::keys::reseal(context, repository.as_ref(), old).await,
+    }
+}

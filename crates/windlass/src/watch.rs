@@ -75,7 +75,12 @@ impl Watch {
 impl Shown {
     fn line(&self) -> String {
         let seconds = self.began.elapsed().as_secs_f64().max(0.001);
-        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate to read")]
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a rate to read"
+        )]
         let rate = (self.bytes as f64 / seconds) as u64;
         let percent = self.total.filter(|total| *total > 0).map(|total| self.bytes.min(total) * 100 / total);
         let percent = percent.map_or(String::new(), |percent| format!(", {percent}%"));

@@ -101,6 +101,7 @@ fn the_example_of_the_reference_is_read_to_the_last_key() {
                 &Strategy::Action(Action {
                     backup: vec!["/usr/local/bin/export-index".into()],
                     restore: Some(vec!["/usr/local/bin/import-index".into()]),
+                    rehearse: None,
                     timeout: SignedDuration::from_mins(10),
                 })
             ),

@@ -135,11 +135,11 @@ impl ScratchServer {
         }
     }
 
-    /// Ends the server and removes its place.
-    pub async fn stop(self) -> Result<(), PostgresError> {
-        let place = self.place;
-        let done = tokio::task::spawn_blocking(move || teardown(&place)).await;
-        done.unwrap_or_else(|_| Ok(()))
+    /// Ends the server; its place stays for others and goes with [`teardown`].
+    pub fn halt(self) -> Result<(), PostgresError> {
+        end_server(&self.place);
+        let data = self.place.join("data");
+        std::fs::remove_dir_all(&data).map_err(|source| PostgresError::File { path: data, source })
     }
 }
 
@@ -187,6 +187,17 @@ pub fn teardown(place: &Path) -> Result<(), PostgresError> {
     if !ours {
         return Err(failed("it is no scratch place, and is left as it is"));
     }
+    end_server(place);
+    match std::fs::remove_dir_all(place) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(PostgresError::File { path: place.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Ends the server of a scratch place, if one runs.
+fn end_server(place: &Path) {
     if let Some(server) = server_of(place) {
         // Immediate shutdown: nothing in it is worth keeping.
         let _ = kill_process(server, Signal::QUIT);
@@ -198,12 +209,6 @@ pub fn teardown(place: &Path) -> Result<(), PostgresError> {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-    }
-    match std::fs::remove_dir_all(place) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(PostgresError::File { path: place.to_owned(), source: error })
-        }
-        _ => Ok(()),
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Backup) -> Result {
         let why = format!("{} has no component `{unknown}`", application.name);
         return Err(Failure::usage(why, format!("it has: {}", known.join(", "))));
     }
-    context.settings.check_world(Some(&application.name))?;
+    context.check_world(&application.name)?;
     let site = context.open(&arguments.application).await?;
     let watch = Watch::new(&context.printer);
     let taken = windlass_host::backup::take(&context.host, &site, &arguments.only, &watch).await;

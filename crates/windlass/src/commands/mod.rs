@@ -1,9 +1,12 @@
 //! What the verbs do: each takes what is resolved already and says how it ended.
 
 pub(crate) mod backup;
+pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod confirm;
 pub(crate) mod doctor;
 pub(crate) mod drill;
+pub(crate) mod foreign;
 pub(crate) mod init;
 pub(crate) mod keys;
 pub(crate) mod points;

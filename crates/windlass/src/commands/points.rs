@@ -9,6 +9,7 @@ use windlass_core::verification::{Level, Verdict};
 use windlass_repo::catalog::{Catalog, Entry};
 use windlass_repo::verify;
 
+use crate::commands::foreign;
 use crate::context::Context;
 use crate::failure::{Result, Status};
 use crate::printer::Printer;
@@ -55,6 +56,9 @@ struct Unreadable {
 }
 
 pub(crate) async fn run(context: &Context, application: &Name) -> Result {
+    if let Some(repository) = context.foreign(application) {
+        return foreign::points(context, repository).await;
+    }
     let vault = context.open_vault(application).await?;
     let catalog = Catalog::load(&vault).await?;
     let (verifications, _) = verify::load(&vault).await?;

@@ -68,10 +68,8 @@ pub(crate) async fn stats(context: &Context, name: Option<&Name>) -> Result {
         let row = |(part, share): (&String, &Share)| {
             vec![part.clone(), share.objects.to_string(), Printer::size(share.bytes)]
         };
-        let total = Share {
-            objects: shares.values().map(|s| s.objects).sum(),
-            bytes: shares.values().map(|s| s.bytes).sum(),
-        };
+        let total =
+            Share { objects: shares.values().map(|s| s.objects).sum(), bytes: shares.values().map(|s| s.bytes).sum() };
         let mut rows: Vec<_> = shares.iter().map(row).collect();
         rows.push(row((&"all".to_owned(), &total)));
         Printer::table(&["PART", "OBJECTS", "SIZE"], rows)
@@ -110,10 +108,16 @@ pub(crate) async fn kit(context: &Context, name: Option<&Name>, file: Option<&Pa
         None => context.printer.raw(text.expose_secret()),
         Some(path) => {
             write_new(path, text.expose_secret()).map_err(|error| {
-                Failure::usage(format!("write the recovery kit to `{}`: {error}", path.display()), "name a file that does not exist yet")
+                Failure::usage(
+                    format!("write the recovery kit to `{}`: {error}", path.display()),
+                    "name a file that does not exist yet",
+                )
             })?;
             let mut words = format!("recovery kit written to {}, readable by its owner only\n", path.display());
-            let _ = writeln!(words, "Print it or copy it away from this machine: whoever has it and the repository can read everything.");
+            let _ = writeln!(
+                words,
+                "Print it or copy it away from this machine: whoever has it and the repository can read everything."
+            );
             context.printer.note(&words);
         }
     }

@@ -230,10 +230,12 @@ fn read_patterns(item: &Item<'_>, faults: &mut Faults<'_>) -> Option<Vec<String>
 fn read_action(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Action> {
     let backup = table.require(&keys::ACTION, "backup", faults).and_then(|item| item.command(faults));
     let restore = table.get("restore").map(|item| item.command(faults));
+    let rehearse = table.get("rehearse").map(|item| item.command(faults));
     let timeout = table.get("timeout").map_or(Some(ACTION_TIMEOUT), |item| item.positive_duration(faults));
     Some(Action {
         backup: backup?,
         restore: restore.map_or(Some(None), |command| command.map(Some))?,
+        rehearse: rehearse.map_or(Some(None), |command| command.map(Some))?,
         timeout: timeout?,
     })
 }

@@ -166,12 +166,12 @@ impl<'t> Item<'t> {
             self.wrong_type(faults, expected, "write for example \"12h\": a number and s, m, h, d or w");
             return None;
         };
-        match super::duration::parse(text) {
+        match windlass_core::duration::parse(text) {
             Ok(duration) => Some(duration),
             Err(error) => {
                 self.refuse(
                     faults,
-                    format!("is not a length of time: {error}"),
+                    format!("is not a length of time: `{}`: {}", text.escape_debug(), error.why()),
                     "write for example \"30d\", \"12h\" or \"10m\"",
                 );
                 None

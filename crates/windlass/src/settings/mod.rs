@@ -11,7 +11,6 @@
 mod application;
 mod component;
 mod cursor;
-mod duration;
 mod error;
 mod excluded;
 mod find;
@@ -49,7 +48,6 @@ pub use policy::{Policy, Verify};
 pub use problem::{Fault, Problem};
 pub use reference::{EXAMPLE, reference};
 use reference_to::Known;
-pub use retention::Retention;
 pub use template::{Findings, FoundCompose, FoundDatabase, FoundFolder, template};
 pub use world::check_world;
 

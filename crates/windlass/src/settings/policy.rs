@@ -1,12 +1,13 @@
 //! `[policy.NAME]`: how often, how long, and how well proved.
 
-use cronexpr::{FallbackTimezoneOption, ParseOptions};
 use jiff::SignedDuration;
 use windlass_core::name::Name;
+use windlass_core::retention::Retention;
+use windlass_core::schedule::Schedule;
 
 use super::cursor::{Faults, Item};
 use super::keys;
-use super::retention::{self, Retention};
+use super::retention;
 
 /// How often recovery points are taken, how long they stay, and how often they are proved.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,13 +54,9 @@ fn read_verify(item: &Item<'_>, faults: &mut Faults<'_>) -> Option<Verify> {
 
 fn read_schedule(item: &Item<'_>, faults: &mut Faults<'_>) -> Option<String> {
     let text = item.text(faults)?;
-    let mut options = ParseOptions::default();
-    options.fallback_timezone_option = FallbackTimezoneOption::UTC;
-    options.hashed_value = Some(0);
-    let Err(error) = cronexpr::parse_crontab_with(text, options) else { return Some(text.to_owned()) };
-    // The last line points at the place in the line above it, which is not shown here.
-    let error = error.to_string();
-    let why = error.lines().last().unwrap_or_default().trim_start_matches([' ', '^']).to_owned();
+    // Whatever `H` becomes, the same schedules are right.
+    let Err(error) = Schedule::parse(text, "") else { return Some(text.to_owned()) };
+    let why = error.why();
     let hint = "write minute, hour, day of month, month, day of week and, if it is not UTC, a time zone: \"0 2 * * * Europe/Zurich\"";
     item.refuse(faults, format!("is not a schedule, `{}`: {why}", text.escape_debug()), hint);
     None

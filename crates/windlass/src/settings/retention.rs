@@ -1,26 +1,9 @@
 //! `retention` of a policy: a duration, or a table of rules.
 
-use jiff::SignedDuration;
+use windlass_core::retention::Retention;
 
 use super::cursor::{Faults, Item};
 use super::keys;
-
-/// What is kept. A point stays if any rule keeps it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Retention {
-    /// Every point younger than this.
-    pub within: Option<SignedDuration>,
-    /// The newest point of each of that many days.
-    pub daily: Option<u32>,
-    /// The newest point of each of that many weeks.
-    pub weekly: Option<u32>,
-    /// The newest point of each of that many months.
-    pub monthly: Option<u32>,
-    /// The newest point of each of that many years.
-    pub yearly: Option<u32>,
-    /// The most of an application's points that one run may delete, in percent.
-    pub max_delete: Option<u8>,
-}
 
 /// Reads what is kept.
 pub(super) fn read(item: &Item<'_>, faults: &mut Faults<'_>) -> Option<Retention> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::stream::{StreamExt, TryStreamExt};
 use ring::digest::{Context, SHA256};
 use rustic_core::repofile::PackId;
-use rustic_core::{FileType, IndexedFull, PackedId, Repository, RusticResult, TreeId};
+use rustic_core::{FileType, IndexedFull, PackedId, ReadBackend, Repository, RusticResult, TreeId};
 
 use super::{Files, FilesError};
 use crate::hex;
@@ -112,6 +112,33 @@ impl Files {
         }
         verified.damage.sort();
         Ok(verified)
+    }
+
+    /// Compares what a snapshot needs with a listing of the packs: what is missing or too short.
+    pub async fn look_through(&self, snapshot: &str) -> Result<Vec<String>, FilesError> {
+        let (id, backend) = (snapshot.to_owned(), self.backend());
+        let looked = self.opened("look through the snapshot", move |repository| {
+            let repository = repository.to_indexed()?;
+            let snapshot = repository.get_snapshot_from_str(&id, |_| true)?;
+            let Some(needed) = needed_packs(&repository, snapshot.tree)? else {
+                return Ok(vec![format!("the index lacks data that snapshot {id} needs")]);
+            };
+            let there: BTreeMap<PackId, u32> = backend
+                .list_with_size(FileType::Pack)?
+                .into_iter()
+                .map(|(id, size)| (PackId::from(id), size))
+                .collect();
+            let wrong = needed.iter().filter_map(|(pack, end)| {
+                let key = backend.key(FileType::Pack, pack);
+                match there.get(pack) {
+                    None => Some(format!("`{key}` is missing")),
+                    Some(size) if size < end => Some(format!("`{key}` has {size} bytes, and {end} are needed")),
+                    Some(_) => None,
+                }
+            });
+            Ok(wrong.collect())
+        });
+        looked.await
     }
 
     fn unreachable(&self, error: &Arc<StoreError>) -> FilesError {

@@ -216,6 +216,13 @@ pub(in crate::settings) const ACTION: Spec = Spec {
             r#"["/usr/local/bin/import-index"]"#,
             "Gets the backup on its standard input.",
         ),
+        optional(
+            "rehearse",
+            "command",
+            "deep verification and drills are inconclusive for it",
+            r#"["/usr/local/bin/check-index"]"#,
+            "Gets the backup on its standard input and says by how it ends whether it could be restored; must act on nothing.",
+        ),
         optional("timeout", "duration", "`6h`", r#""10m""#, "After this either command is ended and counts as failed."),
     ],
 };

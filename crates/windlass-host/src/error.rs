@@ -1,0 +1,169 @@
+//! What can go wrong with a task on this machine.
+
+use windlass_core::diagnose::{Diagnose, Outcome, Retry};
+use windlass_core::id::PointId;
+use windlass_core::name::Name;
+use windlass_core::restore::Refusal;
+use windlass_engine::postgres::PostgresError;
+use windlass_engine::restore::RestoreError;
+use windlass_engine::supervisor::SupervisorError;
+use windlass_repo::error::RepositoryError;
+use windlass_repo::format::restic::FilesError;
+use windlass_repo::keyring::KeyError;
+use windlass_repo::object::ObjectError;
+use windlass_repo::sweep::SweepError;
+
+/// A task that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// The repository.
+    #[error(transparent)]
+    Repository(RepositoryError),
+    /// A keyring.
+    #[error(transparent)]
+    Key(KeyError),
+    /// An object.
+    #[error(transparent)]
+    Object(ObjectError),
+    /// The restic repository.
+    #[error(transparent)]
+    Files(FilesError),
+    /// PostgreSQL.
+    #[error(transparent)]
+    Postgres(PostgresError),
+    /// A plan that is not made.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// A step of a restore.
+    #[error(transparent)]
+    Restore(RestoreError),
+    /// A sweep.
+    #[error(transparent)]
+    Sweep(SweepError),
+    /// The supervisor, without which nothing would be torn down.
+    #[error(transparent)]
+    Supervisor(SupervisorError),
+    /// There is no complete point.
+    #[error("find a recovery point of {application}: there is no complete one{}", if *before { " at or before that time" } else { "" })]
+    NoPoint {
+        /// The application.
+        application: Name,
+        /// Whether a time was asked for.
+        before: bool,
+    },
+    /// The point is about to be deleted.
+    #[error("use the recovery point {point}: it is marked for deletion, and its grace is over")]
+    Going {
+        /// The point.
+        point: PointId,
+    },
+    /// The point is damaged.
+    #[error("restore from {point}: it is damaged, and nothing was written: {}", damage.join("; "))]
+    Damaged {
+        /// The point.
+        point: PointId,
+        /// What is wrong with it.
+        damage: Vec<String>,
+        /// The newest point that is intact, if one is.
+        intact: Option<PointId>,
+    },
+    /// What was confirmed is not what would be done.
+    #[error("run the confirmed plan: the world has changed, and the plan is now {now}, not {confirmed}")]
+    Changed {
+        /// The digest that was confirmed.
+        confirmed: String,
+        /// The digest of the plan now.
+        now: String,
+    },
+    /// The plan lets more go than the policy allows.
+    #[error(
+        "apply retention: the plan lets {going} of {all} points go, more than the {percent}% that `max_delete` allows"
+    )]
+    TooMany {
+        /// How many go.
+        going: usize,
+        /// Of how many.
+        all: usize,
+        /// How much is allowed.
+        percent: u8,
+    },
+}
+
+impl TaskError {
+    fn inner(&self) -> Option<&dyn Diagnose> {
+        Some(match self {
+            Self::Repository(error) => error,
+            Self::Key(error) => error,
+            Self::Object(error) => error,
+            Self::Files(error) => error,
+            Self::Postgres(error) => error,
+            Self::Refused(error) => error,
+            Self::Restore(error) => error,
+            Self::Sweep(error) => error,
+            _ => return None,
+        })
+    }
+}
+
+impl Diagnose for TaskError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Supervisor(_) => "WDL-2311",
+            Self::NoPoint { .. } => "WDL-3010",
+            Self::Going { .. } => "WDL-3011",
+            Self::Damaged { .. } => "WDL-3012",
+            Self::Changed { .. } => "WDL-3013",
+            Self::TooMany { .. } => "WDL-3014",
+            other => other.inner().map_or("WDL-3000", Diagnose::code),
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Supervisor(_) => "NoSupervisor",
+            Self::NoPoint { .. } => "NoPoint",
+            Self::Going { .. } => "PointGoing",
+            Self::Damaged { .. } => "PointDamaged",
+            Self::Changed { .. } => "PlanChanged",
+            Self::TooMany { .. } => "TooManyDeletions",
+            other => other.inner().map_or("TaskFailed", Diagnose::reason),
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        self.inner().map_or(Retry::Never, Diagnose::retry)
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Damaged { .. } => Outcome::Failed,
+            other => other.inner().map_or(Outcome::CouldNotRun, Diagnose::outcome),
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        let hint = match self {
+            Self::NoPoint { .. } => "run `windlass points` to see those there are".to_owned(),
+            Self::Going { .. } => "choose another point".to_owned(),
+            Self::Damaged { intact: Some(intact), .. } => {
+                format!("the newest intact point is {intact}: add `--point {intact}`")
+            }
+            Self::Damaged { intact: None, .. } => {
+                "no other point is intact: `windlass repo check` shows what is left".to_owned()
+            }
+            Self::Changed { .. } => "look at the plan as it is now with `--plan`, and confirm that".to_owned(),
+            Self::TooMany { .. } => "look at the plan; if it is meant, add `--beyond-max-delete`".to_owned(),
+            Self::Supervisor(_) => {
+                "check that the windlass binary may be started again by the user it runs as".to_owned()
+            }
+            other => return other.inner().map(Diagnose::hints).unwrap_or_default(),
+        };
+        vec![hint]
+    }
+}
+
+impl From<RepositoryError> for TaskError {
+    fn from(error: RepositoryError) -> Self {
+        Self::Repository(error)
+    }
+}

@@ -1,0 +1,317 @@
+//! Restores a point into a scratch place and checks it: deep verification, and the drill.
+//!
+//! Databases go into a scratch server, folders into a scratch folder, the output of an action to its `rehearse`
+//! command. What comes up is compared with the manifest and asked the application's checks; then everything is torn
+//! down, by a supervisor if this process dies.
+
+use std::time::Instant;
+
+use jiff::{SignedDuration, Timestamp};
+use windlass_core::application::{Action, Application, Check, Strategy};
+use windlass_core::diagnose::chain;
+use windlass_core::point::{ComponentData, ComponentManifest, DiskData, PostgresData};
+use windlass_core::restore::{DatabaseFacts, DatabaseStep, FolderStep};
+use windlass_core::verification::{ComponentVerdict, DrillReport, Level, Verdict, Verification};
+use windlass_engine::action;
+use windlass_engine::postgres::counts;
+use windlass_engine::postgres::restore::look;
+use windlass_engine::postgres::scratch::{Place, ScratchServer};
+use windlass_engine::postgres::session::Session;
+use windlass_engine::progress::{Event, Progress};
+use windlass_engine::restore::{self, dump_of};
+use windlass_engine::supervisor::{Orders, Supervisor};
+use windlass_repo::catalog::Entry;
+use windlass_repo::verify;
+
+use crate::error::TaskError;
+use crate::host::{Host, Site};
+use crate::verify::{components, pin, record_of};
+
+/// The longest a rehearsal may take before the supervisor tears it down.
+const LONGEST: SignedDuration = SignedDuration::from_hours(24);
+
+/// Restores a point into a scratch place, checks it, and records what came of it.
+pub async fn deep(host: &Host, site: &Site, entry: &Entry, progress: &dyn Progress) -> Result<Verification, TaskError> {
+    rehearse(host, site, entry, progress, false).await
+}
+
+/// The same, with the time it took and the data that would have been lost.
+pub async fn drill(
+    host: &Host,
+    site: &Site,
+    entry: &Entry,
+    progress: &dyn Progress,
+) -> Result<Verification, TaskError> {
+    rehearse(host, site, entry, progress, true).await
+}
+
+async fn rehearse(
+    host: &Host,
+    site: &Site,
+    entry: &Entry,
+    progress: &dyn Progress,
+    is_drill: bool,
+) -> Result<Verification, TaskError> {
+    let (vault, point) = (&site.vault, &entry.point);
+    let (started, clock) = (Timestamp::now(), Instant::now());
+    let pin = pin(vault, entry, if is_drill { "drill" } else { "verify --deep" }).await?;
+    let mut verdicts = components(vault, point, &[], progress).await?;
+    let place = Place::make().map_err(TaskError::Postgres)?;
+    let deadline = u64::try_from(LONGEST.as_secs()).unwrap_or(u64::MAX);
+    let orders = Orders { after: Vec::new(), teardown: vec![place.path.clone()], deadline };
+    let supervisor = Supervisor::start(&host.program, &orders).await.map_err(TaskError::Supervisor)?;
+    for verdict in verdicts.iter_mut().filter(|verdict| verdict.verdict == Verdict::Passed) {
+        let Some(summary) = point.components.iter().find(|c| c.name == verdict.name) else { continue };
+        let manifest = vault.component(point, summary).await?;
+        let began = Instant::now();
+        bring_up(site, &manifest, &place, verdict, progress).await;
+        verdict.restore_ms = Some(millis(began));
+        let text = match verdict.verdict {
+            Verdict::Passed => format!("restored and checked: {}", verdict.checked.join(", ")),
+            other => format!("{other}: {}", verdict.findings.join("; ")),
+        };
+        progress.event(Event::Done { component: &verdict.name, text: &text });
+    }
+    let rto_ms = millis(clock);
+    let report = supervisor.act().await.map_err(TaskError::Supervisor)?;
+    for failure in report.failures {
+        progress.event(Event::Warning { text: &format!("tear down the scratch place: {failure}") });
+    }
+    pin.lift().await;
+    let mut record = record_of(vault, &host.name, point, Level::Restored, started, verdicts)?;
+    if is_drill {
+        let rpo_ms = u64::try_from(started.duration_since(point.at).as_millis()).unwrap_or(0);
+        record.drill = Some(DrillReport { rto_ms, rpo_ms });
+    }
+    verify::record(vault, &site.writer, &record).await?;
+    Ok(record)
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Brings one component up and checks it; what is found goes into its verdict.
+async fn bring_up(
+    site: &Site,
+    manifest: &ComponentManifest,
+    place: &Place,
+    verdict: &mut ComponentVerdict,
+    progress: &dyn Progress,
+) {
+    match &manifest.data {
+        ComponentData::Postgres(data) => databases(site, manifest, data, place, verdict, progress).await,
+        ComponentData::Disk(data) => folder(site, manifest, data, place, verdict, progress).await,
+        ComponentData::Action(_) => output(site, manifest, verdict, progress).await,
+    }
+}
+
+fn worsen(verdict: &mut ComponentVerdict, to: Verdict, why: String) {
+    verdict.verdict = verdict.verdict.max(to);
+    verdict.findings.push(why);
+}
+
+async fn databases(
+    site: &Site,
+    manifest: &ComponentManifest,
+    data: &PostgresData,
+    place: &Place,
+    verdict: &mut ComponentVerdict,
+    progress: &dyn Progress,
+) {
+    let name = &manifest.component;
+    progress.event(Event::Step { component: name, text: "start a scratch server", total: None });
+    let server = match ScratchServer::start(place, data.server_version / 10_000).await {
+        Ok(server) => server,
+        Err(error) => return worsen(verdict, Verdict::Inconclusive, chain(&error)),
+    };
+    for dump in &data.databases {
+        let facts = match look(&server.tools, &scratch_name(&dump.name), dump, &[]).await {
+            Ok(facts) => facts,
+            Err(error) => return worsen(verdict, Verdict::Inconclusive, chain(&error)),
+        };
+        if !facts.missing_extensions.is_empty() {
+            let missing = facts.missing_extensions.join(", ");
+            worsen(
+                verdict,
+                Verdict::Inconclusive,
+                format!("{}: the extensions {missing} are not installed on this machine", dump.name),
+            );
+            continue;
+        }
+        let step = scratch_step(manifest, dump.name.clone(), facts);
+        if let Err(error) = restore::database(&site.vault, manifest, &step, &server.tools, progress).await {
+            worsen(verdict, Verdict::Failed, chain(&error));
+            continue;
+        }
+        if let Err(error) = check_database(site, manifest, &step, &server, verdict).await {
+            worsen(verdict, Verdict::Failed, chain(&error));
+        }
+    }
+    // Torn down here so that the next component finds the place free; the supervisor would do it as well.
+    if let Err(error) = server.halt() {
+        progress.event(Event::Warning { text: &chain(&error) });
+    }
+}
+
+/// `postgres` and the templates are there already.
+fn scratch_name(database: &str) -> String {
+    if database == "postgres" { "postgres_restored".to_owned() } else { database.to_owned() }
+}
+
+fn scratch_step(manifest: &ComponentManifest, database: String, target: DatabaseFacts) -> DatabaseStep {
+    DatabaseStep {
+        component: manifest.component.clone(),
+        database,
+        target,
+        create: true,
+        relations: Vec::new(),
+        owners: false,
+        tables: 0,
+        rows: 0,
+        bytes: 0,
+    }
+}
+
+async fn check_database(
+    site: &Site,
+    manifest: &ComponentManifest,
+    step: &DatabaseStep,
+    server: &ScratchServer,
+    verdict: &mut ComponentVerdict,
+) -> Result<(), TaskError> {
+    let dump = dump_of(manifest, &step.database).map_err(TaskError::Restore)?;
+    let expected: Vec<_> = dump.tables.iter().collect();
+    let mut session = Session::open(&server.tools, &step.target.database).await.map_err(TaskError::Postgres)?;
+    let found = counts::count_these(&mut session, &expected).await.map_err(TaskError::Postgres)?;
+    session.close().await;
+    let differences = counts::differences(&expected, &found);
+    for difference in &differences {
+        worsen(verdict, Verdict::Failed, format!("{}: {difference}", dump.name));
+    }
+    if differences.is_empty() {
+        let rows: u64 = expected.iter().filter(|t| t.exact).map(|t| t.rows).sum();
+        verdict.checked.push(format!(
+            "{}: {} tables, {rows} rows as counted in the dump's own snapshot",
+            dump.name,
+            expected.len()
+        ));
+    }
+    for sql in checks_of(&site.application, manifest) {
+        // Each in a session of its own: one that fails ends it.
+        let mut session = Session::open(&server.tools, &step.target.database).await.map_err(TaskError::Postgres)?;
+        session.lines("reset search_path").await.map_err(TaskError::Postgres)?;
+        match session.lines(sql).await {
+            Ok(lines) if is_true(&lines) => verdict.checked.push(format!("{}: {sql}", dump.name)),
+            Ok(lines) => {
+                let came = lines.first().map_or("nothing", String::as_str);
+                worsen(
+                    verdict,
+                    Verdict::Failed,
+                    format!("{}: the check `{sql}` gave {came} instead of true", dump.name),
+                );
+            }
+            Err(error) => {
+                worsen(verdict, Verdict::Failed, format!("{}: the check `{sql}`: {}", dump.name, chain(&error)))
+            }
+        }
+    }
+    Ok(())
+}
+
+fn checks_of<'a>(application: &'a Application, manifest: &'a ComponentManifest) -> impl Iterator<Item = &'a str> {
+    application.checks.iter().filter_map(|check| match check {
+        Check::Sql { component, sql } if *component == manifest.component => Some(sql.as_str()),
+        _ => None,
+    })
+}
+
+fn is_true(lines: &[String]) -> bool {
+    let first = lines.first().and_then(|line| line.split('\u{1f}').next());
+    matches!(first, Some("t" | "true"))
+}
+
+async fn folder(
+    site: &Site,
+    manifest: &ComponentManifest,
+    data: &DiskData,
+    place: &Place,
+    verdict: &mut ComponentVerdict,
+    progress: &dyn Progress,
+) {
+    let target = place.path.join(format!("files-{}", manifest.component));
+    let free = restore::free_bytes(&place.path);
+    if free < data.bytes {
+        let (free, needed) = (windlass_core::size::display(free), windlass_core::size::display(data.bytes));
+        return worsen(
+            verdict,
+            Verdict::Inconclusive,
+            format!("{} has {free} free, and {needed} are needed", place.path.display()),
+        );
+    }
+    let step = FolderStep {
+        component: manifest.component.clone(),
+        snapshot: data.snapshot.clone(),
+        strip: None,
+        target: target.to_string_lossy().into_owned(),
+        create: true,
+        files: data.files,
+        folders: data.folders,
+        bytes: data.bytes,
+    };
+    match restore::folder(&site.vault, &step, progress).await {
+        Err(error) => worsen(verdict, Verdict::Failed, chain(&error)),
+        Ok(_) => match tally(&target) {
+            Ok((files, bytes)) if (files, bytes) == (data.files, data.bytes) => {
+                verdict.checked.push(format!("{files} files, {} as captured", windlass_core::size::display(bytes)));
+            }
+            Ok((files, bytes)) => worsen(
+                verdict,
+                Verdict::Failed,
+                format!("{files} files of {bytes} bytes came back instead of {} of {}", data.files, data.bytes),
+            ),
+            Err(error) => worsen(verdict, Verdict::Failed, format!("look at what came back: {error}")),
+        },
+    }
+}
+
+/// Entries that are no folders, and the bytes of the files among them.
+fn tally(folder: &std::path::Path) -> std::io::Result<(u64, u64)> {
+    let (mut files, mut bytes) = (0, 0);
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            let meta = entry.metadata()?;
+            if meta.is_dir() {
+                open.push(entry.path());
+            } else {
+                files += 1;
+                bytes += if meta.is_file() { meta.len() } else { 0 };
+            }
+        }
+    }
+    Ok((files, bytes))
+}
+
+async fn output(site: &Site, manifest: &ComponentManifest, verdict: &mut ComponentVerdict, progress: &dyn Progress) {
+    let component = site.application.components.iter().find(|c| c.name == manifest.component);
+    let settings = component.and_then(|c| match &c.strategy {
+        Strategy::Action(action) => Some(action),
+        _ => None,
+    });
+    let Some((settings, rehearse)) = settings.and_then(|s| Some((s, s.rehearse.clone()?))) else {
+        let why = "the settings name no `rehearse` command for it, so that nobody can say whether it could be restored";
+        return worsen(verdict, Verdict::Inconclusive, why.into());
+    };
+    let ComponentData::Action(data) = &manifest.data else { return };
+    let rehearsal = Action { restore: Some(rehearse.clone()), ..settings.clone() };
+    let reader = match site.vault.read(&data.object).await {
+        Ok(reader) => reader,
+        Err(error) => return worsen(verdict, Verdict::Failed, chain(&error)),
+    };
+    match action::restore(&manifest.component, &rehearsal, &data.object, reader, progress).await {
+        Ok(()) => verdict.checked.push(format!("its rehearsal `{}` ended well", rehearse.join(" "))),
+        Err(error) => worsen(verdict, Verdict::Failed, chain(&error)),
+    }
+}

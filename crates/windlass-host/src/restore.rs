@@ -1,0 +1,223 @@
+//! Plans a restore with what is found in the world, and runs exactly the plan that was confirmed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use windlass_core::application::{Action, Application, Strategy};
+use windlass_core::id::PointId;
+use windlass_core::name::Name;
+use windlass_core::point::{ComponentData, ComponentManifest, DatabaseDump};
+use windlass_core::restore::{FolderFacts, Plan, Request, Source, Step, TargetFacts, Wanted, plan, wanted};
+use windlass_core::verification::Verdict;
+use windlass_engine::postgres::restore::look;
+use windlass_engine::postgres::{PostgresError, database_of, with_database};
+use windlass_engine::progress::Progress;
+use windlass_engine::restore::{self as engine, free_bytes, tools_for};
+use windlass_repo::catalog::{Catalog, Entry};
+use windlass_repo::format::dump::Walker;
+use windlass_repo::vault::Vault;
+
+use crate::error::TaskError;
+use crate::verify::{components, pin};
+
+/// Which point is asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum Which {
+    /// The newest complete one.
+    Newest,
+    /// This one.
+    Point(PointId),
+    /// The newest complete one at or before a time.
+    At(jiff::Timestamp),
+}
+
+/// Finds the point that is asked for.
+pub fn find<'a>(catalog: &'a Catalog, application: &Name, which: Which) -> Result<&'a Entry, TaskError> {
+    let complete = || catalog.live().rev().filter(|entry| entry.point.is_complete());
+    let found = match which {
+        Which::Point(point) => return Ok(catalog.get(application, point)?),
+        Which::Newest => complete().next(),
+        Which::At(at) => complete().find(|entry| entry.point.at <= at),
+    };
+    let before = matches!(which, Which::At(_));
+    found.ok_or_else(|| TaskError::NoPoint { application: application.clone(), before })
+}
+
+/// A plan, with all that is needed to run it.
+#[derive(Debug)]
+pub struct Planned {
+    /// The plan.
+    pub plan: Plan,
+    /// Its digest.
+    pub digest: String,
+    manifests: Vec<ComponentManifest>,
+}
+
+/// Plans a restore. Nothing is written.
+pub async fn prepare(
+    vault: &Vault,
+    entry: &Entry,
+    request: &Request,
+    settings: Option<&Application>,
+) -> Result<Planned, TaskError> {
+    let mut manifests = Vec::new();
+    for summary in &entry.point.components {
+        manifests.push(vault.component(&entry.point, summary).await?);
+    }
+    let source = Source { repository: vault.repository().id(), point: &entry.point, components: &manifests };
+    let parts = wanted(&source, request).map_err(TaskError::Refused)?;
+    let mut facts = BTreeMap::new();
+    for part in &parts {
+        facts.insert(part.manifest.component.clone(), facts_of(vault, part, settings).await?);
+    }
+    let plan = plan(&source, &parts, &facts).map_err(TaskError::Refused)?;
+    let digest = plan.digest();
+    Ok(Planned { digest, plan, manifests })
+}
+
+async fn facts_of(vault: &Vault, part: &Wanted<'_>, settings: Option<&Application>) -> Result<TargetFacts, TaskError> {
+    match &part.manifest.data {
+        ComponentData::Postgres(_) => database_facts(vault, part).await,
+        ComponentData::Disk(_) => folder_facts(&part.target).map(TargetFacts::Folder),
+        ComponentData::Action(_) => {
+            let action = settings.and_then(|application| action_of(application, &part.manifest.component));
+            let program = action.and_then(|action| action.restore.as_ref()?.first().cloned());
+            Ok(TargetFacts::Action { program })
+        }
+    }
+}
+
+/// The database a dump goes to: the one the URL names, or one of the same name where it names none.
+async fn database_facts(vault: &Vault, part: &Wanted<'_>) -> Result<TargetFacts, TaskError> {
+    let dumps = part.databases();
+    let named = database_of(&part.target).map_err(TaskError::Postgres)?;
+    if named.is_some() && dumps.len() > 1 {
+        let why = "several databases are restored, so it must name the server only, without a database";
+        return Err(TaskError::Postgres(PostgresError::Url { url: part.target.clone(), why }));
+    }
+    let server = with_database(&part.target, "postgres").map_err(TaskError::Postgres)?;
+    let tools = tools_for(&server).await.map_err(TaskError::Postgres)?;
+    let mut facts = BTreeMap::new();
+    for dump in dumps {
+        let target = named.clone().unwrap_or_else(|| dump.name.clone());
+        let roles = owners(vault, dump).await?;
+        let found = look(&tools, &target, dump, &roles).await.map_err(TaskError::Postgres)?;
+        facts.insert(dump.name.clone(), found);
+    }
+    Ok(TargetFacts::Databases(facts))
+}
+
+/// The roles a dump mentions, by its table of contents; no more of it than that is read.
+async fn owners(vault: &Vault, dump: &DatabaseDump) -> Result<Vec<String>, TaskError> {
+    let mut reader = vault.read(&dump.object).await.map_err(TaskError::Object)?;
+    let mut walker = Walker::new();
+    while walker.toc().is_none()
+        && let Some(piece) = reader.next().await.map_err(TaskError::Object)?
+    {
+        // A dump that is no dump is found when all of it is read back, before the first write.
+        if walker.feed(&piece).is_err() {
+            break;
+        }
+    }
+    let mut owners: Vec<String> =
+        walker.toc().map(|toc| toc.owners().iter().map(ToString::to_string).collect()).unwrap_or_default();
+    owners.push(dump.owner.clone());
+    owners.sort();
+    owners.dedup();
+    Ok(owners)
+}
+
+fn folder_facts(target: &str) -> Result<FolderFacts, TaskError> {
+    let path = PathBuf::from(target.strip_prefix("file://").unwrap_or(target));
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let unreadable = |source| TaskError::Postgres(PostgresError::File { path: path.clone(), source });
+    let entries = match std::fs::read_dir(&path) {
+        Ok(entries) => Some(entries.count() as u64),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(unreadable(error)),
+    };
+    Ok(FolderFacts {
+        path: path.to_string_lossy().into_owned(),
+        exists: entries.is_some(),
+        entries: entries.unwrap_or(0),
+        free_bytes: free_bytes(&path),
+    })
+}
+
+fn action_of<'a>(application: &'a Application, component: &Name) -> Option<&'a Action> {
+    let component = application.components.iter().find(|c| c.name == *component)?;
+    match &component.strategy {
+        Strategy::Action(action) => Some(action),
+        Strategy::Postgres(_) | Strategy::Disk(_) => None,
+    }
+}
+
+/// Runs a plan: first every byte it needs is read back; only then the first is written. Returns what a person
+/// should know.
+pub async fn run(
+    vault: &Vault,
+    catalog: &Catalog,
+    entry: &Entry,
+    planned: &Planned,
+    settings: Option<&Application>,
+    progress: &dyn Progress,
+) -> Result<Vec<String>, TaskError> {
+    let pin = pin(vault, entry, "restore").await?;
+    let names: Vec<Name> = planned.plan.steps.iter().map(|step| step.component().clone()).collect();
+    prove(vault, catalog, entry, &names, progress).await?;
+    let mut notes = Vec::new();
+    for step in &planned.plan.steps {
+        let manifest = planned.manifests.iter().find(|m| m.component == *step.component());
+        let Some(manifest) = manifest else { continue };
+        match step {
+            Step::Database(step) => {
+                let tools = tools_for(&with_database(&step.target.url, "postgres").map_err(TaskError::Postgres)?).await;
+                let tools = tools.map_err(TaskError::Postgres)?;
+                let said = engine::database(vault, manifest, step, &tools, progress).await;
+                notes.extend(said.map_err(TaskError::Restore)?);
+            }
+            Step::Folder(step) => {
+                notes.extend(engine::folder(vault, step, progress).await.map_err(TaskError::Restore)?);
+            }
+            Step::Action(step) => {
+                if let Some(action) = settings.and_then(|application| action_of(application, &step.component)) {
+                    engine::action(vault, manifest, step, action, progress).await.map_err(TaskError::Restore)?;
+                }
+            }
+        }
+    }
+    pin.lift().await;
+    Ok(notes)
+}
+
+/// Reads everything back that is going to be restored; if it is damaged, looks for the newest point that is not.
+async fn prove(
+    vault: &Vault,
+    catalog: &Catalog,
+    entry: &Entry,
+    names: &[Name],
+    progress: &dyn Progress,
+) -> Result<(), TaskError> {
+    let damage = damage_of(vault, entry, names, progress).await?;
+    if damage.is_empty() {
+        return Ok(());
+    }
+    let mut intact = None;
+    for other in catalog.live().rev().filter(|other| other.point.is_complete() && other.point.id != entry.point.id) {
+        if damage_of(vault, other, names, progress).await?.is_empty() {
+            intact = Some(other.point.id);
+            break;
+        }
+    }
+    Err(TaskError::Damaged { point: entry.point.id, damage, intact })
+}
+
+async fn damage_of(
+    vault: &Vault,
+    entry: &Entry,
+    names: &[Name],
+    progress: &dyn Progress,
+) -> Result<Vec<String>, TaskError> {
+    let verdicts = components(vault, &entry.point, names, progress).await?;
+    Ok(verdicts.into_iter().filter(|v| v.verdict == Verdict::Failed).flat_map(|v| v.findings).collect())
+}

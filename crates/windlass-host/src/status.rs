@@ -1,0 +1,32 @@
+//! How an application stands, told from the repository alone.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use windlass_core::name::Name;
+use windlass_core::protection::{Goals, PointSummary, Protection, assess};
+use windlass_repo::catalog::Catalog;
+use windlass_repo::vault::Vault;
+use windlass_repo::verify;
+
+use crate::error::TaskError;
+
+/// Judges an application by what lies in its repository.
+pub async fn assess_now(vault: &Vault, goals: &BTreeMap<Name, Goals>) -> Result<Protection, TaskError> {
+    let catalog = Catalog::load(vault).await?;
+    let (verifications, _) = verify::load(vault).await?;
+    let points: Vec<PointSummary> = catalog
+        .live()
+        .map(|entry| PointSummary {
+            id: entry.point.id,
+            stored: entry.point.finished,
+            // A partial point restores what it holds, but never counts.
+            components: if entry.point.is_complete() {
+                entry.point.components.iter().map(|c| (c.name.clone(), c.window.from)).collect()
+            } else {
+                BTreeMap::new()
+            },
+        })
+        .collect();
+    Ok(assess(goals, &points, &verifications, Timestamp::now()))
+}

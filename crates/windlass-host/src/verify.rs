@@ -1,0 +1,131 @@
+//! Reads a point back: every byte, hashed.
+
+use jiff::Timestamp;
+use windlass_core::name::Name;
+use windlass_core::point::{ComponentManifest, RecoveryPoint};
+use windlass_core::verification::{ComponentVerdict, Level, Verdict, Verification};
+use windlass_engine::backup::files;
+use windlass_engine::progress::{Event, Progress};
+use windlass_repo::catalog::Entry;
+use windlass_repo::error::RepositoryError;
+use windlass_repo::live::{Pin, Tombstone};
+use windlass_repo::random::Fresh;
+use windlass_repo::store::StoreError;
+use windlass_repo::vault::Vault;
+use windlass_repo::verify;
+use windlass_repo::writer::Writer;
+
+use crate::error::TaskError;
+use crate::retention::GRACE;
+
+/// Pins a point and makes sure that it stays: the pin is written first, then it is looked for the point's tombstone.
+pub async fn pin(vault: &Vault, entry: &Entry, why: &str) -> Result<Pin, TaskError> {
+    let pin = Pin::set(vault, entry.point.id, why).await?;
+    let now = windlass_repo::live::now_of(vault.store()).await?;
+    let mark = Tombstone::load(vault).await?.into_iter().find(|mark| mark.point == entry.point.id);
+    match mark.and_then(|mark| mark.since) {
+        Some(since) if now.duration_since(since) >= GRACE => Err(TaskError::Going { point: entry.point.id }),
+        _ => Ok(pin),
+    }
+}
+
+/// Reads a point back and records what came of it.
+pub async fn read(
+    vault: &Vault,
+    writer: &Writer,
+    host: &str,
+    entry: &Entry,
+    progress: &dyn Progress,
+) -> Result<Verification, TaskError> {
+    let started = Timestamp::now();
+    let pin = pin(vault, entry, "verify").await?;
+    let components = components(vault, &entry.point, &[], progress).await?;
+    pin.lift().await;
+    let record = record_of(vault, host, &entry.point, Level::Read, started, components)?;
+    verify::record(vault, writer, &record).await?;
+    Ok(record)
+}
+
+/// Reads the components of a point back, or those named.
+pub async fn components(
+    vault: &Vault,
+    point: &RecoveryPoint,
+    only: &[Name],
+    progress: &dyn Progress,
+) -> Result<Vec<ComponentVerdict>, TaskError> {
+    let mut verdicts = Vec::new();
+    for summary in point.components.iter().filter(|c| only.is_empty() || only.contains(&c.name)) {
+        let verdict = match vault.component(point, summary).await {
+            Ok(manifest) => component(vault, &manifest, progress).await?,
+            // The store is away: nothing can be said.
+            Err(error @ RepositoryError::Store(StoreError::Unreachable { .. } | StoreError::Denied { .. })) => {
+                return Err(error.into());
+            }
+            Err(error) => failed(&summary.name, windlass_core::diagnose::chain(&error)),
+        };
+        let text = match verdict.verdict {
+            Verdict::Passed => format!("read back, {}", windlass_core::size::display(verdict.bytes_read)),
+            _ => format!("DAMAGED: {}", verdict.findings.join("; ")),
+        };
+        progress.event(Event::Done { component: &summary.name, text: &text });
+        verdicts.push(verdict);
+    }
+    Ok(verdicts)
+}
+
+async fn component(
+    vault: &Vault,
+    manifest: &ComponentManifest,
+    progress: &dyn Progress,
+) -> Result<ComponentVerdict, TaskError> {
+    let name = &manifest.component;
+    let total = manifest.objects().iter().map(|object| object.size).sum();
+    progress.event(Event::Step { component: name, text: "read back", total: (total > 0).then_some(total) });
+    let moved = |more| progress.event(Event::Bytes { component: name, more });
+    let mut verdict = verify::objects(vault, manifest, &moved).await.map_err(TaskError::Object)?;
+    if let Some(snapshot) = manifest.snapshot() {
+        let files = files(vault).map_err(TaskError::Key)?;
+        let verified = files.verify(snapshot, &moved).await.map_err(TaskError::Files)?;
+        verdict.bytes_read += verified.bytes;
+        if !verified.damage.is_empty() {
+            verdict.verdict = Verdict::Failed;
+            verdict.findings.extend(verified.damage);
+        }
+    }
+    Ok(verdict)
+}
+
+fn failed(name: &Name, why: String) -> ComponentVerdict {
+    ComponentVerdict {
+        name: name.clone(),
+        verdict: Verdict::Failed,
+        findings: vec![why],
+        bytes_read: 0,
+        restore_ms: None,
+        checked: Vec::new(),
+    }
+}
+
+/// The record of a verification that ends now.
+pub(crate) fn record_of(
+    vault: &Vault,
+    host: &str,
+    point: &RecoveryPoint,
+    level: Level,
+    started: Timestamp,
+    components: Vec<ComponentVerdict>,
+) -> Result<Verification, TaskError> {
+    Ok(Verification {
+        format: windlass_core::point::FORMAT,
+        id: Fresh::fresh().map_err(RepositoryError::Randomness)?,
+        application: vault.application().clone(),
+        point: point.id,
+        level,
+        verdict: Verification::worst(&components),
+        started,
+        finished: Timestamp::now(),
+        host: host.to_owned(),
+        components,
+        drill: None,
+    })
+}

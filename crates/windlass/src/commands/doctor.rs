@@ -1,0 +1,156 @@
+//! `windlass doctor`: settings, tools, credentials, space and clocks, and what to fix.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use windlass_core::application::{Postgres, Strategy};
+use windlass_core::diagnose::{Diagnose, chain};
+use windlass_core::duration::display;
+use windlass_core::repository::Format;
+use windlass_engine::postgres::tools::{Tools, server_folder};
+use windlass_engine::restore::free_bytes;
+use windlass_repo::live::now_of;
+use windlass_repo::store::open::open;
+use windlass_repo::store::{Key, StoreError};
+
+use crate::context::Context;
+use crate::failure::{Result, Status};
+use crate::printer::Printer;
+
+/// More than this between this machine's clock and the store's is worth saying.
+const SKEW: SignedDuration = SignedDuration::from_secs(60);
+
+/// One thing that was looked at.
+#[derive(Serialize)]
+struct Finding {
+    what: String,
+    good: bool,
+    said: String,
+    fix: Vec<String>,
+}
+
+impl Finding {
+    fn good(what: impl Into<String>, said: impl Into<String>) -> Self {
+        Self { what: what.into(), good: true, said: said.into(), fix: Vec::new() }
+    }
+
+    fn bad(what: impl Into<String>, error: &dyn Diagnose, why: String) -> Self {
+        Self { what: what.into(), good: false, said: why, fix: error.hints() }
+    }
+}
+
+pub(crate) async fn run(context: &Context) -> Result {
+    let mut findings = vec![Finding::good("settings", context.settings.file.display().to_string())];
+    for problem in windlass::settings::check_world(&context.settings, None) {
+        findings.push(Finding {
+            what: "settings".into(),
+            good: problem.is_warning(),
+            said: problem.to_string(),
+            fix: problem.hints(),
+        });
+    }
+    findings.push(space(context));
+    for repository in context.settings.repositories.values() {
+        match &repository.format {
+            Format::Windlass(_) => findings.extend(repositories(context, repository).await),
+            Format::Restic { .. } => {}
+        }
+    }
+    for application in context.settings.applications.values() {
+        for component in &application.components {
+            if let Strategy::Postgres(source) = &component.strategy {
+                findings.extend(postgres(&format!("{}/{}", application.name, component.name), source).await);
+            }
+        }
+    }
+    let all = findings.iter().all(|finding| finding.good);
+    context.printer.result(&findings, |_| {
+        let row = |f: &Finding| {
+            let fix = if f.fix.is_empty() { String::new() } else { format!(" -> {}", f.fix.join("; ")) };
+            vec![
+                if f.good { "ok".into() } else { "FIX".into() },
+                f.what.clone(),
+                format!("{}{fix}", f.said.replace('\n', " ")),
+            ]
+        };
+        Printer::table(&["", "WHAT", "FOUND"], findings.iter().map(row).collect())
+    });
+    Ok(if all { Status::Done } else { Status::Failed })
+}
+
+fn space(context: &Context) -> Finding {
+    let state = &context.settings.state;
+    let free = free_bytes(state);
+    Finding::good(
+        "space",
+        format!(
+            "{} free for state in {}, {} for scratch places in /var/tmp",
+            Printer::size(free),
+            state.display(),
+            Printer::size(free_bytes(std::path::Path::new("/var/tmp")))
+        ),
+    )
+}
+
+async fn repositories(context: &Context, settings: &windlass_core::repository::Repository) -> Vec<Finding> {
+    let what = format!("repository {}", settings.name);
+    let repository = match context.host.open_repository(settings).await {
+        Ok(repository) => repository,
+        Err(error) => return vec![Finding::bad(what, &error, chain(&error))],
+    };
+    let mut findings = vec![Finding::good(&what, format!("{} in {}", repository.id(), repository.store().location()))];
+    match now_of(repository.store()).await {
+        Err(error) => findings.push(Finding::bad(format!("{what}: write"), &error, chain(&error))),
+        Ok(now) => {
+            let skew = Timestamp::now().duration_since(now).abs();
+            let said = format!("the store's clock and this one differ by {}", display(skew));
+            let fix =
+                if skew > SKEW { vec!["set this machine's clock, by NTP for one".to_owned()] } else { Vec::new() };
+            findings.push(Finding { what: format!("{what}: clock"), good: skew <= SKEW, said, fix });
+        }
+    }
+    findings.push(create_only(&what, settings).await);
+    findings
+}
+
+/// Whether the store refuses to overwrite.
+async fn create_only(what: &str, settings: &windlass_core::repository::Repository) -> Finding {
+    let what = format!("{what}: create-only");
+    let store = match open(&settings.place) {
+        Ok(store) => store,
+        Err(error) => return Finding::bad(what, &error, chain(&error)),
+    };
+    let key = match windlass_repo::random::Fresh::fresh() {
+        Ok(entry) => windlass_repo::layout::probe(entry),
+        Err(error) => return Finding { what, good: false, said: error.to_string(), fix: Vec::new() },
+    };
+    let first = store.create(&key, b"one".to_vec()).await;
+    let second = store.create(&key, b"two".to_vec()).await;
+    let _: std::result::Result<(), StoreError> = store.delete(&Key::clone(&key)).await;
+    match (first, second) {
+        (Ok(_), Err(StoreError::Occupied { .. })) => Finding::good(what, "the store never overwrites"),
+        (Err(error), _) | (Ok(_), Err(error)) => Finding::bad(what, &error, chain(&error)),
+        (Ok(_), Ok(_)) => Finding {
+            what,
+            good: false,
+            said: "the store overwrites what should be created once".into(),
+            fix: vec!["use a store with conditional writes, and one Windlass per application until then".into()],
+        },
+    }
+}
+
+async fn postgres(name: &str, source: &Postgres) -> Vec<Finding> {
+    let tools = match Tools::find(source).await {
+        Ok(tools) => tools,
+        Err(error) => return vec![Finding::bad(name, &error, chain(&error))],
+    };
+    let major = tools.server_version / 10_000;
+    let mut findings =
+        vec![Finding::good(name, format!("PostgreSQL {major}, with client tools of version {}", tools.major))];
+    match server_folder(major).await {
+        Ok((found, _)) => {
+            findings.push(Finding::good(format!("{name}: scratch server"), format!("PostgreSQL {found} is installed")))
+        }
+        Err(error) => findings.push(Finding::bad(format!("{name}: scratch server"), &error, chain(&error))),
+    }
+    findings
+}

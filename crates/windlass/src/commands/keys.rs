@@ -1,0 +1,157 @@
+//! `windlass repo keys`: keyrings and writers.
+
+use std::path::Path;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use windlass_core::id::WriterId;
+use windlass_core::name::Name;
+use windlass_repo::error::RepositoryError;
+use windlass_repo::keyring::{Keyring, StoredKeyring, Unlock, identities};
+use windlass_repo::writer::{Writers, endorse};
+
+use crate::context::Context;
+use crate::failure::{Failure, Result, Status};
+use crate::printer::Printer;
+
+#[derive(Serialize)]
+struct Report {
+    keyrings: Vec<KeyringRow>,
+    writers: Vec<WriterRow>,
+}
+
+#[derive(Serialize)]
+struct KeyringRow {
+    application: Name,
+    id: String,
+    recipient: String,
+    sealed: bool,
+}
+
+#[derive(Serialize)]
+struct WriterRow {
+    id: WriterId,
+    application: Name,
+    host: String,
+    created: jiff::Timestamp,
+    endorsed: bool,
+}
+
+/// `repo keys list`.
+pub(crate) async fn list(context: &Context, name: Option<&Name>) -> Result {
+    let repository = context.host.open_repository(context.repository(name)?).await?;
+    let mut keyrings = Vec::new();
+    for application in windlass_repo::catalog::applications(repository.store()).await? {
+        for stored in StoredKeyring::list(repository.store(), &application).await.map_err(RepositoryError::Key)? {
+            keyrings.push(KeyringRow {
+                application: application.clone(),
+                id: stored.id.to_string(),
+                recipient: stored.recipient,
+                sealed: stored.sealed,
+            });
+        }
+    }
+    let known = Writers::load(repository.store()).await?;
+    let writers = known.iter().map(|record| WriterRow {
+        id: record.writer,
+        application: record.application.clone(),
+        host: record.host.clone(),
+        created: record.created,
+        endorsed: known.has_endorsement(record.writer),
+    });
+    let report = Report { keyrings, writers: writers.collect() };
+    context.printer.result(&report, |printer| {
+        let keyrings = report.keyrings.iter().map(|row| {
+            let sealed = if row.sealed { "sealed" } else { "in the open" };
+            vec![row.application.to_string(), row.id.clone(), row.recipient.clone(), sealed.to_owned()]
+        });
+        let writers = report.writers.iter().map(|row| {
+            let endorsed = if row.endorsed { "yes" } else { "NO" };
+            vec![
+                row.application.to_string(),
+                row.id.to_string(),
+                row.host.clone(),
+                printer.time(row.created),
+                endorsed.to_owned(),
+            ]
+        });
+        format!(
+            "{}\n{}",
+            Printer::table(&["APPLICATION", "KEYRING", "RECIPIENT", "STORED"], keyrings.collect()),
+            Printer::table(&["APPLICATION", "WRITER", "HOST", "CREATED", "ENDORSED"], writers.collect())
+        )
+    });
+    Ok(Status::Done)
+}
+
+/// `repo keys enroll`.
+pub(crate) async fn enroll(context: &Context, writer: WriterId, name: Option<&Name>) -> Result {
+    let settings = context.repository(name)?;
+    let repository = context.host.open_repository(settings).await?;
+    let writers = Writers::load(repository.store()).await?;
+    let record = writers.iter().find(|record| record.writer == writer);
+    let (Some(record), Some(key)) = (record, writers.key(writer)) else {
+        return Err(Failure::usage(
+            format!("there is no writer {writer}"),
+            "run `windlass repo keys list` to see them",
+        ));
+    };
+    let vault = context.host.open_vault(settings, &record.application).await?;
+    let keyring = vault.keyring().map_err(RepositoryError::Key)?;
+    endorse(repository.store(), writer, key, keyring).await?;
+    context.printer.note(&format!("writer {writer} of {} on {} is vouched for", record.application, record.host));
+    Ok(Status::Done)
+}
+
+#[derive(Serialize)]
+struct Resealed {
+    application: Name,
+    now: String,
+    removed: String,
+}
+
+/// `repo keys reseal`.
+pub(crate) async fn reseal(context: &Context, name: Option<&Name>, old: &Path) -> Result {
+    let settings = context.repository(name)?;
+    let encryption = windlass_host::host::encryption(settings)?;
+    let repository = context.host.open_repository(settings).await?;
+    let unlock = unlock_with(old)?;
+    let mut done = Vec::new();
+    for application in context.applications_of(settings) {
+        let all = StoredKeyring::list(repository.store(), &application.name).await.map_err(RepositoryError::Key)?;
+        for stored in all {
+            let opened =
+                stored.open(repository.store(), &application.name, &unlock).await.map_err(RepositoryError::Key)?;
+            let id = windlass_repo::random::Fresh::fresh().map_err(RepositoryError::Randomness)?;
+            let now = Keyring { id, ..opened };
+            now.store(repository.store(), encryption).await.map_err(RepositoryError::Key)?;
+            // Only once the new one is there may the old one, which the old passphrase opens, go.
+            repository.store().delete(&stored.key).await.map_err(RepositoryError::Store)?;
+            done.push(Resealed {
+                application: application.name.clone(),
+                now: id.to_string(),
+                removed: stored.key.to_string(),
+            });
+        }
+    }
+    context.printer.result(&done, |_| {
+        let line = |row: &Resealed| format!("{}: keyring {} sealed anew, {} removed", row.application, row.now, row.removed);
+        let mut text: Vec<String> = done.iter().map(line).collect();
+        text.push("Print the recovery kit again only if it was sealed away with the old passphrase; its keyrings are the same.".into());
+        text.join("\n")
+    });
+    Ok(Status::Done)
+}
+
+/// A file holds identities, or a passphrase.
+fn unlock_with(old: &Path) -> Result<Unlock> {
+    let text = std::fs::read_to_string(old).map_err(|error| {
+        Failure::usage(format!("read `{}`: {error}", old.display()), "name the file with what opens the keyrings now")
+    })?;
+    let text = SecretString::from(text);
+    if text.expose_secret().contains("AGE-SECRET-KEY-1") {
+        Ok(Unlock::Identities(identities(&text)?))
+    } else {
+        Ok(Unlock::Passphrase(SecretString::from(text.expose_secret().trim_end_matches(['\r', '\n']))))
+    }
+}

@@ -1,0 +1,214 @@
+//! `windlass restore`: plan, preview, confirm, run.
+
+use secrecy::SecretString;
+use serde::Serialize;
+use windlass_core::application::Application;
+use windlass_core::name::Name;
+use windlass_core::repository::{Place, S3};
+use windlass_core::restore::{Plan, Request, Step};
+use windlass_core::secret::SecretRef;
+use windlass_host::restore::{Planned, Which, find, prepare, run as run_plan};
+use windlass_repo::catalog::Catalog;
+use windlass_repo::kit;
+use windlass_repo::repository::Repository;
+use windlass_repo::store::open::open;
+use windlass_repo::vault::Vault;
+
+use crate::cli;
+use crate::commands::confirm::confirmed;
+use crate::commands::foreign;
+use crate::context::Context;
+use crate::failure::{Failure, Result, Status};
+use crate::printer::Printer;
+use crate::watch::Watch;
+
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Report<'a> {
+    digest: &'a str,
+    plan: &'a Plan,
+    done: bool,
+    notes: Vec<String>,
+}
+
+/// With settings.
+pub(crate) async fn run(context: &Context, arguments: &cli::Restore) -> Result {
+    let Some(name) = &arguments.application else {
+        return Err(Failure::usage("no application was named", "name one: windlass restore APPLICATION --into …"));
+    };
+    if let Some(repository) = context.foreign(name) {
+        return foreign::restore(context, repository, arguments).await;
+    }
+    let application = context.application(name)?;
+    let vault = context.open_vault(name).await?;
+    carry_out(&context.printer, &vault, Some(application), arguments).await
+}
+
+/// Without settings: with the repository and its recovery kit alone.
+pub(crate) async fn from_kit(printer: &Printer, arguments: &cli::Restore) -> Result {
+    let (Some(url), Some(file)) = (&arguments.from, &arguments.kit) else {
+        return Err(Failure::usage("--from and --kit belong together", "give both"));
+    };
+    let page = std::fs::read_to_string(file).map_err(|error| {
+        Failure::usage(
+            format!("read the recovery kit `{}`: {error}", file.display()),
+            "name the file that `windlass repo kit` wrote",
+        )
+    })?;
+    let mut keyrings = kit::parse(&SecretString::from(page))?;
+    let found = match &arguments.application {
+        Some(name) => keyrings.iter().position(|keyring| keyring.application == *name),
+        None if keyrings.len() == 1 => Some(0),
+        None => None,
+    };
+    let Some(index) = found else {
+        let known: Vec<&str> = keyrings.iter().map(|k| k.application.as_str()).collect();
+        return Err(Failure::usage(
+            "the application is not said, or not in the kit",
+            format!("name one of: {}", known.join(", ")),
+        ));
+    };
+    let store = open(&place(url, arguments)?)?;
+    let repository = Repository::open(store, None).await?;
+    let vault = Vault::open_with_kit(&repository, keyrings.swap_remove(index)).await?;
+    carry_out(printer, &vault, None, arguments).await
+}
+
+fn place(url: &str, arguments: &cli::Restore) -> Result<Place> {
+    if let Some(path) = url.strip_prefix("file://") {
+        return Ok(Place::Directory(path.into()));
+    }
+    let Some(rest) = url.strip_prefix("s3://") else {
+        return Err(Failure::usage(
+            format!("`{url}` is not a repository"),
+            "write file:///FOLDER or s3://BUCKET/PREFIX",
+        ));
+    };
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    Ok(Place::S3(S3 {
+        bucket: bucket.to_owned(),
+        prefix: prefix.trim_matches('/').to_owned(),
+        endpoint: arguments.endpoint.clone(),
+        region: arguments.region.clone(),
+        path_style: arguments.endpoint.is_some(),
+        ca: arguments.ca.clone(),
+        access_key: SecretRef::Env("S3_ACCESS_KEY".into()),
+        secret_key: SecretRef::Env("S3_SECRET_KEY".into()),
+    }))
+}
+
+async fn carry_out(
+    printer: &Printer,
+    vault: &Vault,
+    settings: Option<&Application>,
+    arguments: &cli::Restore,
+) -> Result {
+    let request = Request { only: cli::selectors(arguments.only.as_deref())?, into: targets(&arguments.into)? };
+    let catalog = Catalog::load(vault).await?;
+    let entry = find(&catalog, vault.application(), which(printer, arguments)?)?;
+    let planned = prepare(vault, entry, &request, settings).await?;
+    if !printer.is_json() && arguments.confirm.is_none() {
+        printer.result(&(), |printer| describe(printer, &planned));
+    }
+    if arguments.plan {
+        report_json(printer, &planned, false, Vec::new());
+        return Ok(Status::Done);
+    }
+    confirmed(&planned.digest, arguments.confirm.as_deref(), arguments.yes, "Run this plan?")?;
+    let watch = Watch::new(printer);
+    let notes = run_plan(vault, &catalog, entry, &planned, settings, &watch).await?;
+    drop(watch);
+    for note in &notes {
+        printer.warning(note);
+    }
+    report_json(printer, &planned, true, notes);
+    printer.note(&format!("restored from {} ({})", planned.plan.point, printer.both_times(planned.plan.at)));
+    Ok(Status::Done)
+}
+
+fn report_json(printer: &Printer, planned: &Planned, done: bool, notes: Vec<String>) {
+    if printer.is_json() {
+        printer.result(&Report { digest: &planned.digest, plan: &planned.plan, done, notes }, |_| String::new());
+    }
+}
+
+fn which(printer: &Printer, arguments: &cli::Restore) -> Result<Which> {
+    match (&arguments.at, arguments.point) {
+        (Some(text), _) => Ok(Which::At(crate::time::parse(text, printer.zone())?)),
+        (None, Some(point)) => Ok(Which::Point(point)),
+        (None, None) => Ok(Which::Newest),
+    }
+}
+
+fn targets(into: &[String]) -> Result<std::collections::BTreeMap<Name, String>> {
+    let mut targets = std::collections::BTreeMap::new();
+    for text in into {
+        let wrong = || {
+            Failure::usage(
+                format!("`{text}` is not COMPONENT=TARGET"),
+                "write for example --into db=postgresql://localhost/copy",
+            )
+        };
+        let (component, target) = text.split_once('=').ok_or_else(wrong)?;
+        let component: Name = component.parse().map_err(|_| wrong())?;
+        if targets.insert(component, target.to_owned()).is_some() {
+            return Err(Failure::usage(
+                format!("`{text}` gives a component a second target"),
+                "give each component one",
+            ));
+        }
+    }
+    Ok(targets)
+}
+
+fn describe(printer: &Printer, planned: &Planned) -> String {
+    let plan = &planned.plan;
+    let mut text = format!(
+        "Restore of {} from the point {}, which stands for {}\n",
+        plan.application,
+        plan.point,
+        printer.both_times(plan.at)
+    );
+    for step in &plan.steps {
+        text.push_str("  ");
+        text.push_str(&match step {
+            Step::Database(step) => {
+                let verb = if step.create { "create and fill" } else { "fill the empty" };
+                format!(
+                    "{verb} the database {} at {}: {} tables, {} rows, about {} on disk",
+                    step.target.database,
+                    step.target.url,
+                    step.tables,
+                    step.rows,
+                    Printer::size(step.bytes)
+                )
+            }
+            Step::Folder(step) => {
+                let verb = if step.create { "create" } else { "fill the empty" };
+                format!(
+                    "{verb} the folder {}: {} files, {} folders, {}",
+                    step.target,
+                    step.files,
+                    step.folders,
+                    Printer::size(step.bytes)
+                )
+            }
+            Step::Action(step) => {
+                format!("run {} and give it {} on its standard input", step.program, Printer::size(step.bytes))
+            }
+        });
+        text.push('\n');
+    }
+    let left_out: Vec<&str> = plan.left_out.iter().map(Name::as_str).collect();
+    if !left_out.is_empty() {
+        text.push_str(&format!("  not touched: {}\n", left_out.join(", ")));
+    }
+    for warning in &plan.warnings {
+        text.push_str(&format!("  warning: {warning}\n"));
+    }
+    text.push_str(
+        "Every byte is read back before the first is written. Nothing that exists is overwritten or deleted.\n",
+    );
+    text.push_str(&format!("Digest: {}\n", planned.digest));
+    text
+}

@@ -1,0 +1,93 @@
+//! `windlass status`: protected or not, and why not.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use windlass_core::application::Application;
+use windlass_core::duration;
+use windlass_core::name::Name;
+use windlass_core::protection::{Goals, Protection};
+use windlass_core::schedule::Schedule;
+use windlass_host::status::assess_now;
+
+use crate::context::Context;
+use crate::failure::{Result, Status};
+use crate::printer::Printer;
+
+#[derive(Serialize)]
+struct Row {
+    application: Name,
+    #[serde(flatten)]
+    protection: Protection,
+    why: Vec<String>,
+    next: Option<Timestamp>,
+}
+
+pub(crate) async fn run(context: &Context, only: Option<&Name>) -> Result {
+    let applications: Vec<&Application> = match only {
+        Some(name) => vec![context.application(name)?],
+        None => context.settings.applications.values().collect(),
+    };
+    let mut rows = Vec::new();
+    for application in applications {
+        let vault = context.open_vault(&application.name).await?;
+        let protection = assess_now(&vault, &goals(context, application)).await?;
+        let seed = format!("{}/{}", vault.repository().id(), application.name);
+        rows.push(Row {
+            application: application.name.clone(),
+            why: protection.reasons.iter().map(ToString::to_string).collect(),
+            next: next_run(context, application, &seed),
+            protection,
+        });
+    }
+    let all = !rows.is_empty() && rows.iter().all(|row| row.protection.protected);
+    context
+        .printer
+        .result(&rows, |printer| rows.iter().map(|row| describe(printer, row)).collect::<Vec<_>>().join("\n"));
+    Ok(if all { Status::Done } else { Status::Failed })
+}
+
+/// What must hold of each component, by its policy or the application's.
+fn goals(context: &Context, application: &Application) -> BTreeMap<Name, Goals> {
+    let by_default = Goals::default();
+    let goals_of = |policy: Option<&Name>| {
+        let policy = policy.and_then(|name| context.settings.policies.get(name));
+        policy.map_or(by_default, |policy| Goals {
+            rpo: policy.rpo.unwrap_or(by_default.rpo),
+            every: policy.verify.every.unwrap_or(by_default.every),
+            deep: policy.verify.deep.unwrap_or(by_default.deep),
+        })
+    };
+    let component = |c: &windlass_core::application::Component| {
+        (c.name.clone(), goals_of(c.policy.as_ref().or(application.policy.as_ref())))
+    };
+    application.components.iter().map(component).collect()
+}
+
+/// When the schedule is due next; Windlass itself runs no schedules yet.
+fn next_run(context: &Context, application: &Application, seed: &str) -> Option<Timestamp> {
+    let policy = context.settings.policies.get(application.policy.as_ref()?)?;
+    Schedule::parse(policy.schedule.as_ref()?, seed).ok()?.next_after(Timestamp::now())
+}
+
+fn describe(printer: &Printer, row: &Row) -> String {
+    let word = if row.protection.protected { "yes" } else { "NO" };
+    let next = row.next.map_or(String::new(), |at| format!("   scheduled next {}", printer.time(at)));
+    let mut text = format!("{}   PROTECTED {word}{next}\n", row.application);
+    for why in &row.why {
+        text.push_str(&format!("  {why}\n"));
+    }
+    let components = row.protection.components.iter().map(|c| {
+        vec![
+            format!("  {}", c.name),
+            c.newest.map_or("never".into(), |at| printer.time(at)),
+            c.rpo_seconds.map_or("-".into(), |s| duration::display(SignedDuration::from_secs(s)).to_string()),
+            c.point.map_or("-".into(), |point| point.to_string()),
+            c.verified.map_or("-".into(), |level| level.to_string()),
+            c.restored.map_or("never".into(), |at| printer.time(at)),
+        ]
+    });
+    let head = ["  COMPONENT", "NEWEST MOMENT", "RPO NOW", "POINT", "VERIFIED", "RESTORED AND CHECKED"];
+    text + &Printer::table(&head, components.collect())
+}
