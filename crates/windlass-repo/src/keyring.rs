@@ -244,6 +244,11 @@ impl Keyring {
         })
     }
 
+    /// The same secrets under a new identifier: to be sealed anew.
+    pub fn renewed(self) -> Result<Self, KeyError> {
+        Ok(Self { id: EntryId::fresh().map_err(KeyError::Randomness)?, ..self })
+    }
+
     /// The public recipient dumps are sealed to.
     pub fn recipient(&self) -> x25519::Recipient {
         self.identity.to_public()

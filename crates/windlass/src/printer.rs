@@ -100,7 +100,7 @@ impl Printer {
     /// A table without lines.
     pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head);
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head);
         for row in rows {
             table.add_row(row);
         }

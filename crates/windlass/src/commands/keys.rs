@@ -7,7 +7,7 @@ use serde::Serialize;
 use windlass_core::id::WriterId;
 use windlass_core::name::Name;
 use windlass_repo::error::RepositoryError;
-use windlass_repo::keyring::{Keyring, StoredKeyring, Unlock, identities};
+use windlass_repo::keyring::{StoredKeyring, Unlock, identities};
 use windlass_repo::writer::{Writers, endorse};
 
 use crate::context::Context;
@@ -122,14 +122,13 @@ pub(crate) async fn reseal(context: &Context, name: Option<&Name>, old: &Path) -
         for stored in all {
             let opened =
                 stored.open(repository.store(), &application.name, &unlock).await.map_err(RepositoryError::Key)?;
-            let id = windlass_repo::random::Fresh::fresh().map_err(RepositoryError::Randomness)?;
-            let now = Keyring { id, ..opened };
+            let now = opened.renewed().map_err(RepositoryError::Key)?;
             now.store(repository.store(), encryption).await.map_err(RepositoryError::Key)?;
             // Only once the new one is there may the old one, which the old passphrase opens, go.
             repository.store().delete(&stored.key).await.map_err(RepositoryError::Store)?;
             done.push(Resealed {
                 application: application.name.clone(),
-                now: id.to_string(),
+                now: now.id.to_string(),
                 removed: stored.key.to_string(),
             });
         }
