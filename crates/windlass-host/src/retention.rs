@@ -46,12 +46,13 @@ pub async fn apply(site: &Site, catalog: &Catalog, plan: &RetentionPlan, beyond_
     if let Some(damaged) = catalog.damaged.first() {
         let source = windlass_repo::error::RepositoryError::Misplaced { key: damaged.key.clone() };
         let application = site.application.name.clone();
-        return Err(TaskError::Sweep(SweepError::Unreadable { application, key: damaged.key.clone(), source }));
+        let error = SweepError::Unreadable { application, key: damaged.key.clone(), source };
+        return Err(TaskError::Sweep(Box::new(error)));
     }
     let digest = plan.digest();
     for doomed in &plan.delete {
         Tombstone::set(&site.vault, &site.writer, doomed.id, Why::Retention, Some(&digest)).await?;
     }
     let rules = Rules { grace: GRACE, longest_run: LONGEST_RUN };
-    sweep(&site.vault, &site.writer, rules).await.map_err(TaskError::Sweep)
+    sweep(&site.vault, &site.writer, rules).await.map_err(|error| TaskError::Sweep(Box::new(error)))
 }

@@ -1,5 +1,7 @@
 //! A repository's life: made, written, read, held, swept.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -140,7 +142,7 @@ async fn what_was_written_is_read_back() -> Result<()> {
 async fn a_changed_byte_is_found_wherever_it_is() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let bench = Bench::new(windlass_repo::store::open::open(&Place::Directory(folder.path().to_owned()))?).await?;
-    let point = bench.take(&[7; 200_000]).await?;
+    let point = bench.take(&vec![7; 200_000]).await?;
     let manifest = bench.vault.component(&point, &point.components[0]).await?;
     let object = folder.path().join(&manifest.objects()[0].key);
     let good = std::fs::read(&object)?;
