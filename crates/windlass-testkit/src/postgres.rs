@@ -122,13 +122,12 @@ impl PgCluster {
         let meant = definitions.lines().filter(|line| !line.starts_with("--") && !line.starts_with('\\'));
         let tables = self.try_psql(
             database,
-            "select format('%I.%I', nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace \
+            "select case relkind when 'S' then '(last_value, is_called)' else 't' end || '::text from ' || format('%I.%I', nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace \
              where relkind in ('r', 'm', 'S') and nspname not in ('pg_catalog', 'information_schema') order by 1",
         )?;
         let mut text = meant.collect::<Vec<_>>().join("\n");
         for table in tables.lines() {
-            let rows =
-                self.try_psql(database, &format!("set row_security = off; select t::text from {table} t order by 1"))?;
+            let rows = self.try_psql(database, &format!("set row_security = off; select {table} t order by 1"))?;
             writeln!(text, "\n== {table}\n{rows}")?;
         }
         text.push_str(&self.try_psql(
@@ -184,4 +183,15 @@ fn unprivileged() -> Result<Option<(u32, u32)>> {
         }
     }
     bail!("there is no unprivileged user to run PostgreSQL as")
+}
+
+impl PgCluster {
+    /// Makes a database with much of what is hard to bring back.
+    pub fn make_rich(&self, database: &str) -> Result<()> {
+        self.try_psql("postgres", &format!("create database {database}"))?;
+        let mut psql = Command::new(self.bin.join("psql"));
+        psql.args(["-Xq", "-v", "ON_ERROR_STOP=1", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/src/rich.sql"), "-h"]);
+        run(psql.arg(self.folder.path()).args(["-U", "postgres", database]))?;
+        Ok(())
+    }
 }
