@@ -22,7 +22,7 @@ async fn session(server: &PgCluster) -> Result<Session> {
 
 /// An endless wait is a failure of its own.
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), future).await.expect("it answers")
+    tokio::time::timeout(Duration::from_secs(30), future).await.unwrap()
 }
 
 #[tokio::test]
