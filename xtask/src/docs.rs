@@ -88,8 +88,7 @@ fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 fn codes(text: &str) -> Vec<(String, String)> {
     let pair = |line: &str| {
         let (variant, value) = line.trim().strip_prefix("Self::")?.split_once(" => ")?;
-        let code =
-            value.trim_start_matches('"').get(..8).filter(|code| value.starts_with('"') && code.starts_with("WDL-"))?;
+        let code = value.trim_start_matches(['(', '"']).get(..8).filter(|code| code.starts_with("WDL-"))?;
         let name: String = variant.chars().take_while(|c| c.is_alphanumeric()).collect();
         Some((code.to_owned(), name))
     };
