@@ -89,12 +89,17 @@ impl Store {
     /// An object with other bytes under the key is [`StoreError::Occupied`]; with the same bytes it is
     /// [`Created::Before`], so that a retry after a lost answer succeeds.
     pub async fn create(&self, key: &Key, body: impl Into<Bytes> + Send) -> Result<Created, StoreError> {
-        let body: Bytes = body.into();
+        self.create_from(key, vec![body.into()]).await
+    }
+
+    /// The same, of pieces that lie apart.
+    pub async fn create_from(&self, key: &Key, pieces: Vec<Bytes>) -> Result<Created, StoreError> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.objects.put_opts(&self.path(key), PutPayload::from_bytes(body.clone()), options).await {
+        let payload: PutPayload = pieces.iter().cloned().collect();
+        match self.objects.put_opts(&self.path(key), payload, options).await {
             Ok(_) => Ok(Created::Now),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                if self.get(key).await? == body {
+                if self.get(key).await? == pieces.concat() {
                     Ok(Created::Before)
                 } else {
                     Err(StoreError::Occupied { key: key.clone(), store: self.location.clone() })

@@ -128,8 +128,7 @@ impl WriteBackend for Backend {
                 format!("`{key}` is in someone else's repository, where nothing is written"),
             ));
         }
-        let bytes: Vec<u8> = content.slice().iter().flatten().copied().collect();
-        match self.runtime.block_on(self.store.create(&key, bytes)) {
+        match self.runtime.block_on(self.store.create_from(&key, content.into_vec())) {
             Ok(Created::Now | Created::Before) => Ok(()),
             Err(error) => Err(to_rustic(error)),
         }

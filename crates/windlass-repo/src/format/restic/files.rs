@@ -81,8 +81,7 @@ impl Files {
             if !backend.list_with_size(rustic_core::FileType::Config)?.is_empty() {
                 return Ok(());
             }
-            let config = ConfigOptions::default().set_version(2_u32).set_compression(1).set_extra_verify(false);
-            repository(backend)?.init(&credentials, &KeyOptions::default(), &config)?;
+            repository(backend)?.init(&credentials, &KeyOptions::default(), &config())?;
             Ok(())
         })
         .await
@@ -137,6 +136,17 @@ impl Files {
         let done = tokio::task::spawn_blocking(move || work(backend)).await;
         done.map_err(|_| FilesError::Interrupted { doing })?.map_err(|error| FilesError::of(doing, &place, &error))
     }
+}
+
+/// Packs of 16 MiB, which do not grow with the repository as `rustic_core`'s do by default: several are in memory at
+/// once. What is written is not unpacked again at once for a check; verification reads it back.
+fn config() -> ConfigOptions {
+    let mut config = ConfigOptions::default().set_version(2_u32).set_compression(1).set_extra_verify(false);
+    config.set_datapack_size = "16 MiB".parse().ok();
+    config.set_datapack_growfactor = Some(0);
+    config.set_treepack_size = "4 MiB".parse().ok();
+    config.set_treepack_growfactor = Some(0);
+    config
 }
 
 fn repository(backend: Backend) -> RusticResult<Repository<()>> {
