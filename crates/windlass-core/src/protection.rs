@@ -347,7 +347,7 @@ mod tests {
         let goals = Goals { rpo: SignedDuration::from_hours(1000), ..Goals::default() };
         let old = point(200);
         let proof = verification(&old, Level::Restored, Verdict::Passed, 190);
-        let standing = assess(&[(db(), goals)].into(), &[old.clone()], &[proof.clone()], now());
+        let standing = assess(&[(db(), goals)].into(), std::slice::from_ref(&old), std::slice::from_ref(&proof), now());
         assert!(matches!(standing.reasons.as_slice(), [Reason::NotRead { .. }]), "{:?}", standing.reasons);
         let read = verification(&old, Level::Read, Verdict::Passed, 5);
         assert!(assess(&[(db(), goals)].into(), &[old], &[proof, read], now()).protected);

@@ -39,7 +39,7 @@ pub enum TaskError {
     Restore(RestoreError),
     /// A sweep.
     #[error(transparent)]
-    Sweep(SweepError),
+    Sweep(Box<SweepError>),
     /// The supervisor, without which nothing would be torn down.
     #[error(transparent)]
     Supervisor(SupervisorError),
@@ -99,7 +99,7 @@ impl TaskError {
             Self::Postgres(error) => error,
             Self::Refused(error) => error,
             Self::Restore(error) => error,
-            Self::Sweep(error) => error,
+            Self::Sweep(error) => &**error,
             _ => return None,
         })
     }

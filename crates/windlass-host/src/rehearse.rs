@@ -212,7 +212,7 @@ async fn check_database(
                 );
             }
             Err(error) => {
-                worsen(verdict, Verdict::Failed, format!("{}: the check `{sql}`: {}", dump.name, chain(&error)))
+                worsen(verdict, Verdict::Failed, format!("{}: the check `{sql}`: {}", dump.name, chain(&error)));
             }
         }
     }

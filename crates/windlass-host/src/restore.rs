@@ -72,7 +72,7 @@ pub async fn prepare(
     }
     let plan = plan(&source, &parts, &facts).map_err(TaskError::Refused)?;
     let digest = plan.digest();
-    Ok(Planned { digest, plan, manifests })
+    Ok(Planned { plan, digest, manifests })
 }
 
 async fn facts_of(vault: &Vault, part: &Wanted<'_>, settings: Option<&Application>) -> Result<TargetFacts, TaskError> {

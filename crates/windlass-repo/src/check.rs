@@ -10,7 +10,7 @@ use windlass_core::id::PointId;
 use windlass_core::name::Name;
 use windlass_core::point::ComponentManifest;
 
-use crate::catalog::{Catalog, point_of};
+use crate::catalog::{Catalog, Intent, point_of};
 use crate::error::RepositoryError;
 use crate::format::restic::{Files, FilesError};
 use crate::keyring::StoredKeyring;
@@ -264,6 +264,36 @@ async fn snapshots(
     Ok(findings)
 }
 
+/// Commit records that are gone: runs that stored the manifest of every component they set out to capture.
+async fn lost_commits(
+    vault: &Vault,
+    committed: &BTreeSet<PointId>,
+    marked: &BTreeSet<PointId>,
+    listing: &Listing,
+) -> Result<Vec<Finding>, CheckError> {
+    let application = vault.application();
+    let mut findings = Vec::new();
+    let runs: BTreeSet<PointId> = listing
+        .keys()
+        .filter_map(|key| match key.segments().collect::<Vec<_>>().as_slice() {
+            ["runs", name, run, _] if *name == application.as_str() => run.parse().ok(),
+            _ => None,
+        })
+        .collect();
+    for run in runs.into_iter().filter(|run| !committed.contains(run) && !marked.contains(run)) {
+        let key = layout::intent(application, run);
+        let Ok(Some(bytes)) = vault.store().find(&key).await else { continue };
+        let Ok(intent) = vault.accept::<Intent>(&key, &bytes) else { continue };
+        let all = intent.components.iter().all(|name| listing.contains_key(&layout::component(application, run, name)));
+        if all && !intent.components.is_empty() {
+            let why = "every component is there, but the commit record is not: it was deleted, or the run died right before it";
+            let costs = vec![format!("{run}: all of it")];
+            findings.push(finding(Kind::Missing, &layout::point(application, run, true), why, costs));
+        }
+    }
+    Ok(findings)
+}
+
 async fn leftovers(
     vault: &Vault,
     catalog: &Catalog,
@@ -276,7 +306,7 @@ async fn leftovers(
     let committed: BTreeSet<PointId> =
         catalog.entries.iter().map(|e| e.point.id).chain(catalog.damaged.iter().filter_map(|d| d.point)).collect();
     let named: BTreeSet<&str> = manifests.iter().flat_map(|(_, m)| m.objects()).map(|o| o.key.as_str()).collect();
-    let mut findings = Vec::new();
+    let mut findings = lost_commits(vault, &committed, &marked, listing).await?;
     for key in listing.keys() {
         let segments: Vec<&str> = key.segments().collect();
         let (of, is_dump) = match segments.as_slice() {

@@ -1,5 +1,7 @@
 //! Folders in a restic repository, side by side with stock restic.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;

@@ -3,6 +3,8 @@
 //! Everything here is the real thing but [`fault::FaultStore`], which stands before a real store and misbehaves.
 //! What is missing on the machine is an error that says `make bench`, never a test that passes by doing nothing.
 
+#![expect(clippy::panic, clippy::missing_panics_doc, reason = "a test that cannot go on panics")]
+
 pub mod fault;
 pub mod postgres;
 pub mod process;

@@ -1,5 +1,6 @@
 //! Real PostgreSQL servers.
 
+use std::fmt::Write;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ pub struct PgCluster {
     folder: TempDir,
     bin: PathBuf,
     server: Option<Child>,
-    _guardian: Option<Guardian>,
+    guardian: Option<Guardian>,
     settings: Vec<String>,
     user: Option<(u32, u32)>,
 }
@@ -36,7 +37,7 @@ impl PgCluster {
             chown(folder.path(), Some(uid), Some(gid))?;
         }
         let settings = settings.iter().map(ToString::to_string).collect();
-        let mut cluster = Self { folder, bin: bin()?, server: None, _guardian: None, settings, user };
+        let mut cluster = Self { folder, bin: bin()?, server: None, guardian: None, settings, user };
         let mut initdb = cluster.command("initdb");
         initdb.arg("-D").arg(cluster.data()).args([
             "-U",
@@ -63,10 +64,10 @@ impl PgCluster {
         let log = std::fs::File::create(self.folder.path().join("log"))?;
         let mut child =
             server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().context("start postgres")?;
-        self._guardian = Some(Guardian::of(child.id(), "QUIT")?);
+        self.guardian = Some(Guardian::of(child.id(), "QUIT")?);
         let began = Instant::now();
         while self.try_psql("postgres", "select 1").is_err() {
-            if child.try_wait()?.is_some() || began.elapsed() > Duration::from_secs(60) {
+            if child.try_wait()?.is_some() || began.elapsed() > Duration::from_mins(1) {
                 bail!("postgres did not start: {}", std::fs::read_to_string(self.folder.path().join("log"))?);
             }
             std::thread::sleep(Duration::from_millis(30));
@@ -77,7 +78,7 @@ impl PgCluster {
 
     /// Ends it at once, as a crash would.
     pub fn down(&mut self) {
-        self._guardian = None;
+        self.guardian = None;
         if let Some(mut server) = self.server.take() {
             let _ = server.wait();
         }
@@ -117,21 +118,17 @@ impl PgCluster {
     pub fn describe(&self, database: &str) -> Result<String> {
         let mut dump = Command::new(self.bin.join("pg_dump"));
         dump.args(["--schema-only", "-h"]).arg(self.folder.path()).args(["-U", "postgres", database]);
-        let schema: String = run(&mut dump)?
-            .lines()
-            .filter(|l| !l.starts_with("--") && !l.starts_with('\\'))
-            .map(|l| format!("{l}\n"))
-            .collect();
+        let definitions = run(&mut dump)?;
+        let meant = definitions.lines().filter(|line| !line.starts_with("--") && !line.starts_with('\\'));
         let tables = self.try_psql(
             database,
-            "select format('%I.%I', nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace \
+            "select case relkind when 'S' then '(last_value, is_called)' else 't' end || '::text from ' || format('%I.%I', nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace \
              where relkind in ('r', 'm', 'S') and nspname not in ('pg_catalog', 'information_schema') order by 1",
         )?;
-        let mut text = schema;
+        let mut text = meant.collect::<Vec<_>>().join("\n");
         for table in tables.lines() {
-            let rows =
-                self.try_psql(database, &format!("set row_security = off; select t::text from {table} t order by 1"))?;
-            text.push_str(&format!("== {table}\n{rows}\n"));
+            let rows = self.try_psql(database, &format!("set row_security = off; select {table} t order by 1"))?;
+            writeln!(text, "\n== {table}\n{rows}")?;
         }
         text.push_str(&self.try_psql(
             database,
@@ -186,4 +183,15 @@ fn unprivileged() -> Result<Option<(u32, u32)>> {
         }
     }
     bail!("there is no unprivileged user to run PostgreSQL as")
+}
+
+impl PgCluster {
+    /// Makes a database with much of what is hard to bring back.
+    pub fn make_rich(&self, database: &str) -> Result<()> {
+        self.try_psql("postgres", &format!("create database {database}"))?;
+        let mut psql = Command::new(self.bin.join("psql"));
+        psql.args(["-Xq", "-v", "ON_ERROR_STOP=1", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/src/rich.sql"), "-h"]);
+        run(psql.arg(self.folder.path()).args(["-U", "postgres", database]))?;
+        Ok(())
+    }
 }

@@ -69,7 +69,7 @@ impl S3Server {
         self.server = Some(child);
         let began = Instant::now();
         while std::net::TcpStream::connect(&address).is_err() {
-            ensure!(began.elapsed() < Duration::from_secs(60), "{:?} does not listen", self.kind);
+            ensure!(began.elapsed() < Duration::from_mins(1), "{:?} does not listen", self.kind);
             std::thread::sleep(Duration::from_millis(30));
         }
         Ok(())

@@ -59,7 +59,7 @@ pub(crate) enum Verb {
         application: Name,
     },
     /// Restore a recovery point, or parts of it: plan, preview, confirm, run
-    Restore(Restore),
+    Restore(Box<Restore>),
     /// Read all bytes of a point back and hash them; --deep restores it into a scratch place and checks it
     Verify(Verify),
     /// Rehearse: restore into an isolated place, check, measure RTO and RPO, tear down

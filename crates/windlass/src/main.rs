@@ -88,7 +88,7 @@ fn log_to_stderr(verbose: u8) {
 async fn dispatch(cli: &Cli, printer: &Printer) -> Result {
     match &cli.verb {
         Verb::Init(arguments) => return commands::init::run(printer, arguments).await,
-        Verb::Completions { shell } => return Ok(commands::completions::run(printer, *shell)),
+        Verb::Completions { shell } => return Ok(commands::completions::run(*shell)),
         Verb::Restore(arguments) if arguments.from.is_some() => {
             return commands::restore::from_kit(printer, arguments).await;
         }

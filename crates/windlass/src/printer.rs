@@ -59,7 +59,7 @@ impl Printer {
     }
 
     /// A text that is the result itself, whatever the format: completions, the manual.
-    pub(crate) fn raw(&self, text: &str) {
+    pub(crate) fn raw(text: &str) {
         print!("{text}");
     }
 

@@ -25,7 +25,7 @@ const PREFIX: &str = "windlass-scratch-";
 const USER: &str = "postgres";
 
 /// How long the server may take to start, or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A folder for scratch things, owned by the user scratch servers run as.
 #[derive(Debug)]

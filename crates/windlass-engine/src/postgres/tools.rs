@@ -67,11 +67,6 @@ impl Tools {
         &self.url
     }
 
-    /// The same server and tools, with another URL.
-    pub fn at(&self, url: &str) -> Self {
-        Self { url: url.to_owned(), ..self.clone() }
-    }
-
     /// A tool ready to run, without a terminal, with stable messages, ended when dropped.
     pub fn command(&self, tool: &str) -> Command {
         let program = self.folder.as_ref().map_or_else(|| PathBuf::from(tool), |folder| folder.join(tool));

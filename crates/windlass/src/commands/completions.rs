@@ -6,9 +6,9 @@ use crate::cli::Cli;
 use crate::failure::Status;
 use crate::printer::Printer;
 
-pub(crate) fn run(printer: &Printer, shell: clap_complete::Shell) -> Status {
+pub(crate) fn run(shell: clap_complete::Shell) -> Status {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "windlass", &mut text);
-    printer.raw(&String::from_utf8_lossy(&text));
+    Printer::raw(&String::from_utf8_lossy(&text));
     Status::Done
 }

@@ -148,7 +148,7 @@ async fn postgres(name: &str, source: &Postgres) -> Vec<Finding> {
         vec![Finding::good(name, format!("PostgreSQL {major}, with client tools of version {}", tools.major))];
     match server_folder(major).await {
         Ok((found, _)) => {
-            findings.push(Finding::good(format!("{name}: scratch server"), format!("PostgreSQL {found} is installed")))
+            findings.push(Finding::good(format!("{name}: scratch server"), format!("PostgreSQL {found} is installed")));
         }
         Err(error) => findings.push(Finding::bad(format!("{name}: scratch server"), &error, chain(&error))),
     }

@@ -90,7 +90,7 @@ fn part_of(key: &str) -> String {
 /// `repo manual`.
 pub(crate) async fn manual(context: &Context, name: Option<&Name>) -> Result {
     let repository = context.host.open_repository(context.repository(name)?).await?;
-    context.printer.raw(&manual::readme(repository.identity()));
+    Printer::raw(&manual::readme(repository.identity()));
     Ok(Status::Done)
 }
 
@@ -105,7 +105,7 @@ pub(crate) async fn kit(context: &Context, name: Option<&Name>, file: Option<&Pa
     }
     let text = kit::text(&repository, &settings.place, &keyrings);
     match file {
-        None => context.printer.raw(text.expose_secret()),
+        None => Printer::raw(text.expose_secret()),
         Some(path) => {
             write_new(path, text.expose_secret()).map_err(|error| {
                 Failure::usage(

@@ -13,7 +13,7 @@ impl Dump {
         for _ in 0..7 {
             dump.int(1);
         }
-        dump.text("shop").text("15.4").text("15.4").int(entries.len() as i64);
+        dump.text("shop").text("15.4").text("15.4").int(i64::try_from(entries.len()).unwrap());
         for (id, has_data) in entries {
             dump.int(*id).int(i64::from(*has_data)).text("1259").text("16385").text("orders").text("TABLE DATA").int(3);
             dump.text("").text("").text("COPY").text("public").text("").text("heap").text("shop").text("false");
@@ -31,7 +31,7 @@ impl Dump {
     }
 
     fn text(&mut self, text: &str) -> &mut Self {
-        self.int(text.len() as i64).0.extend(text.as_bytes());
+        self.int(i64::try_from(text.len()).unwrap()).0.extend(text.as_bytes());
         self
     }
 
@@ -39,7 +39,7 @@ impl Dump {
         self.0.push(1);
         self.int(id);
         for chunk in chunks {
-            self.int(chunk.len() as i64).0.extend_from_slice(chunk);
+            self.int(i64::try_from(chunk.len()).unwrap()).0.extend_from_slice(chunk);
         }
         self.int(0);
         self
@@ -51,7 +51,7 @@ impl Dump {
         for (oid, bytes) in objects {
             self.int(*oid);
             if !bytes.is_empty() {
-                self.int(bytes.len() as i64).0.extend_from_slice(bytes);
+                self.int(i64::try_from(bytes.len()).unwrap()).0.extend_from_slice(bytes);
             }
             self.int(0);
         }

@@ -152,18 +152,16 @@ impl Iterator for Entries {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let (path, is_root) = match self.open.last_mut() {
-                Some((folder, names)) => match names.pop() {
-                    Some(name) => (folder.join(name), false),
-                    None => {
-                        self.open.pop();
-                        continue;
-                    }
-                },
-                None => {
-                    self.root = self.roots.next()?;
-                    (self.root.clone(), true)
+            let (path, is_root) = if let Some((folder, names)) = self.open.last_mut() {
+                if let Some(name) = names.pop() {
+                    (folder.join(name), false)
+                } else {
+                    self.open.pop();
+                    continue;
                 }
+            } else {
+                self.root = self.roots.next()?;
+                (self.root.clone(), true)
             };
             if !is_root && self.excludes.matches(&self.root, &path) {
                 self.report().excluded += 1;

@@ -1,0 +1,33 @@
+.PHONY: help demo test check bench build docs clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+demo: bench ## protect, destroy and restore an application, and show it
+	@cargo build --quiet --release --package windlass
+	@bench/demo
+
+test: bench ## prove all that can be proved on this machine
+	@cargo run --quiet --package xtask -- test
+
+check: ## formatting, lints, documents, forbidden dependencies
+	cargo fmt --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	cargo run --quiet --package xtask -- docs --check
+	cargo run --quiet --package xtask -- dependencies
+	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
+
+bench: ## install what the tests need
+	@bench/install
+
+build: ## build the release binary
+	cargo build --release --package windlass
+
+docs: ## write the generated references
+	cargo run --quiet --package xtask -- docs
+
+clean: ## remove what was built
+	cargo clean
+	rm -rf .bench

@@ -1,0 +1,314 @@
+//! Stories of things that go wrong: nothing is called a success that is none, and nothing is lost.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![allow(dead_code, clippy::panic, reason = "each file of stories uses what it needs of the stage")]
+
+mod story;
+
+use std::process::Stdio;
+
+use anyhow::Result;
+use story::{PASSPHRASE, Stage, scratch_places, script, wait_until};
+use windlass_testkit::tree;
+
+/// A database of one table, captured through a wrapper around PostgreSQL's tools.
+fn wrapped(wrapper: &str) -> Result<Stage> {
+    let stage = Stage::new()?;
+    stage.server.psql("postgres", "create database shop");
+    stage.server.psql("shop", "create table orders as select n, md5(n::text) from generate_series(1, 20000) n");
+    stage.server.psql("shop", "create table other as select n from generate_series(1, 10) n");
+    script(
+        &stage.path("wrapper"),
+        &format!("PATH=$(ls -d /usr/lib/postgresql/*/bin | tail -n 1):$PATH\n{wrapper}\nexec \"$@\""),
+    )?;
+    let url = stage.server.url("shop");
+    let via = stage.path("wrapper").display().to_string();
+    stage.component("db", &format!("kind = \"postgres\"\nurl = \"{url}\"\nvia = [\"{via}\"]"))
+}
+
+#[test]
+fn a_dump_that_was_cut_is_no_backup() -> Result<()> {
+    for cut in ["head -c 0", "head -c 100", "head -c 5000", "head -c 100000", "cat; printf x"] {
+        let stage = wrapped(&format!(
+            "if [ \"$1\" = pg_dump ] && [ \"$2\" != --version ]; then \"$@\" | {{ {cut}; }}; exit 0; fi"
+        ))?;
+        stage.windlass(&["repo", "init"])?.with(0);
+        stage.windlass(&["backup", "shop"])?.with(1).says("is not a whole dump");
+        let points = stage.windlass(&["--output", "json", "points", "shop"])?.with(0).json();
+        assert_eq!(points["points"].as_array().unwrap().len(), 0, "{cut}");
+        assert!(
+            !stage.objects().iter().any(|path| path.to_string_lossy().contains("/dumps/")),
+            "{cut}: nothing became visible"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_valid_dump_that_lacks_one_tables_rows_fails_the_deep_verification() -> Result<()> {
+    let stage = wrapped(
+        "if [ \"$1\" = pg_dump ] && [ \"$2\" != --version ]; then shift; exec pg_dump --exclude-table-data=public.orders \"$@\"; fi",
+    )?;
+    stage.begin()?;
+    stage.windlass(&["verify", "shop"])?.with(0);
+    let deep = stage.windlass(&["--output", "json", "verify", "shop", "--deep"])?.with(1).json();
+    assert_eq!(deep[0]["verdict"], "failed");
+    assert!(
+        deep[0]["components"][0]["findings"][0].as_str().unwrap().contains("public.orders has 0 rows instead of 20000"),
+        "{deep}"
+    );
+    stage.windlass(&["status", "shop"])?.with(1);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_captured_makes_a_partial_point_and_a_failure() -> Result<()> {
+    for (command, said) in
+        [("printf ''", "was empty"), ("printf half; echo why >&2; exit 3", "why"), ("sleep 60", "took longer")]
+    {
+        let stage = Stage::new()?.uploads()?;
+        std::fs::write(stage.path("uploads/file"), "content")?;
+        script(&stage.path("export"), command)?;
+        let action = format!("kind = \"action\"\nbackup = [\"{}\"]\ntimeout = \"2s\"", stage.path("export").display());
+        let stage = stage.component("index", &action)?;
+        stage.windlass(&["repo", "init"])?.with(0);
+        stage.windlass(&["backup", "shop"])?.with(1).says("index could not be captured").says(said);
+        let points = stage.windlass(&["--output", "json", "points", "shop"])?.with(0).json();
+        assert_eq!(points["points"][0]["complete"], false);
+        stage.windlass(&["status", "shop"])?.with(1);
+        // What was captured can be restored by name.
+        let point = points["points"][0]["id"].as_str().unwrap();
+        let into = format!("uploads={}", stage.path("back").display());
+        stage.windlass(&["restore", "shop", "--point", point, "--into", &into, "--yes"])?.with(0);
+        assert_eq!(std::fs::read_to_string(stage.path("back/file"))?, "content");
+        let newest = stage.windlass(&[
+            "restore",
+            "shop",
+            "--into",
+            &format!("uploads={}", stage.path("back2").display()),
+            "--yes",
+        ])?;
+        newest.with(2).says("there is no complete one");
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_to_protect_is_an_error() -> Result<()> {
+    let stage = Stage::new()?.uploads()?;
+    stage.windlass(&["repo", "init"])?.with(0);
+    stage.windlass(&["backup", "shop"])?.says("nothing");
+    std::fs::remove_dir(stage.path("uploads"))?;
+    stage.windlass(&["backup", "shop"])?.with(2).says("uploads");
+    Ok(())
+}
+
+#[test]
+fn after_hooks_run_also_when_windlass_is_killed_while_paused() -> Result<()> {
+    let stage = Stage::new()?;
+    let at = |name: &str| stage.path(name).display().to_string();
+    script(&stage.path("pause"), &format!("touch {}", at("paused")))?;
+    script(&stage.path("resume"), &format!("rm {}; touch {}", at("paused"), at("resumed")))?;
+    script(&stage.path("export"), &format!("echo $$ > {}; exec sleep 60", at("exporting")))?;
+    let hooks = format!(
+        "[application.shop.hooks]\nbefore = [ {{ run = [\"{}\"], timeout = \"5s\" }} ]\nafter = [ {{ run = [\"{}\"], timeout = \"5s\" }} ]",
+        at("pause"),
+        at("resume")
+    );
+    let action = format!("kind = \"action\"\nbackup = [\"{}\"]", at("export"));
+    let stage = stage.application(&hooks)?.component("index", &action)?;
+    stage.windlass(&["repo", "init"])?.with(0);
+    for signal in ["KILL", "INT", "TERM"] {
+        let _ = std::fs::remove_file(stage.path("resumed"));
+        let _ = std::fs::remove_file(stage.path("exporting"));
+        let mut backup = stage.command(&["backup", "shop"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        wait_until("the capture runs", || {
+            std::fs::read_to_string(stage.path("exporting")).is_ok_and(|text| !text.is_empty())
+        });
+        assert!(stage.path("paused").exists());
+        windlass_testkit::process::run(
+            std::process::Command::new("kill").args([&format!("-{signal}"), &backup.id().to_string()]),
+        )?;
+        backup.wait()?;
+        wait_until("the application is resumed", || stage.path("resumed").exists() && !stage.path("paused").exists());
+        if signal == "KILL" {
+            // Ours alone is left behind by a kill that nobody can catch; the test ends what it started.
+            let left = std::fs::read_to_string(stage.path("exporting"))?;
+            let _ = std::process::Command::new("kill").args(["-KILL", left.trim()]).status();
+        }
+    }
+    let points = stage.windlass(&["--output", "json", "points", "shop"])?.with(0).json();
+    assert_eq!(points["points"].as_array().unwrap().len(), 0);
+    Ok(())
+}
+
+#[test]
+fn hooks_that_fail_are_said_and_the_rest_still_runs() -> Result<()> {
+    let stage = Stage::new()?.uploads()?;
+    std::fs::write(stage.path("uploads/file"), "content")?;
+    let resumed = stage.path("resumed").display().to_string();
+    let hooks = |before: &str, after: &str| {
+        format!(
+            "[application.shop.hooks]\nbefore = [ {{ run = [{before}], timeout = \"2s\" }} ]\n\
+             after = [ {{ run = [{after}], timeout = \"2s\" }}, {{ run = [\"touch\", \"{resumed}\"], timeout = \"5s\" }} ]"
+        )
+    };
+    let stage = stage.application(&hooks("\"false\"", "\"true\""))?;
+    stage.windlass(&["repo", "init"])?.with(0);
+    stage.windlass(&["backup", "shop"])?.with(1).says("before the capture");
+    assert!(stage.path("resumed").exists(), "after-hooks run although a before-hook failed");
+    let points = stage.windlass(&["--output", "json", "points", "shop"])?.with(0).json();
+    assert_eq!(points["points"].as_array().unwrap().len(), 0);
+    Ok(())
+}
+
+#[test]
+fn a_drill_that_is_killed_leaves_nothing_running() -> Result<()> {
+    let stage = Stage::new()?;
+    stage.server.psql("postgres", "create database shop");
+    stage.server.psql("shop", "create table orders as select n from generate_series(1, 1000) n");
+    // The check waits, so that there is time to be killed in.
+    let stage = stage
+        .application("checks = [ { component = \"db\", sql = \"select true from pg_sleep(30)\" } ]")?
+        .database("shop")?;
+    stage.begin()?;
+    let before = scratch_places();
+    let mut drill = stage.command(&["drill", "shop"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let mut place = None;
+    wait_until("the scratch server runs", || {
+        place = scratch_places()
+            .into_iter()
+            .find(|place| !before.contains(place) && place.join("data/postmaster.pid").exists());
+        place.is_some()
+    });
+    let place = place.unwrap();
+    let pid = std::fs::read_to_string(place.join("data/postmaster.pid"))?.lines().next().unwrap_or_default().to_owned();
+    drill.kill()?;
+    drill.wait()?;
+    wait_until("the scratch place is gone", || !place.exists());
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "the scratch server is gone");
+    Ok(())
+}
+
+#[test]
+fn a_damaged_point_is_refused_before_anything_is_written_and_an_intact_one_is_named() -> Result<()> {
+    let stage = Stage::new()?.uploads()?;
+    stage.server.make_rich("shop")?;
+    let stage = stage.database("shop")?;
+    std::fs::write(stage.path("uploads/file"), "content")?;
+    let first = stage.begin()?;
+    let second = stage.take()?;
+    let dump = stage.objects().into_iter().find(|path| {
+        let path = path.to_string_lossy();
+        path.contains(&second) && path.contains("/shop-")
+    });
+    let dump = dump.unwrap();
+    let mut bytes = std::fs::read(&dump)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&dump, bytes)?;
+
+    let into = format!("db={}", stage.server.url("copy"));
+    stage
+        .windlass(&["restore", "shop", "--into", &into, "--yes"])?
+        .with(1)
+        .says(&format!("the newest intact point is {first}"));
+    assert_eq!(stage.server.psql("postgres", "select count(*) from pg_database where datname = 'copy'"), "0");
+    stage.windlass(&["verify", "shop"])?.with(1);
+    let check = stage.windlass(&["--output", "json", "repo", "check", "--read-data"])?.with(1).json();
+    assert_eq!(check[0]["kind"], "damaged");
+    assert_eq!(check[0]["costs"][0], format!("{second}: db"));
+    stage.windlass(&["status", "shop"])?.with(1);
+    stage.windlass(&["restore", "shop", "--point", &first, "--into", &into, "--yes"])?.with(0);
+    tree::assert_same(&stage.server.describe("copy")?, &stage.server.describe("shop")?);
+    Ok(())
+}
+
+#[test]
+fn every_kind_of_damage_is_found_and_its_cost_named() -> Result<()> {
+    let stage = Stage::new()?.uploads()?;
+    stage.server.psql("postgres", "create database shop");
+    stage.server.psql("shop", "create table t as select n from generate_series(1, 1000) n");
+    let stage = stage.database("shop")?;
+    std::fs::write(stage.path("uploads/file"), vec![7; 500_000])?;
+    let point = stage.begin()?;
+    stage.windlass(&["repo", "check", "--read-data"])?.with(0);
+    for object in stage.objects() {
+        let key = object.strip_prefix(stage.path("repository"))?.to_string_lossy().into_owned();
+        let good = std::fs::read(&object)?;
+        let mut flipped = good.clone();
+        flipped[good.len() / 2] ^= 1;
+        for bad in [None, Some(Vec::new()), Some(flipped)] {
+            match &bad {
+                None => std::fs::remove_file(&object)?,
+                Some(bytes) => std::fs::write(&object, bytes)?,
+            }
+            let check = stage.windlass(&["--output", "json", "repo", "check", "--read-data"])?;
+            let what = bad.as_ref().map_or("removed", |b| if b.is_empty() { "emptied" } else { "flipped" });
+            // What a run set out to do is no part of a point: it costs nothing, and its loss is only found with its data.
+            let harmless = key.ends_with("intent.json") || (key.starts_with("verified/") && bad.is_none());
+            if !harmless {
+                assert_ne!(check.code, 0, "{key} was {what}: {}{}", check.out, check.err);
+            }
+        }
+        std::fs::write(&object, &good)?;
+    }
+    std::fs::write(stage.path("repository/points/shop/notes.txt"), "mine")?;
+    let check = stage.windlass(&["--output", "json", "repo", "check"])?.with(1).json();
+    assert_eq!(check[0]["kind"], "foreign");
+    std::fs::remove_file(stage.path("repository/points/shop/notes.txt"))?;
+    stage.windlass(&["repo", "check", "--read-data"])?.with(0);
+    assert!(!point.is_empty());
+    Ok(())
+}
+
+#[test]
+fn an_emptied_or_replaced_repository_is_never_made_anew() -> Result<()> {
+    let stage = Stage::new()?.uploads()?;
+    std::fs::write(stage.path("uploads/file"), "content")?;
+    stage.begin()?;
+    std::fs::rename(stage.path("repository"), stage.path("away"))?;
+    std::fs::create_dir(stage.path("repository"))?;
+    for verb in [vec!["backup", "shop"], vec!["repo", "init"], vec!["status", "shop"]] {
+        stage.windlass(&verb)?.with(2).says("now there is none");
+    }
+    assert_eq!(stage.objects().len(), 0);
+    Ok(())
+}
+
+#[test]
+fn no_secret_is_seen_on_a_command_line_or_in_what_is_printed() -> Result<()> {
+    let stage = Stage::new()?;
+    stage.server.psql("postgres", "create database shop");
+    stage.server.psql("postgres", "create role app superuser login password 'hush-hush-hush'");
+    stage.server.psql("shop", "create table t as select n, repeat('x', 1000) from generate_series(1, 20000) n");
+    std::fs::write(stage.path("password"), "hush-hush-hush")?;
+    let url = stage.server.url_as("app", "shop");
+    let component = format!(
+        "kind = \"postgres\"\nurl = \"{url}\"\npassword = {{ file = \"{}\" }}",
+        stage.path("password").display()
+    );
+    let stage = stage.component("db", &component)?;
+    stage.windlass(&["repo", "init"])?.with(0);
+    let mut backup = stage.command(&["-vv", "backup", "shop"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut looked = 0;
+    while backup.try_wait()?.is_none() {
+        for entry in std::fs::read_dir("/proc")?.flatten() {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            // The superuser that made the role had it on its command line; ours must not.
+            assert!(!line.contains("hush-hush-hush") && !line.contains(PASSPHRASE), "{line}");
+            looked += 1;
+        }
+    }
+    let output = backup.wait_with_output()?;
+    assert!(looked > 50);
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    assert!(!said.contains("hush-hush-hush") && !said.contains(PASSPHRASE));
+    for object in stage.objects() {
+        let bytes = String::from_utf8_lossy(&std::fs::read(&object)?).into_owned();
+        assert!(!bytes.contains("hush-hush-hush") && !bytes.contains(PASSPHRASE), "{}", object.display());
+    }
+    Ok(())
+}

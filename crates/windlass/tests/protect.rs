@@ -1,0 +1,197 @@
+//! Stories of an application that is protected, lost, and brought back.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![allow(dead_code, clippy::panic, reason = "each file of stories uses what it needs of the stage")]
+
+mod story;
+
+use std::process::Command;
+
+use anyhow::Result;
+use story::{PASSPHRASE, Stage, script};
+use windlass_testkit::process::run;
+use windlass_testkit::s3::{ACCESS_KEY, BUCKET, Kind, S3Server, SECRET_KEY};
+use windlass_testkit::tree;
+
+fn full_stage() -> Result<Stage> {
+    let stage = Stage::new()?;
+    stage.server.make_rich("shop")?;
+    script(&stage.path("export"), "printf 'an index of %s\\n' \"$(seq 1000 | tr '\\n' ' ')\"")?;
+    script(&stage.path("import"), &format!("cat > {}", stage.path("imported").display()))?;
+    let action = format!(
+        "kind = \"action\"\nbackup = [\"{0}/export\"]\nrestore = [\"{0}/import\"]\nrehearse = [\"grep\", \"-q\", \"an index\"]",
+        stage.path("").display().to_string().trim_end_matches('/')
+    );
+    let check = "checks = [ { component = \"db\", sql = \"select count(*) = 3000 from orders\" } ]";
+    let stage = stage.application(check)?.database("shop")?.uploads()?.component("index", &action)?;
+    tree::make_hard(&stage.path("uploads"))?;
+    Ok(stage)
+}
+
+#[test]
+fn everything_comes_back_beside_itself_as_it_was() -> Result<()> {
+    let stage = full_stage()?;
+    stage.begin()?;
+    let copy = stage.server.url("copy");
+    let (into_db, into_files) = (format!("db={copy}"), format!("uploads={}", stage.path("back").display()));
+    let restore = ["restore", "shop", "--into", &into_db, "--into", &into_files, "--into", "index=-"];
+
+    stage.windlass(&restore)?.with(2).says("nothing was confirmed");
+    assert!(!stage.path("back").exists() && !stage.path("imported").exists());
+    let plan = stage.windlass(&[&["--output", "json"], restore.as_slice(), &["--plan"]].concat())?.with(0).json();
+    let digest = plan["digest"].as_str().unwrap();
+    stage.windlass(&[restore.as_slice(), &["--confirm", "0000"]].concat())?.with(2).says("the world has changed");
+    stage.windlass(&[restore.as_slice(), &["--confirm", digest]].concat())?.with(0);
+
+    tree::assert_same(&stage.server.describe("copy")?, &stage.server.describe("shop")?);
+    tree::assert_same(&tree::describe(&stage.path("back"))?, &tree::describe(&stage.path("uploads"))?);
+    assert!(std::fs::read_to_string(stage.path("imported"))?.starts_with("an index of 1 2 3"));
+
+    // The world has changed: the same digest is not run again.
+    stage.windlass(&[restore.as_slice(), &["--confirm", digest]].concat())?.with(2).says("not empty");
+    Ok(())
+}
+
+#[test]
+fn protected_is_said_only_once_a_restore_has_proved_it() -> Result<()> {
+    let stage = full_stage()?;
+    stage.begin()?;
+    let status = stage.windlass(&["--output", "json", "status", "shop"])?.with(1).json();
+    assert_eq!(status[0]["protected"], false);
+    assert_eq!(status[0]["reasons"][0]["reason"], "not_restored");
+    let before = story::scratch_places();
+    let drill = stage.windlass(&["--output", "json", "drill", "shop"])?.with(0).json();
+    assert_eq!(drill["verdict"], "passed");
+    assert!(drill["drill"]["rto_ms"].as_u64().unwrap() > 0);
+    assert!(story::scratch_places().iter().all(|place| before.contains(place)), "the scratch place is gone");
+    stage.windlass(&["status", "shop"])?.with(0);
+    let points = stage.windlass(&["--output", "json", "points", "shop"])?.with(0).json();
+    assert_eq!(points["points"][0]["verified"], "restored");
+    Ok(())
+}
+
+#[test]
+fn one_table_comes_back_with_what_belongs_to_it() -> Result<()> {
+    let stage = full_stage()?;
+    stage.begin()?;
+    let into = format!("db={}", stage.server.url("one"));
+    let only = r#"db/shop/"My Schema 🧭"."Odd ""Table"" name",db/shop/public.orders"#;
+    stage.windlass(&["restore", "shop", "--only", only, "--into", &into, "--yes"])?.with(0);
+    let of = |database: &str, sql: &str| stage.server.psql(database, &format!("set row_security = off; {sql}"));
+    for sql in [
+        "select count(*), sum(price), sum(total) from orders",
+        "select count(*), string_agg(\"Ünïcode col\", '|' order by id) from \"My Schema 🧭\".\"Odd \"\"Table\"\" name\"",
+        "select indexdef from pg_indexes where tablename = 'orders' order by 1",
+        "select tgname from pg_trigger where not tgisinternal and tgrelid = 'orders'::regclass",
+    ] {
+        assert_eq!(of("one", sql), of("shop", sql), "{sql}");
+    }
+    assert_eq!(
+        stage.server.psql("one", "select count(*) from pg_class where relname in ('events', 'parent', 'chicken')"),
+        "0"
+    );
+    let missing = stage.windlass(&[
+        "restore",
+        "shop",
+        "--only",
+        "db/shop/public.nothing",
+        "--into",
+        &format!("db={}", stage.server.url("none")),
+        "--yes",
+    ])?;
+    missing.with(1).says("the dump holds no public.nothing");
+    assert_eq!(
+        stage.server.psql("postgres", "select count(*) from pg_database where datname = 'none'"),
+        "0",
+        "what was made for it is gone"
+    );
+    Ok(())
+}
+
+#[test]
+fn following_the_readme_alone_gets_everything_back() -> Result<()> {
+    let stage = full_stage()?;
+    stage.begin()?;
+    let repository = stage.path("repository");
+    let readme = std::fs::read_to_string(repository.join("README.txt"))?;
+    for line in [
+        "age --decrypt --output keyring.txt",
+        "createdb --template=template0",
+        "restic --repo files/",
+        "# restic-password: ",
+    ] {
+        assert!(readme.contains(line), "README.txt does not say `{line}`");
+    }
+    // age insists on a terminal for a passphrase: script gives it one.
+    let hand = stage.path("by hand");
+    std::fs::create_dir(&hand)?;
+    let steps = format!(
+        r#"set -eu
+        cd '{repository}'
+        key=$(ls keys/shop/*.age | tail -n 1)
+        point=$(ls points/shop | tail -n 1); point=${{point%.json}}
+        printf '{PASSPHRASE}\n' | script -qec "age --decrypt --output '{hand}/keyring.txt' $key" /dev/null >/dev/null
+        head -n 1 "runs/shop/$point/component.uploads.json" | jq -r .snapshot > '{hand}/snapshot'
+        sed -n 's/^# restic-password: //p' '{hand}/keyring.txt' > '{hand}/restic-password'
+        age --decrypt --identity '{hand}/keyring.txt' --output '{hand}/database.dump' dumps/shop/db/"$point"/shop-*.dump.age
+        age --decrypt --identity '{hand}/keyring.txt' --output '{hand}/globals.sql' dumps/shop/db/"$point"/globals-*.sql.age
+        age --decrypt --identity '{hand}/keyring.txt' --output '{hand}/index' dumps/shop/index/"$point"/action.out.age
+        createdb --template=template0 --host='{socket}' --username=postgres byhand
+        pg_restore --exit-on-error --host='{socket}' --username=postgres --dbname=byhand '{hand}/database.dump'
+        restic --no-cache --repo files/shop --password-file '{hand}/restic-password' restore "$(cat '{hand}/snapshot')" --target '{hand}/files'
+        restic --no-cache --repo files/shop --password-file '{hand}/restic-password' check --read-data
+        "#,
+        repository = repository.display(),
+        hand = hand.display(),
+        socket = stage.server.socket().display()
+    );
+    run(Command::new("sh").arg("-c").arg(steps))?;
+    tree::assert_same(&stage.server.describe("byhand")?, &stage.server.describe("shop")?);
+    let files = hand.join("files").join(stage.path("uploads").strip_prefix("/")?);
+    let without = |text: String| {
+        text.lines().filter(|l| !l.contains("link to bytes")).map(|l| format!("{l}\n")).collect::<String>()
+    };
+    tree::assert_same(&without(tree::describe(&files)?), &without(tree::describe(&stage.path("uploads"))?));
+    assert!(std::fs::read_to_string(hand.join("globals.sql"))?.contains("CREATE ROLE windlass_reader"));
+    assert!(std::fs::read_to_string(hand.join("index"))?.starts_with("an index"));
+    Ok(())
+}
+
+#[test]
+fn from_nothing_but_the_bucket_and_the_kit() -> Result<()> {
+    for kind in [Kind::Versitygw, Kind::Minio] {
+        let bucket = S3Server::start(kind)?;
+        let stage = full_stage()?;
+        let (access, secret) = (stage.path("access"), stage.path("secret"));
+        std::fs::write(&access, ACCESS_KEY)?;
+        std::fs::write(&secret, SECRET_KEY)?;
+        let url = format!("s3://{BUCKET}/prod/shop");
+        let stage = stage.repository(&format!(
+            "url = \"{url}\"\nendpoint = \"{}\"\naccess_key = {{ file = \"{}\" }}\nsecret_key = {{ file = \"{}\" }}",
+            bucket.endpoint(),
+            access.display(),
+            secret.display()
+        ))?;
+        stage.begin()?;
+        let kit = stage.path("kit");
+        stage.windlass(&["repo", "kit", "--file", kit.to_str().unwrap()])?.with(0);
+        stage.windlass(&["repo", "check", "--read-data"])?.with(0);
+
+        // Another machine: no settings, no state, only the kit and the bucket's credentials.
+        let back = stage.path("back");
+        let mut restore = Command::new(env!("CARGO_BIN_EXE_windlass"));
+        restore.current_dir("/").env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+        restore.env("S3_ACCESS_KEY", ACCESS_KEY).env("S3_SECRET_KEY", SECRET_KEY);
+        restore.args(["restore", "shop", "--from", &url, "--endpoint", &bucket.endpoint(), "--yes", "--kit"]).arg(&kit);
+        restore.args([
+            "--into",
+            &format!("db={}", stage.server.url("copy")),
+            "--into",
+            &format!("uploads={}", back.display()),
+        ]);
+        run(&mut restore)?;
+        tree::assert_same(&stage.server.describe("copy")?, &stage.server.describe("shop")?);
+        tree::assert_same(&tree::describe(&back)?, &tree::describe(&stage.path("uploads"))?);
+    }
+    Ok(())
+}
