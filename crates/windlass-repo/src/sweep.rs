@@ -102,6 +102,8 @@ pub struct Swept {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Uploads that died, whose parts were removed.
+    pub dead_uploads: u64,
     /// Marked, and not yet due.
     pub waiting: Vec<PointId>,
     /// Due, but pinned, held, or the newest complete point.
@@ -177,7 +179,7 @@ pub async fn sweep(vault: &Vault, writer: &Writer, rules: Rules) -> Result<Swept
         }
     }
     mark_orphans(vault, writer, &live, rules, now, &mut swept).await.map_err(SweepError::Repository)?;
-    tidy(vault, now, &mut swept).await.map_err(SweepError::Repository)?;
+    tidy(vault, rules, now, &mut swept).await.map_err(SweepError::Repository)?;
     Ok(swept)
 }
 
@@ -306,8 +308,17 @@ async fn mark_orphans(
     Ok(())
 }
 
-/// Removes pins that have ended and probes that stayed behind.
-async fn tidy(vault: &Vault, now: Timestamp, swept: &mut Swept) -> Result<(), RepositoryError> {
+/// Removes pins that have ended, probes that stayed behind, and parts of uploads that died.
+async fn tidy(vault: &Vault, rules: Rules, now: Timestamp, swept: &mut Swept) -> Result<(), RepositoryError> {
+    for upload in vault.store().dead_uploads().await.map_err(RepositoryError::Store)? {
+        if now.duration_since(upload.since) > rules.longest_run {
+            match vault.store().remove_dead_upload(&upload).await {
+                Ok(()) => swept.dead_uploads += 1,
+                Err(StoreError::Denied { .. }) => swept.denied.push(upload.key),
+                Err(error) => return Err(RepositoryError::Store(error)),
+            }
+        }
+    }
     let (_, ended) = live::pinned(vault, now).await?;
     for key in ended {
         delete(vault, &key, 0, swept).await?;

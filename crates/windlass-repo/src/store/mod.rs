@@ -5,6 +5,7 @@
 //! for as long as [`open`] says. Not promised: that a listing is complete at the moment it is made, or that a
 //! store enforces create-only for keys written in parts - those keys are unique by their run's identifier.
 
+mod dead_upload;
 mod error;
 mod key;
 pub mod open;
@@ -19,6 +20,7 @@ use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
+pub use dead_upload::DeadUpload;
 pub use error::StoreError;
 pub use key::{InvalidKey, Key};
 pub use upload::{Stored, Upload};
@@ -50,6 +52,7 @@ pub struct Store {
     root: String,
     location: String,
     local: Option<std::path::PathBuf>,
+    bucket: Option<Arc<dead_upload::Bucket>>,
 }
 
 impl fmt::Debug for Store {
@@ -68,7 +71,7 @@ impl Store {
     /// A store over any object store; `root` is a prefix without slashes at its ends and may be empty,
     /// `location` is what people are shown.
     pub fn over(objects: Arc<dyn ObjectStore>, root: &str, location: &str) -> Self {
-        Self { objects, root: root.to_owned(), location: location.to_owned(), local: None }
+        Self { objects, root: root.to_owned(), location: location.to_owned(), local: None, bucket: None }
     }
 
     /// Where it is, as a URL people would write.
