@@ -18,7 +18,7 @@ use windlass_repo::format::dump::Walker;
 use windlass_repo::vault::Vault;
 
 use crate::error::TaskError;
-use crate::verify::{components, pin};
+use crate::verify::{components, pin, unpin};
 
 /// Which point is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -162,7 +162,7 @@ pub async fn run(
     settings: Option<&Application>,
     progress: &dyn Progress,
 ) -> Result<Vec<String>, TaskError> {
-    let pin = pin(vault, entry, "restore").await?;
+    let pin = pin(vault, entry, "restore", progress).await?;
     let names: Vec<Name> = planned.plan.steps.iter().map(|step| step.component().clone()).collect();
     prove(vault, catalog, entry, &names, progress).await?;
     let mut notes = Vec::new();
@@ -186,7 +186,7 @@ pub async fn run(
             }
         }
     }
-    pin.lift().await;
+    unpin(pin).await;
     Ok(notes)
 }
 

@@ -310,7 +310,13 @@ async fn mark_orphans(
 
 /// Removes pins that have ended, probes that stayed behind, and parts of uploads that died.
 async fn tidy(vault: &Vault, rules: Rules, now: Timestamp, swept: &mut Swept) -> Result<(), RepositoryError> {
-    for upload in vault.store().dead_uploads().await.map_err(RepositoryError::Store)? {
+    let dead = match vault.store().dead_uploads().await {
+        Ok(dead) => dead,
+        // Seeing them takes a right of its own; without it a lifecycle rule of the bucket must do this.
+        Err(StoreError::Denied { .. }) => Vec::new(),
+        Err(error) => return Err(RepositoryError::Store(error)),
+    };
+    for upload in dead {
         if now.duration_since(upload.since) > rules.longest_run {
             match vault.store().remove_dead_upload(&upload).await {
                 Ok(()) => swept.dead_uploads += 1,

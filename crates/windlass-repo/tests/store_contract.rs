@@ -146,12 +146,12 @@ async fn parts_of_uploads_that_died_are_found_in_a_bucket() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_of_uploads_that_died_are_found_in_a_directory() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    std::fs::create_dir(folder.path().join("b"))?;
-    std::fs::write(folder.path().join("b/died#3"), "half")?;
-    std::fs::write(folder.path().join("b/whole"), "whole")?;
+    std::fs::create_dir(folder.path().join("dumps"))?;
+    std::fs::write(folder.path().join("dumps/died#3"), "half")?;
+    std::fs::write(folder.path().join("dumps/whole"), "whole")?;
     let store = open(&Place::Directory(folder.path().to_owned()))?;
-    tidies_up(&store, "b/died").await?;
-    assert_eq!(store.get(&key("b/whole")).await?, "whole");
+    tidies_up(&store, "dumps/died").await?;
+    assert_eq!(store.get(&key("dumps/whole")).await?, "whole");
     Ok(())
 }
 

@@ -17,6 +17,10 @@ use serde::Deserialize;
 
 use super::{Key, Store, StoreError};
 
+/// The folders anything is written into.
+const FOLDERS: [&str; 10] =
+    ["keys", "writers", "points", "runs", "verified", "holds", "dumps", "files", "live", "evidence"];
+
 /// An upload that was begun and neither finished nor given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadUpload {
@@ -157,7 +161,9 @@ fn walk(root: &Path, folder: &Path, found: &mut Vec<DeadUpload>) -> std::io::Res
         let path: PathBuf = entry.path();
         let relative = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
         let Some((key, number)) = relative.rsplit_once('#') else { continue };
-        if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) {
+        // Only where we upload, and only names of ours: a file of someone else's stays.
+        let ours = key.parse::<Key>().is_ok_and(|key| FOLDERS.contains(&key.segments().next().unwrap_or_default()));
+        if ours && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) {
             let since = entry.metadata()?.modified()?.try_into().unwrap_or(Timestamp::UNIX_EPOCH);
             found.push(DeadUpload { key: key.to_owned(), since, handle: relative.clone() });
         }

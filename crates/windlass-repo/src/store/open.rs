@@ -57,6 +57,9 @@ pub fn open(place: &Place) -> Result<Store, OpenError> {
         Place::Directory(path) => {
             let location = format!("file://{}", path.display());
             let wrong = |why: String| OpenError::Store(StoreError::Open { store: location.clone(), why });
+            if !path.is_dir() {
+                return Err(wrong("there is no such folder".into()));
+            }
             let files = LocalFileSystem::new_with_prefix(path)
                 .map_err(|e| wrong(windlass_core::diagnose::chain(&e)))?
                 .with_fsync(true);
@@ -82,6 +85,8 @@ fn open_s3(s3: &S3) -> Result<Store, OpenError> {
         .with_secret_access_key(secret_key.expose_secret())
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_checksum_algorithm(Checksum::SHA256)
+        // One by one, a refusal is told from an outage.
+        .with_disable_bulk_delete(true)
         .with_retry(retry())
         .with_client_options(options.clone());
     if let Some(endpoint) = &s3.endpoint {
@@ -127,7 +132,7 @@ fn client(s3: &S3) -> Result<ClientOptions, String> {
     Ok(options)
 }
 
-/// Exponential, with jitter, for three minutes: long enough for a store's restart, short enough for a person.
+/// Exponential, with jitter, for a minute: long enough for a store's restart, short enough for a person.
 fn retry() -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig {
@@ -135,7 +140,7 @@ fn retry() -> RetryConfig {
             max_backoff: Duration::from_secs(15),
             base: 2.0,
         },
-        max_retries: 20,
-        retry_timeout: Duration::from_mins(3),
+        max_retries: 1000,
+        retry_timeout: Duration::from_mins(1),
     }
 }

@@ -1,7 +1,6 @@
 //! `windlass repo`: make, check and look after a repository.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -113,10 +112,10 @@ pub(crate) async fn kit(context: &Context, name: Option<&Name>, file: Option<&Pa
                     "name a file that does not exist yet",
                 )
             })?;
-            let mut words = format!("recovery kit written to {}, readable by its owner only\n", path.display());
-            let _ = writeln!(
-                words,
-                "Print it or copy it away from this machine: whoever has it and the repository can read everything."
+            let words = format!(
+                "recovery kit written to {}, readable by its owner only\n\
+                 Print it or copy it away from this machine: whoever has it and the repository can read everything.",
+                path.display()
             );
             context.printer.note(&words);
         }

@@ -7,7 +7,7 @@ use windlass_core::name::Name;
 use windlass_core::retention::{Retention, RetentionPlan};
 use windlass_host::retention::{Applied, GRACE, apply, decide};
 use windlass_repo::catalog::Catalog;
-use windlass_repo::live::Hold;
+use windlass_repo::live::{Hold, Tombstone};
 
 use crate::cli;
 use crate::commands::confirm::confirmed;
@@ -152,6 +152,8 @@ async fn hold(context: &Context, application: &Name, point: PointId, reason: &st
     let site = context.open(application).await?;
     Catalog::load(&site.vault).await?.get(application, point)?;
     let hold = Hold::set(&site.vault, &site.writer, point, reason).await?;
+    // Only once the hold is there: a sweep at this moment sees one or the other.
+    Tombstone::lift(&site.vault, point).await?;
     context.printer.result(&hold, |_| format!("{point} is held: {reason}"));
     Ok(Status::Done)
 }
