@@ -177,6 +177,22 @@ impl Store {
         }
     }
 
+    /// Tries whether the store refuses to overwrite, by a trial object that is removed again.
+    ///
+    /// Where it does not, keys that are not unique by themselves - `windlass.json`, holds' and tombstones' - are only
+    /// guarded by reading before writing.
+    pub async fn refuses_to_overwrite(&self, trial: &Key) -> Result<bool, StoreError> {
+        self.create(trial, Bytes::from_static(b"one")).await?;
+        let second = self.create(trial, Bytes::from_static(b"two")).await;
+        // Credentials that cannot delete leave it to the sweep.
+        let _ = self.delete(trial).await;
+        match second {
+            Err(StoreError::Occupied { .. }) => Ok(true),
+            Ok(_) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Begins to write an object of unknown size; it becomes visible when [`Upload::finish`] returns.
     pub fn upload(&self, key: &Key) -> Upload {
         Upload::new(self.clone(), key.clone())
