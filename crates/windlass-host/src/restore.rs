@@ -31,13 +31,23 @@ pub enum Which {
     At(jiff::Timestamp),
 }
 
-/// Finds the point that is asked for.
-pub fn find<'a>(catalog: &'a Catalog, application: &Name, which: Which) -> Result<&'a Entry, TaskError> {
+/// Finds the point that is asked for. Where none is named, one that holds all of `wanted` goes before a newer one that
+/// does not: a point of one component alone is complete, too.
+pub fn find<'a>(
+    catalog: &'a Catalog,
+    application: &Name,
+    which: Which,
+    wanted: &[&Name],
+) -> Result<&'a Entry, TaskError> {
+    let holds_all = |entry: &&Entry| wanted.iter().all(|name| entry.point.components.iter().any(|c| c.name == **name));
     let complete = || catalog.live().rev().filter(|entry| entry.point.is_complete());
     let found = match which {
         Which::Point(point) => return Ok(catalog.get(application, point)?),
-        Which::Newest => complete().next(),
-        Which::At(at) => complete().find(|entry| entry.point.at <= at),
+        Which::Newest => complete().find(holds_all).or_else(|| complete().next()),
+        Which::At(at) => {
+            let before = || complete().filter(|entry| entry.point.at <= at);
+            before().find(holds_all).or_else(|| before().next())
+        }
     };
     let before = matches!(which, Which::At(_));
     found.ok_or_else(|| TaskError::NoPoint { application: application.clone(), before })

@@ -105,7 +105,8 @@ async fn carry_out(
 ) -> Result {
     let request = Request { only: cli::selectors(arguments.only.as_deref())?, into: targets(&arguments.into)? };
     let catalog = Catalog::load(vault).await?;
-    let entry = find(&catalog, vault.application(), which(printer, arguments)?)?;
+    let wanted: Vec<&Name> = request.into.keys().collect();
+    let entry = find(&catalog, vault.application(), which(printer, arguments)?, &wanted)?;
     let planned = prepare(vault, entry, &request, settings).await?;
     if !printer.is_json() && arguments.confirm.is_none() {
         printer.result(&(), |printer| describe(printer, &planned));
