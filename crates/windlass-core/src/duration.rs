@@ -87,7 +87,9 @@ impl fmt::Display for Short {
         match (days, hours, minutes) {
             (0, 0, 0) => write!(f, "{seconds}s"),
             (0, 0, _) => write!(f, "{minutes}m {}s", seconds % 60),
+            (0, _, 0) => write!(f, "{hours}h"),
             (0, _, _) => write!(f, "{hours}h {minutes}m"),
+            (_, 0, _) => write!(f, "{days}d"),
             _ => write!(f, "{days}d {hours}h"),
         }
     }

@@ -117,7 +117,7 @@ pub struct ComponentSummary {
     pub stored_bytes: u64,
     /// Bytes of the data themselves.
     pub data_bytes: u64,
-    /// SHA-256 of its manifest, `runs/<application>/<point>/<component>.json`, in hex.
+    /// SHA-256 of its manifest, `runs/<application>/<point>/component.<component>.json`, in hex.
     pub manifest_sha256: String,
 }
 
@@ -132,7 +132,7 @@ pub struct ComponentFailure {
     pub message: String,
 }
 
-/// What one component of one point consists of: `runs/<application>/<point>/<component>.json`.
+/// What one component of one point consists of: `runs/<application>/<point>/component.<component>.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComponentManifest {
     /// [`FORMAT`].

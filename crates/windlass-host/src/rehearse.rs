@@ -25,7 +25,7 @@ use windlass_repo::verify;
 
 use crate::error::TaskError;
 use crate::host::{Host, Site};
-use crate::verify::{components, pin, record_of};
+use crate::verify::{components, pin, record_of, unpin};
 
 /// The longest a rehearsal may take before the supervisor tears it down.
 const LONGEST: SignedDuration = SignedDuration::from_hours(24);
@@ -54,7 +54,7 @@ async fn rehearse(
 ) -> Result<Verification, TaskError> {
     let (vault, point) = (&site.vault, &entry.point);
     let (started, clock) = (Timestamp::now(), Instant::now());
-    let pin = pin(vault, entry, if is_drill { "drill" } else { "verify --deep" }).await?;
+    let pin = pin(vault, entry, if is_drill { "drill" } else { "verify --deep" }, progress).await?;
     let mut verdicts = components(vault, point, &[], progress).await?;
     let place = Place::make().map_err(TaskError::Postgres)?;
     let deadline = u64::try_from(LONGEST.as_secs()).unwrap_or(u64::MAX);
@@ -77,7 +77,7 @@ async fn rehearse(
     for failure in report.failures {
         progress.event(Event::Warning { text: &format!("tear down the scratch place: {failure}") });
     }
-    pin.lift().await;
+    unpin(pin).await;
     let mut record = record_of(vault, &host.name, point, Level::Restored, started, verdicts)?;
     if is_drill {
         let rpo_ms = u64::try_from(started.duration_since(point.at).as_millis()).unwrap_or(0);

@@ -18,7 +18,7 @@ use windlass_repo::format::dump::Walker;
 use windlass_repo::vault::Vault;
 
 use crate::error::TaskError;
-use crate::verify::{components, pin};
+use crate::verify::{components, pin, unpin};
 
 /// Which point is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -31,13 +31,23 @@ pub enum Which {
     At(jiff::Timestamp),
 }
 
-/// Finds the point that is asked for.
-pub fn find<'a>(catalog: &'a Catalog, application: &Name, which: Which) -> Result<&'a Entry, TaskError> {
+/// Finds the point that is asked for. Where none is named, one that holds all of `wanted` goes before a newer one that
+/// does not: a point of one component alone is complete, too.
+pub fn find<'a>(
+    catalog: &'a Catalog,
+    application: &Name,
+    which: Which,
+    wanted: &[&Name],
+) -> Result<&'a Entry, TaskError> {
+    let holds_all = |entry: &&Entry| wanted.iter().all(|name| entry.point.components.iter().any(|c| c.name == **name));
     let complete = || catalog.live().rev().filter(|entry| entry.point.is_complete());
     let found = match which {
         Which::Point(point) => return Ok(catalog.get(application, point)?),
-        Which::Newest => complete().next(),
-        Which::At(at) => complete().find(|entry| entry.point.at <= at),
+        Which::Newest => complete().find(holds_all).or_else(|| complete().next()),
+        Which::At(at) => {
+            let before = || complete().filter(|entry| entry.point.at <= at);
+            before().find(holds_all).or_else(|| before().next())
+        }
     };
     let before = matches!(which, Which::At(_));
     found.ok_or_else(|| TaskError::NoPoint { application: application.clone(), before })
@@ -162,7 +172,7 @@ pub async fn run(
     settings: Option<&Application>,
     progress: &dyn Progress,
 ) -> Result<Vec<String>, TaskError> {
-    let pin = pin(vault, entry, "restore").await?;
+    let pin = pin(vault, entry, "restore", progress).await?;
     let names: Vec<Name> = planned.plan.steps.iter().map(|step| step.component().clone()).collect();
     prove(vault, catalog, entry, &names, progress).await?;
     let mut notes = Vec::new();
@@ -186,7 +196,7 @@ pub async fn run(
             }
         }
     }
-    pin.lift().await;
+    unpin(pin).await;
     Ok(notes)
 }
 

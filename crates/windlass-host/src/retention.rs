@@ -2,17 +2,32 @@
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 use windlass_core::retention::{Retention, RetentionPlan, Subject, plan};
 use windlass_engine::backup::LONGEST_RUN;
 use windlass_repo::catalog::Catalog;
+use windlass_repo::format::restic::Pruned;
 use windlass_repo::live::{Tombstone, Why};
-use windlass_repo::sweep::{Rules, SweepError, Swept, sweep};
+use windlass_repo::sweep::{Rules, SweepError, Swept, prune, sweep};
 
 use crate::error::TaskError;
 use crate::host::Site;
 
 /// From the mark to the deletion: time enough to notice a mistake, and to lift it by `retention hold`.
 pub const GRACE: SignedDuration = SignedDuration::from_hours(24);
+
+/// From the mark of a pack to its removal: a run, which may take half of it, began before the mark or knows of it.
+const PACK_GRACE: SignedDuration = SignedDuration::from_secs(2 * LONGEST_RUN.as_secs());
+
+/// What was deleted.
+#[derive(Debug, Serialize)]
+pub struct Applied {
+    /// Points and objects.
+    #[serde(flatten)]
+    pub swept: Swept,
+    /// Packs of the application's folders.
+    pub packs: Pruned,
+}
 
 /// Plans for the points that are not marked yet.
 pub fn decide(catalog: &Catalog, rules: Option<&Retention>, now: Timestamp, zone: &TimeZone) -> RetentionPlan {
@@ -37,7 +52,12 @@ pub fn decide(catalog: &Catalog, rules: Option<&Retention>, now: Timestamp, zone
 }
 
 /// Marks what the plan lets go, then sweeps what was marked a grace ago.
-pub async fn apply(site: &Site, catalog: &Catalog, plan: &RetentionPlan, beyond_cap: bool) -> Result<Swept, TaskError> {
+pub async fn apply(
+    site: &Site,
+    catalog: &Catalog,
+    plan: &RetentionPlan,
+    beyond_cap: bool,
+) -> Result<Applied, TaskError> {
     if let (Some(percent), false) = (plan.exceeds, beyond_cap) {
         let all = plan.keep.len() + plan.delete.len();
         return Err(TaskError::TooMany { going: plan.delete.len(), all, percent });
@@ -54,5 +74,8 @@ pub async fn apply(site: &Site, catalog: &Catalog, plan: &RetentionPlan, beyond_
         Tombstone::set(&site.vault, &site.writer, doomed.id, Why::Retention, Some(&digest)).await?;
     }
     let rules = Rules { grace: GRACE, longest_run: LONGEST_RUN };
-    sweep(&site.vault, &site.writer, rules).await.map_err(|error| TaskError::Sweep(Box::new(error)))
+    let failed = |error| TaskError::Sweep(Box::new(error));
+    let swept = sweep(&site.vault, &site.writer, rules).await.map_err(failed)?;
+    let packs = prune(&site.vault, PACK_GRACE).await.map_err(failed)?;
+    Ok(Applied { swept, packs })
 }

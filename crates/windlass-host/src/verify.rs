@@ -19,13 +19,31 @@ use crate::error::TaskError;
 use crate::retention::GRACE;
 
 /// Pins a point and makes sure that it stays: the pin is written first, then it is looked for the point's tombstone.
-pub async fn pin(vault: &Vault, entry: &Entry, why: &str) -> Result<Pin, TaskError> {
-    let pin = Pin::set(vault, entry.point.id, why).await?;
+///
+/// With credentials that can only read there is no pin: a restore after a disaster must not depend on one. What is
+/// swept meanwhile is then found missing, not taken for whole.
+pub async fn pin(vault: &Vault, entry: &Entry, why: &str, progress: &dyn Progress) -> Result<Option<Pin>, TaskError> {
+    let pin = match Pin::set(vault, entry.point.id, why).await {
+        Ok(pin) => pin,
+        Err(RepositoryError::Store(StoreError::Denied { .. })) => {
+            let text = "these credentials cannot write, so the point is not pinned against a sweep";
+            progress.event(Event::Warning { text });
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
     let now = windlass_repo::live::now_of(vault.store()).await?;
     let mark = Tombstone::load(vault).await?.into_iter().find(|mark| mark.point == entry.point.id);
     match mark.and_then(|mark| mark.since) {
         Some(since) if now.duration_since(since) >= GRACE => Err(TaskError::Going { point: entry.point.id }),
-        _ => Ok(pin),
+        _ => Ok(Some(pin)),
+    }
+}
+
+/// Lifts a pin, if there is one.
+pub(crate) async fn unpin(pin: Option<Pin>) {
+    if let Some(pin) = pin {
+        pin.lift().await;
     }
 }
 
@@ -38,9 +56,9 @@ pub async fn read(
     progress: &dyn Progress,
 ) -> Result<Verification, TaskError> {
     let started = Timestamp::now();
-    let pin = pin(vault, entry, "verify").await?;
+    let pin = pin(vault, entry, "verify", progress).await?;
     let components = components(vault, &entry.point, &[], progress).await?;
-    pin.lift().await;
+    unpin(pin).await;
     let record = record_of(vault, host, &entry.point, Level::Read, started, components)?;
     verify::record(vault, writer, &record).await?;
     Ok(record)

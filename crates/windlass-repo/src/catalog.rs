@@ -47,7 +47,7 @@ pub struct Damaged {
     pub error: RepositoryError,
 }
 
-/// All points of an application, the oldest first.
+/// All points of an application, by the moment they stand for, the oldest first.
 #[derive(Debug, Default)]
 pub struct Catalog {
     /// Points that can be read and trusted.
@@ -88,7 +88,7 @@ impl Catalog {
                 Err(error) => catalog.damaged.push(Damaged { point: point_of(&object.key), key: object.key, error }),
             }
         }
-        catalog.entries.sort_by_key(|entry| entry.point.id);
+        catalog.entries.sort_by_key(|entry| (entry.point.at, entry.point.id));
         Ok(catalog)
     }
 

@@ -206,6 +206,11 @@ impl Tombstone {
         }
     }
 
+    /// Lifts a tombstone, if there is one.
+    pub async fn lift(vault: &Vault, point: PointId) -> Result<(), RepositoryError> {
+        vault.store().delete(&layout::tombstone(vault.application(), point)).await.map_err(RepositoryError::Store)
+    }
+
     /// All tombstones of an application. One that cannot be trusted is an error: nothing is deleted on its word,
     /// and nothing else is while it lies there.
     pub async fn load(vault: &Vault) -> Result<Vec<Self>, RepositoryError> {

@@ -18,6 +18,7 @@ use windlass_core::point::ComponentManifest;
 
 use crate::catalog::{Catalog, Entry};
 use crate::error::RepositoryError;
+use crate::format::restic::{Files, FilesError, Pruned};
 use crate::layout;
 use crate::live::{self, Tombstone, Why};
 use crate::store::{Key, ObjectInfo, StoreError};
@@ -49,6 +50,9 @@ pub enum SweepError {
     /// The repository.
     #[error(transparent)]
     Repository(RepositoryError),
+    /// The application's restic repository.
+    #[error(transparent)]
+    Files(FilesError),
 }
 
 impl windlass_core::diagnose::Diagnose for SweepError {
@@ -56,6 +60,7 @@ impl windlass_core::diagnose::Diagnose for SweepError {
         match self {
             Self::Unreadable { .. } => "WDL-1230",
             Self::Repository(error) => error.code(),
+            Self::Files(error) => error.code(),
         }
     }
 
@@ -63,6 +68,7 @@ impl windlass_core::diagnose::Diagnose for SweepError {
         match self {
             Self::Unreadable { .. } => "SweepStopped",
             Self::Repository(error) => error.reason(),
+            Self::Files(error) => error.reason(),
         }
     }
 
@@ -70,6 +76,7 @@ impl windlass_core::diagnose::Diagnose for SweepError {
         match self {
             Self::Unreadable { .. } => windlass_core::diagnose::Outcome::Failed,
             Self::Repository(error) => error.outcome(),
+            Self::Files(error) => error.outcome(),
         }
     }
 
@@ -79,6 +86,7 @@ impl windlass_core::diagnose::Diagnose for SweepError {
                 "run `windlass repo check`; nothing is deleted until `{key}` is readable again or was removed by hand"
             )],
             Self::Repository(error) => error.hints(),
+            Self::Files(error) => error.hints(),
         }
     }
 }
@@ -94,6 +102,8 @@ pub struct Swept {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Uploads that died, whose parts were removed.
+    pub dead_uploads: u64,
     /// Marked, and not yet due.
     pub waiting: Vec<PointId>,
     /// Due, but pinned, held, or the newest complete point.
@@ -148,7 +158,7 @@ impl Live {
     }
 }
 
-/// Sweeps one application. Its restic repository is pruned apart, by what is left here.
+/// Sweeps one application. Its restic repository is pruned apart, by [`prune`].
 pub async fn sweep(vault: &Vault, writer: &Writer, rules: Rules) -> Result<Swept, SweepError> {
     let now = live::now_of(vault.store()).await.map_err(SweepError::Repository)?;
     let live = Live::read(vault).await?;
@@ -165,11 +175,11 @@ pub async fn sweep(vault: &Vault, writer: &Writer, rules: Rules) -> Result<Swept
             let key = layout::tombstone(vault.application(), tombstone.point);
             delete(vault, &key, 0, &mut swept).await.map_err(SweepError::Repository)?;
         } else {
-            remove(vault, &tombstone, entry, &mut swept).await.map_err(SweepError::Repository)?;
+            remove(vault, &tombstone, entry, &mut swept).await?;
         }
     }
     mark_orphans(vault, writer, &live, rules, now, &mut swept).await.map_err(SweepError::Repository)?;
-    tidy(vault, now, &mut swept).await.map_err(SweepError::Repository)?;
+    tidy(vault, rules, now, &mut swept).await.map_err(SweepError::Repository)?;
     Ok(swept)
 }
 
@@ -193,11 +203,11 @@ async fn remove(
     tombstone: &Tombstone,
     entry: Option<&Entry>,
     swept: &mut Swept,
-) -> Result<(), RepositoryError> {
+) -> Result<(), SweepError> {
     let (application, point) = (vault.application(), tombstone.point);
     let denied = swept.denied.len();
     if let Some(entry) = entry {
-        delete(vault, &entry.key, 0, swept).await?;
+        delete(vault, &entry.key, 0, swept).await.map_err(SweepError::Repository)?;
         if swept.denied.len() > denied {
             // With its commit record there the point is whole; its data must stay with it.
             return Ok(());
@@ -206,21 +216,51 @@ async fn remove(
     let marker = point.to_string();
     let of_it = |object: &ObjectInfo| object.key.segments().any(|segment| segment == marker);
     for folder in [layout::dumps(application), layout::verifications(application), layout::runs(application)] {
-        let listed = vault.store().list_all(Some(&folder)).await.map_err(RepositoryError::Store)?;
+        let listed = vault
+            .store()
+            .list_all(Some(&folder))
+            .await
+            .map_err(|e| SweepError::Repository(RepositoryError::Store(e)))?;
         for object in listed.iter().filter(|object| of_it(object)) {
-            delete(vault, &object.key, object.size, swept).await?;
+            delete(vault, &object.key, object.size, swept).await.map_err(SweepError::Repository)?;
         }
     }
     if swept.denied.len() > denied {
         return Ok(());
     }
-    delete(vault, &layout::tombstone(application, point), 0, swept).await?;
+    forget(vault, point).await?;
+    delete(vault, &layout::tombstone(application, point), 0, swept).await.map_err(SweepError::Repository)?;
     if entry.is_some() {
         swept.points.push(point);
     } else {
         swept.orphans.push(point);
     }
     Ok(())
+}
+
+/// Forgets the restic snapshots of a run, where the application has any.
+async fn forget(vault: &Vault, run: PointId) -> Result<(), SweepError> {
+    let Some(files) = files_of(vault).await? else { return Ok(()) };
+    files.forget(&BTreeSet::from([run.to_string()])).await.map_err(SweepError::Files)?;
+    Ok(())
+}
+
+/// Removes from the application's restic repository what no recovery point needs; see [`Files::prune`].
+pub async fn prune(vault: &Vault, grace: SignedDuration) -> Result<Pruned, SweepError> {
+    let Some(files) = files_of(vault).await? else { return Ok(Pruned::default()) };
+    let live = Live::read(vault).await?;
+    files.prune(&live.snapshots(), grace).await.map_err(SweepError::Files)
+}
+
+/// The application's restic repository, where it has one.
+async fn files_of(vault: &Vault) -> Result<Option<Files>, SweepError> {
+    let prefix = layout::files(vault.application());
+    let store = |error| SweepError::Repository(RepositoryError::Store(error));
+    if vault.store().list_all(Some(&prefix)).await.map_err(store)?.is_empty() {
+        return Ok(None);
+    }
+    let keyring = vault.keyring().map_err(|error| SweepError::Repository(RepositoryError::Key(error)))?;
+    Ok(Some(Files::ours(vault.store(), &prefix, keyring.restic_password())))
 }
 
 async fn delete(vault: &Vault, key: &Key, size: u64, swept: &mut Swept) -> Result<(), RepositoryError> {
@@ -268,8 +308,23 @@ async fn mark_orphans(
     Ok(())
 }
 
-/// Removes pins that have ended and probes that stayed behind.
-async fn tidy(vault: &Vault, now: Timestamp, swept: &mut Swept) -> Result<(), RepositoryError> {
+/// Removes pins that have ended, probes that stayed behind, and parts of uploads that died.
+async fn tidy(vault: &Vault, rules: Rules, now: Timestamp, swept: &mut Swept) -> Result<(), RepositoryError> {
+    let dead = match vault.store().dead_uploads().await {
+        Ok(dead) => dead,
+        // Seeing them takes a right of its own; without it a lifecycle rule of the bucket must do this.
+        Err(StoreError::Denied { .. }) => Vec::new(),
+        Err(error) => return Err(RepositoryError::Store(error)),
+    };
+    for upload in dead {
+        if now.duration_since(upload.since) > rules.longest_run {
+            match vault.store().remove_dead_upload(&upload).await {
+                Ok(()) => swept.dead_uploads += 1,
+                Err(StoreError::Denied { .. }) => swept.denied.push(upload.key),
+                Err(error) => return Err(RepositoryError::Store(error)),
+            }
+        }
+    }
     let (_, ended) = live::pinned(vault, now).await?;
     for key in ended {
         delete(vault, &key, 0, swept).await?;

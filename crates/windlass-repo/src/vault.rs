@@ -51,9 +51,7 @@ impl Vault {
         }
         let mut keyrings = Vec::new();
         if !matches!(unlock, Unlock::Recipients) {
-            for keyring in &stored {
-                keyrings.push(keyring.open(store, application, unlock).await.map_err(RepositoryError::Key)?);
-            }
+            keyrings = open_all(store, application, &stored, unlock).await.map_err(RepositoryError::Key)?;
         }
         let writers = Writers::load(store).await?;
         Ok(Self { repository: repository.clone(), application: application.clone(), stored, keyrings, writers })
@@ -198,6 +196,29 @@ impl Vault {
             }
         }
         Err(RepositoryError::NotEndorsed { key: key.clone(), writer, application: self.application.clone() })
+    }
+}
+
+/// Opens every keyring there is; of one that was sealed anew and lies there twice, one that opens is enough.
+async fn open_all(
+    store: &Store,
+    application: &Name,
+    stored: &[StoredKeyring],
+    unlock: &Unlock,
+) -> Result<Vec<Keyring>, KeyError> {
+    let mut opened: Vec<Keyring> = Vec::new();
+    let mut refused = Vec::new();
+    for keyring in stored {
+        match keyring.open(store, application, unlock).await {
+            Ok(keyring) => opened.push(keyring),
+            Err(error @ KeyError::WrongKey { .. }) => refused.push((&keyring.recipient, error)),
+            Err(error) => return Err(error),
+        }
+    }
+    let is_open = |recipient: &str| opened.iter().any(|keyring| keyring.recipient().to_string() == *recipient);
+    match refused.into_iter().find(|(recipient, _)| !is_open(recipient)) {
+        Some((_, error)) => Err(error),
+        None => Ok(opened),
     }
 }
 

@@ -1,20 +1,19 @@
 //! A repository's life: made, written, read, held, swept.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on panics, and uses what it needs of the bench"
+)]
 
-use std::path::Path;
-use std::sync::Arc;
+mod bench;
 
 use anyhow::Result;
-use jiff::{SignedDuration, Timestamp};
-use object_store::memory::InMemory;
+use bench::{AT_ONCE, Bench, memory, shop};
+use jiff::SignedDuration;
 use windlass_core::id::PointId;
-use windlass_core::name::Name;
-use windlass_core::point::{
-    ActionData, ComponentData, ComponentFailure, ComponentManifest, Consistency, FORMAT, RecoveryPoint, Window,
-};
-use windlass_core::repository::{Encryption, Place};
-use windlass_core::secret::SecretRef;
+use windlass_core::point::{ComponentFailure, RecoveryPoint};
+use windlass_core::repository::Place;
 use windlass_repo::catalog::Catalog;
 use windlass_repo::error::RepositoryError;
 use windlass_repo::keyring::Unlock;
@@ -23,107 +22,10 @@ use windlass_repo::live::{Hold, Pin, Tombstone, Why};
 use windlass_repo::object::ObjectError;
 use windlass_repo::random::Fresh;
 use windlass_repo::repository::Repository;
-use windlass_repo::store::{Key, Store};
+use windlass_repo::store::Key;
 use windlass_repo::sweep::{Rules, SweepError, sweep};
 use windlass_repo::vault::Vault;
 use windlass_repo::writer::Writer;
-
-const AT_ONCE: Rules = Rules { grace: SignedDuration::ZERO, longest_run: SignedDuration::ZERO };
-
-fn shop() -> Name {
-    "shop".parse().unwrap()
-}
-
-fn memory() -> Store {
-    Store::over(Arc::new(InMemory::new()), "some/where", "memory://test")
-}
-
-fn sealed(state: &Path) -> Encryption {
-    let file = state.join("passphrase");
-    std::fs::write(&file, "correct horse\n").unwrap();
-    Encryption::Passphrase(SecretRef::File(file))
-}
-
-/// An application with keys and a writer, whose only component is the output of a command.
-struct Bench {
-    vault: Vault,
-    writer: Writer,
-    _state: tempfile::TempDir,
-}
-
-impl Bench {
-    async fn new(store: Store) -> Result<Self> {
-        let state = tempfile::tempdir()?;
-        let encryption = sealed(state.path());
-        let repository = Repository::init(store, "host-1").await?;
-        Vault::create(&repository, &shop(), &encryption).await?;
-        let mut vault = Vault::open(&repository, &shop(), &Unlock::resolve(&encryption)?).await?;
-        let writer = Writer::load(state.path(), repository.id(), &shop())?;
-        writer.introduce(vault.store(), &shop(), "host-1", Some(vault.keyring()?)).await?;
-        vault.reload_writers().await?;
-        Ok(Self { vault, writer, _state: state })
-    }
-
-    async fn dump(&self, id: PointId, content: &[u8]) -> Result<ComponentManifest> {
-        let component: Name = "index".parse()?;
-        let mut object = self.vault.write(&layout::dump(&shop(), &component, id, "action.out.age"))?;
-        object.write(content).await?;
-        let now = Timestamp::now();
-        Ok(ComponentManifest {
-            format: FORMAT,
-            point: id,
-            application: shop(),
-            component,
-            window: Window { from: now, to: now },
-            consistency: Consistency::Component,
-            started: now,
-            finished: now,
-            tools: vec![],
-            warnings: vec![],
-            data: ComponentData::Action(ActionData { object: object.finish().await? }),
-        })
-    }
-
-    async fn take(&self, content: &[u8]) -> Result<RecoveryPoint> {
-        self.take_with(content, vec![]).await
-    }
-
-    async fn take_with(&self, content: &[u8], failed: Vec<ComponentFailure>) -> Result<RecoveryPoint> {
-        let id = PointId::fresh()?;
-        let manifest = self.dump(id, content).await?;
-        let summary = self.vault.put_component(&self.writer, &manifest).await?;
-        let point = RecoveryPoint {
-            format: FORMAT,
-            id,
-            application: shop(),
-            at: manifest.started,
-            started: manifest.started,
-            finished: manifest.finished,
-            consistency: Consistency::Component,
-            skew_ms: 0,
-            components: vec![summary],
-            failed,
-            warnings: vec![],
-            evidence: std::collections::BTreeMap::new(),
-        };
-        self.vault.commit(&self.writer, &point).await?;
-        Ok(point)
-    }
-
-    async fn content(&self, point: &RecoveryPoint) -> Result<Vec<u8>> {
-        let manifest = self.vault.component(point, &point.components[0]).await?;
-        let mut reader = self.vault.read(manifest.objects()[0]).await?;
-        let mut all = Vec::new();
-        while let Some(piece) = reader.next().await? {
-            all.extend_from_slice(&piece);
-        }
-        Ok(all)
-    }
-
-    async fn keys(&self) -> Result<Vec<String>> {
-        Ok(self.vault.store().list_all(None).await?.into_iter().map(|o| o.key.to_string()).collect())
-    }
-}
 
 #[tokio::test]
 async fn what_was_written_is_read_back() -> Result<()> {

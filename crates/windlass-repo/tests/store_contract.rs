@@ -114,6 +114,47 @@ async fn server_keeps_it(kind: Kind) -> Result<()> {
     Ok(())
 }
 
+/// What an upload that died left is listed, and can be removed more than once.
+async fn tidies_up(store: &Store, died: &str) -> Result<()> {
+    let dead = store.dead_uploads().await?;
+    assert!(dead.iter().any(|upload| upload.key == died), "{dead:?}");
+    for upload in &dead {
+        store.remove_dead_upload(upload).await?;
+        store.remove_dead_upload(upload).await?;
+    }
+    assert_eq!(store.dead_uploads().await?, []);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_of_uploads_that_died_are_found_in_a_bucket() -> Result<()> {
+    // minio lists unfinished uploads only by their whole name, and removes them by itself after a day.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (server, secrets) = (S3Server::start(Kind::Versitygw)?, tempfile::tempdir()?);
+    let store = open(&place(&server, "some/prefix", secrets.path(), SECRET_KEY))?;
+    let sibling = open(&place(&server, "some/prefix-2", secrets.path(), SECRET_KEY))?;
+    for store in [&store, &sibling] {
+        let mut upload = store.upload(&key("b/my%20db"));
+        upload.write(&vec![1; 20 << 20]).await?;
+        drop(upload);
+    }
+    tidies_up(&store, "b/my%20db").await?;
+    assert_eq!(sibling.dead_uploads().await?.len(), 1, "what belongs to another place stays");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_of_uploads_that_died_are_found_in_a_directory() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    std::fs::create_dir(folder.path().join("dumps"))?;
+    std::fs::write(folder.path().join("dumps/died#3"), "half")?;
+    std::fs::write(folder.path().join("dumps/whole"), "whole")?;
+    let store = open(&Place::Directory(folder.path().to_owned()))?;
+    tidies_up(&store, "dumps/died").await?;
+    assert_eq!(store.get(&key("dumps/whole")).await?, "whole");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn versitygw_keeps_it() -> Result<()> {
     server_keeps_it(Kind::Versitygw).await

@@ -1,8 +1,8 @@
 //! All that people and programs see: text and progress on standard error, results on standard output.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the one place that prints")]
+#![expect(clippy::print_stderr, reason = "the one place that prints")]
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
@@ -49,18 +49,18 @@ impl Printer {
     pub(crate) fn result<T: Serialize>(&self, value: &T, text: impl FnOnce(&Self) -> String) {
         if self.is_json() {
             match serde_json::to_string_pretty(value) {
-                Ok(json) => println!("{json}"),
+                Ok(json) => say(&format!("{json}\n")),
                 Err(error) => eprintln!("error: write JSON: {error}"),
             }
         } else {
             let text = text(self);
-            println!("{}", text.trim_end_matches('\n'));
+            say(&format!("{}\n", text.trim_end_matches('\n')));
         }
     }
 
     /// A text that is the result itself, whatever the format: completions, the manual.
     pub(crate) fn raw(text: &str) {
-        print!("{text}");
+        say(text);
     }
 
     /// Something on the way, for people.
@@ -133,6 +133,12 @@ impl Printer {
     fn paint(&self, text: &str, code: &str) -> String {
         if self.color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
+}
+
+/// Writes to standard output. Whoever reads it may have seen enough and be gone.
+fn say(text: &str) {
+    let mut output = std::io::stdout().lock();
+    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
 }
 
 fn json_of(error: &dyn Diagnose) -> serde_json::Value {

@@ -312,3 +312,70 @@ fn no_secret_is_seen_on_a_command_line_or_in_what_is_printed() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn keyrings_are_sealed_anew_also_when_that_is_stopped_halfway() -> Result<()> {
+    let stage = Stage::new()?.uploads()?;
+    std::fs::write(stage.path("uploads/file"), "content")?;
+    stage.begin()?;
+    let keyring = stage.objects().into_iter().find(|path| path.extension().is_some_and(|e| e == "age")).unwrap();
+    let old = std::fs::read(&keyring)?;
+    std::fs::rename(stage.path("passphrase"), stage.path("old-passphrase"))?;
+    std::fs::write(stage.path("passphrase"), "another passphrase")?;
+    stage.windlass(&["verify", "shop"])?.with(2).says("the passphrase does not open it");
+    let reseal = ["repo", "keys", "reseal", "--old", stage.path("old-passphrase").to_str().unwrap()].map(str::to_owned);
+    let reseal: Vec<&str> = reseal.iter().map(String::as_str).collect();
+    stage.windlass(&reseal)?.with(0);
+    assert!(!keyring.exists(), "what the old passphrase opens is gone");
+    stage.windlass(&["verify", "shop"])?.with(0);
+
+    // Stopped between the writing of the new and the removal of the old: both lie there.
+    std::fs::write(&keyring, old)?;
+    stage.windlass(&["verify", "shop"])?.with(0);
+    stage.windlass(&reseal)?.with(0);
+    assert!(!keyring.exists());
+    stage.windlass(&["backup", "shop"])?.with(0);
+    stage.windlass(&["verify", "shop", "--all"])?.with(0);
+    Ok(())
+}
+
+#[test]
+fn retention_shows_what_goes_marks_it_and_a_hold_takes_the_mark_away() -> Result<()> {
+    let stage = Stage::new()?.uploads()?;
+    std::fs::write(stage.path("uploads/file"), "content")?;
+    let settings = std::fs::read_to_string(stage.path("windlass.toml"))?;
+    let policy =
+        "[policy.short]\nretention = { daily = 1, max_delete = \"50%\" }\n[application.shop]\npolicy = \"short\"\n";
+    std::fs::write(stage.path("windlass.toml"), settings.replace("[application.shop]\n", policy))?;
+    let first = stage.begin()?;
+    let second = stage.take()?;
+    let third = stage.take()?;
+    let plan = |stage: &Stage| -> Result<serde_json::Value> {
+        Ok(stage.windlass(&["--output", "json", "retention", "plan", "shop"])?.with(0).json())
+    };
+    let shown = plan(&stage)?;
+    assert_eq!(shown["delete"].as_array().unwrap().len(), 2);
+    assert_eq!(shown["keep"][0]["id"], third.as_str());
+    stage.windlass(&["retention", "apply", "shop"])?.with(2).says("nothing was confirmed");
+    let digest = shown["digest"].as_str().unwrap().to_owned();
+    stage.windlass(&["retention", "apply", "shop", "--confirm", &digest])?.with(2).says("more than the 50%");
+    stage.windlass(&["retention", "hold", "shop", &first, "--reason", "audit"])?.with(0);
+    stage.windlass(&["retention", "apply", "shop", "--confirm", &digest])?.with(2).says("the world has changed");
+    let digest = plan(&stage)?["digest"].as_str().unwrap().to_owned();
+    stage.windlass(&["retention", "apply", "shop", "--confirm", &digest])?.with(0);
+    stage.windlass(&["retention", "explain", "shop", &second])?.with(0);
+    let points = stage.windlass(&["--output", "json", "points", "shop"])?.with(0).json();
+    let marked = |points: &serde_json::Value, id: &str| {
+        let all = points["points"].as_array().unwrap();
+        all.iter().any(|point| point["id"] == id && point["deleted_after_grace"] == true)
+    };
+    assert!(marked(&points, &second) && !marked(&points, &first) && !marked(&points, &third));
+    // Nothing is deleted before its grace is over, and a hold takes the mark away.
+    stage.windlass(&["retention", "hold", "shop", &second, "--reason", "wait"])?.with(0);
+    let points = stage.windlass(&["--output", "json", "points", "shop"])?.with(0).json();
+    assert!(!marked(&points, &second));
+    stage.windlass(&["verify", "shop", "--all"])?.with(0);
+    stage.windlass(&["retention", "release", "shop", &second])?.with(0);
+    assert_eq!(plan(&stage)?["delete"][0]["id"], second.as_str());
+    Ok(())
+}

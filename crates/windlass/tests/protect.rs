@@ -195,3 +195,17 @@ fn from_nothing_but_the_bucket_and_the_kit() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_newer_point_of_one_component_does_not_hide_an_older_one_of_all() -> Result<()> {
+    let stage = full_stage()?;
+    let whole = stage.begin()?;
+    stage.windlass(&["backup", "shop", "--only", "index"])?.with(0);
+    let (into_db, into_files) =
+        (format!("db={}", stage.server.url("copy")), format!("uploads={}", stage.path("back").display()));
+    let plan = ["--output", "json", "restore", "shop", "--into", &into_db, "--into", &into_files, "--plan"];
+    assert_eq!(stage.windlass(&plan)?.with(0).json()["plan"]["point"], whole.as_str());
+    assert_eq!(stage.windlass(&["--output", "json", "drill", "shop"])?.with(0).json()["point"], whole.as_str());
+    stage.windlass(&["status", "shop"])?.with(0);
+    Ok(())
+}

@@ -153,7 +153,9 @@ impl Diagnose for Refusal {
                 "run `windlass points APP` to see what the points hold"
             }
             Self::NotSelected { .. } => "name it in `--only` as well, or leave its `--into` out",
-            Self::NoRestoreCommand { .. } => "add `restore = [ … ]` to the component in the settings",
+            Self::NoRestoreCommand { .. } => {
+                "add `restore = [ … ]` to the component in the settings; without settings, step 5 of the repository's README.txt"
+            }
             Self::OlderServer { .. } => "restore into a server of the same or a newer major version",
             Self::DatabaseNotEmpty { .. } => {
                 "name a database that does not exist yet: it is created; nothing that is there is ever overwritten"

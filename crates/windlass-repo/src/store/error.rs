@@ -129,7 +129,7 @@ impl Diagnose for StoreError {
             Self::Unreachable { .. } => {
                 "check the endpoint, the network and the free space of the store; then run it again"
             }
-            Self::Open { .. } => "correct the repository's settings",
+            Self::Open { .. } => "correct the repository's settings; where it is to be made, run `windlass repo init`",
             Self::Mismatch { .. } => "run it again; if it repeats, the store loses data",
         };
         vec![hint.to_owned()]

@@ -5,6 +5,7 @@
 //! for as long as [`open`] says. Not promised: that a listing is complete at the moment it is made, or that a
 //! store enforces create-only for keys written in parts - those keys are unique by their run's identifier.
 
+mod dead_upload;
 mod error;
 mod key;
 pub mod open;
@@ -19,6 +20,7 @@ use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
+pub use dead_upload::DeadUpload;
 pub use error::StoreError;
 pub use key::{InvalidKey, Key};
 pub use upload::{Stored, Upload};
@@ -50,6 +52,7 @@ pub struct Store {
     root: String,
     location: String,
     local: Option<std::path::PathBuf>,
+    bucket: Option<Arc<dead_upload::Bucket>>,
 }
 
 impl fmt::Debug for Store {
@@ -68,7 +71,7 @@ impl Store {
     /// A store over any object store; `root` is a prefix without slashes at its ends and may be empty,
     /// `location` is what people are shown.
     pub fn over(objects: Arc<dyn ObjectStore>, root: &str, location: &str) -> Self {
-        Self { objects, root: root.to_owned(), location: location.to_owned(), local: None }
+        Self { objects, root: root.to_owned(), location: location.to_owned(), local: None, bucket: None }
     }
 
     /// Where it is, as a URL people would write.
@@ -86,12 +89,17 @@ impl Store {
     /// An object with other bytes under the key is [`StoreError::Occupied`]; with the same bytes it is
     /// [`Created::Before`], so that a retry after a lost answer succeeds.
     pub async fn create(&self, key: &Key, body: impl Into<Bytes> + Send) -> Result<Created, StoreError> {
-        let body: Bytes = body.into();
+        self.create_from(key, vec![body.into()]).await
+    }
+
+    /// The same, of pieces that lie apart.
+    pub async fn create_from(&self, key: &Key, pieces: Vec<Bytes>) -> Result<Created, StoreError> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.objects.put_opts(&self.path(key), PutPayload::from_bytes(body.clone()), options).await {
+        let payload: PutPayload = pieces.iter().cloned().collect();
+        match self.objects.put_opts(&self.path(key), payload, options).await {
             Ok(_) => Ok(Created::Now),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                if self.get(key).await? == body {
+                if self.get(key).await? == pieces.concat() {
                     Ok(Created::Before)
                 } else {
                     Err(StoreError::Occupied { key: key.clone(), store: self.location.clone() })
@@ -166,6 +174,22 @@ impl Store {
         match self.objects.delete(&self.path(key)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(source) => Err(self.failed("delete", key, source)),
+        }
+    }
+
+    /// Tries whether the store refuses to overwrite, by a trial object that is removed again.
+    ///
+    /// Where it does not, keys that are not unique by themselves - `windlass.json`, holds' and tombstones' - are only
+    /// guarded by reading before writing.
+    pub async fn refuses_to_overwrite(&self, trial: &Key) -> Result<bool, StoreError> {
+        self.create(trial, Bytes::from_static(b"one")).await?;
+        let second = self.create(trial, Bytes::from_static(b"two")).await;
+        // Credentials that cannot delete leave it to the sweep.
+        let _ = self.delete(trial).await;
+        match second {
+            Err(StoreError::Occupied { .. }) => Ok(true),
+            Ok(_) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, Checksum, S3ConditionalPut};
+use object_store::aws::{AmazonS3Builder, AwsCredential, Checksum, S3ConditionalPut};
 use object_store::local::LocalFileSystem;
 use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
 use secrecy::ExposeSecret;
 use windlass_core::repository::{Place, S3};
 
+use super::dead_upload::Bucket;
 use super::{Store, StoreError};
 use crate::secret::{self, SecretError};
 
@@ -56,6 +57,9 @@ pub fn open(place: &Place) -> Result<Store, OpenError> {
         Place::Directory(path) => {
             let location = format!("file://{}", path.display());
             let wrong = |why: String| OpenError::Store(StoreError::Open { store: location.clone(), why });
+            if !path.is_dir() {
+                return Err(wrong("there is no such folder".into()));
+            }
             let files = LocalFileSystem::new_with_prefix(path)
                 .map_err(|e| wrong(windlass_core::diagnose::chain(&e)))?
                 .with_fsync(true);
@@ -71,21 +75,44 @@ fn open_s3(s3: &S3) -> Result<Store, OpenError> {
     let wrong = |why: String| OpenError::Store(StoreError::Open { store: location.clone(), why });
     let access_key = secret::resolve(&s3.access_key).map_err(OpenError::Secret)?;
     let secret_key = secret::resolve(&s3.secret_key).map_err(OpenError::Secret)?;
+    let region = s3.region.as_deref().unwrap_or("us-east-1");
+    let options = client(s3).map_err(wrong)?;
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&s3.bucket)
-        .with_region(s3.region.as_deref().unwrap_or("us-east-1"))
+        .with_region(region)
         .with_virtual_hosted_style_request(!s3.path_style)
         .with_access_key_id(access_key.expose_secret())
         .with_secret_access_key(secret_key.expose_secret())
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_checksum_algorithm(Checksum::SHA256)
+        // One by one, a refusal is told from an outage.
+        .with_disable_bulk_delete(true)
         .with_retry(retry())
-        .with_client_options(client(s3).map_err(wrong)?);
+        .with_client_options(options.clone());
     if let Some(endpoint) = &s3.endpoint {
         builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
     }
-    let bucket = builder.build().map_err(|e| wrong(windlass_core::diagnose::chain(&e)))?;
-    Ok(Store::over(Arc::new(bucket), &s3.prefix, &location))
+    let failed = |e: object_store::Error| wrong(windlass_core::diagnose::chain(&e));
+    let objects = builder.build().map_err(failed)?;
+    let credential = AwsCredential {
+        key_id: access_key.expose_secret().to_owned(),
+        secret_key: secret_key.expose_secret().to_owned(),
+        token: None,
+    };
+    let allow_http = s3.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
+    let bucket =
+        Bucket::new(&options.with_allow_http(allow_http), credential, region, address(s3, region)).map_err(failed)?;
+    Ok(Store { bucket: Some(bucket), ..Store::over(Arc::new(objects), &s3.prefix, &location) })
+}
+
+/// Where the bucket answers.
+fn address(s3: &S3, region: &str) -> String {
+    let endpoint = s3.endpoint.clone().unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
+    let endpoint = endpoint.trim_end_matches('/');
+    match endpoint.split_once("://") {
+        Some((scheme, host)) if !s3.path_style => format!("{scheme}://{}.{host}", s3.bucket),
+        _ => format!("{endpoint}/{}", s3.bucket),
+    }
 }
 
 /// Half a minute to connect; two minutes without a byte is a dead connection; a whole request may take long.
@@ -105,7 +132,7 @@ fn client(s3: &S3) -> Result<ClientOptions, String> {
     Ok(options)
 }
 
-/// Exponential, with jitter, for three minutes: long enough for a store's restart, short enough for a person.
+/// Exponential, with jitter, for a minute: long enough for a store's restart, short enough for a person.
 fn retry() -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig {
@@ -113,7 +140,7 @@ fn retry() -> RetryConfig {
             max_backoff: Duration::from_secs(15),
             base: 2.0,
         },
-        max_retries: 20,
-        retry_timeout: Duration::from_mins(3),
+        max_retries: 1000,
+        retry_timeout: Duration::from_mins(1),
     }
 }

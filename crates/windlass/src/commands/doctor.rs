@@ -9,8 +9,7 @@ use windlass_core::repository::Format;
 use windlass_engine::postgres::tools::{Tools, server_folder};
 use windlass_engine::restore::free_bytes;
 use windlass_repo::live::now_of;
-use windlass_repo::store::open::open;
-use windlass_repo::store::{Key, StoreError};
+use windlass_repo::store::Store;
 
 use crate::context::Context;
 use crate::failure::{Result, Status};
@@ -108,33 +107,26 @@ async fn repositories(context: &Context, settings: &windlass_core::repository::R
             findings.push(Finding { what: format!("{what}: clock"), good: skew <= SKEW, said, fix });
         }
     }
-    findings.push(create_only(&what, settings).await);
+    findings.push(create_only(&what, repository.store()).await);
     findings
 }
 
 /// Whether the store refuses to overwrite.
-async fn create_only(what: &str, settings: &windlass_core::repository::Repository) -> Finding {
+async fn create_only(what: &str, store: &Store) -> Finding {
     let what = format!("{what}: create-only");
-    let store = match open(&settings.place) {
-        Ok(store) => store,
-        Err(error) => return Finding::bad(what, &error, chain(&error)),
-    };
-    let key = match windlass_repo::random::Fresh::fresh() {
+    let trial = match windlass_repo::random::Fresh::fresh() {
         Ok(entry) => windlass_repo::layout::probe(entry),
         Err(error) => return Finding { what, good: false, said: error.to_string(), fix: Vec::new() },
     };
-    let first = store.create(&key, b"one".to_vec()).await;
-    let second = store.create(&key, b"two".to_vec()).await;
-    let _: std::result::Result<(), StoreError> = store.delete(&Key::clone(&key)).await;
-    match (first, second) {
-        (Ok(_), Err(StoreError::Occupied { .. })) => Finding::good(what, "the store never overwrites"),
-        (Err(error), _) | (Ok(_), Err(error)) => Finding::bad(what, &error, chain(&error)),
-        (Ok(_), Ok(_)) => Finding {
+    match store.refuses_to_overwrite(&trial).await {
+        Ok(true) => Finding::good(what, "the store never overwrites"),
+        Ok(false) => Finding {
             what,
             good: false,
             said: "the store overwrites what should be created once".into(),
             fix: vec!["use a store with conditional writes, and one Windlass per application until then".into()],
         },
+        Err(error) => Finding::bad(what, &error, chain(&error)),
     }
 }
 

@@ -17,7 +17,8 @@ use crate::watch::Watch;
 pub(crate) async fn run(context: &Context, application: &Name, point: Option<PointId>) -> Result {
     let site = context.open(application).await?;
     let catalog = Catalog::load(&site.vault).await?;
-    let entry = find(&catalog, application, point.map_or(Which::Newest, Which::Point))?;
+    let wanted: Vec<&Name> = site.application.components.iter().map(|c| &c.name).collect();
+    let entry = find(&catalog, application, point.map_or(Which::Newest, Which::Point), &wanted)?;
     let watch = Watch::new(&context.printer);
     let record = rehearse::drill(&context.host, &site, entry, &watch).await?;
     drop(watch);

@@ -7,7 +7,8 @@ use serde::Serialize;
 use windlass_core::id::WriterId;
 use windlass_core::name::Name;
 use windlass_repo::error::RepositoryError;
-use windlass_repo::keyring::{StoredKeyring, Unlock, identities};
+use windlass_repo::keyring::{KeyError, StoredKeyring, Unlock, identities};
+use windlass_repo::store::StoreError;
 use windlass_repo::writer::{Writers, endorse};
 
 use crate::context::Context;
@@ -106,8 +107,9 @@ pub(crate) async fn enroll(context: &Context, writer: WriterId, name: Option<&Na
 #[derive(Serialize)]
 struct Resealed {
     application: Name,
-    now: String,
-    removed: String,
+    recipient: String,
+    old: String,
+    removed: bool,
 }
 
 /// `repo keys reseal`.
@@ -115,31 +117,57 @@ pub(crate) async fn reseal(context: &Context, name: Option<&Name>, old: &Path) -
     let settings = context.repository(name)?;
     let encryption = windlass_host::host::encryption(settings)?;
     let repository = context.host.open_repository(settings).await?;
-    let unlock = unlock_with(old)?;
+    let (old, new) = (unlock_with(old)?, Unlock::resolve(encryption).map_err(RepositoryError::Key)?);
+    let store = repository.store();
     let mut done = Vec::new();
     for application in context.applications_of(settings) {
-        let all = StoredKeyring::list(repository.store(), &application.name).await.map_err(RepositoryError::Key)?;
+        let name = &application.name;
+        let all = StoredKeyring::list(store, name).await.map_err(RepositoryError::Key)?;
+        let mut sealed_anew = Vec::new();
+        let mut outdated = Vec::new();
         for stored in all {
-            let opened =
-                stored.open(repository.store(), &application.name, &unlock).await.map_err(RepositoryError::Key)?;
-            let now = opened.renewed().map_err(RepositoryError::Key)?;
-            now.store(repository.store(), encryption).await.map_err(RepositoryError::Key)?;
-            // Only once the new one is there may the old one, which the old passphrase opens, go.
-            repository.store().delete(&stored.key).await.map_err(RepositoryError::Store)?;
+            match stored.open(store, name, &new).await {
+                Ok(_) => sealed_anew.push(stored.recipient.clone()),
+                Err(KeyError::WrongKey { .. } | KeyError::Open { .. } | KeyError::Sealed { .. }) => {
+                    outdated.push(stored);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for stored in outdated {
+            // An earlier call may have been stopped between the writing of the new and the removal of the old.
+            if !sealed_anew.contains(&stored.recipient) {
+                let opened = stored.open(store, name, &old).await.map_err(RepositoryError::Key)?;
+                opened
+                    .renewed()
+                    .map_err(RepositoryError::Key)?
+                    .store(store, encryption)
+                    .await
+                    .map_err(RepositoryError::Key)?;
+            }
+            let removed = match store.delete(&stored.key).await {
+                Ok(()) => true,
+                Err(StoreError::Denied { .. }) => false,
+                Err(error) => return Err(RepositoryError::Store(error).into()),
+            };
             done.push(Resealed {
-                application: application.name.clone(),
-                now: now.id.to_string(),
-                removed: stored.key.to_string(),
+                application: name.clone(),
+                recipient: stored.recipient,
+                old: stored.key.to_string(),
+                removed,
             });
         }
     }
     context.printer.result(&done, |_| {
-        let line = |row: &Resealed| format!("{}: keyring {} sealed anew, {} removed", row.application, row.now, row.removed);
+        let line = |row: &Resealed| {
+            let what = if row.removed { "was removed" } else { "may NOT be deleted with these credentials: remove it, for what opened it opens it still" };
+            format!("{}: the keyring {} is sealed anew; `{}` {what}", row.application, row.recipient, row.old)
+        };
         let mut text: Vec<String> = done.iter().map(line).collect();
         text.push("Print the recovery kit again only if it was sealed away with the old passphrase; its keyrings are the same.".into());
         text.join("\n")
     });
-    Ok(Status::Done)
+    Ok(if done.iter().all(|row| row.removed) { Status::Done } else { Status::Failed })
 }
 
 /// A file holds identities, or a passphrase.

@@ -1,7 +1,6 @@
 //! `windlass repo`: make, check and look after a repository.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -13,7 +12,9 @@ use windlass_core::id::RepositoryId;
 use windlass_core::name::Name;
 use windlass_repo::error::RepositoryError;
 use windlass_repo::kit;
+use windlass_repo::layout;
 use windlass_repo::manual;
+use windlass_repo::random::Fresh;
 
 use crate::context::Context;
 use crate::failure::{Failure, Result, Status};
@@ -30,6 +31,12 @@ struct Made<'a> {
 pub(crate) async fn init(context: &Context, name: Option<&Name>) -> Result {
     let settings = context.repository(name)?;
     let repository = context.host.init_repository(settings).await?;
+    let trial = layout::probe(Fresh::fresh().map_err(RepositoryError::Randomness)?);
+    if !repository.store().refuses_to_overwrite(&trial).await.map_err(RepositoryError::Store)? {
+        context
+            .printer
+            .warning("the store overwrites what should be created once: let one Windlass alone write an application");
+    }
     let applications: Vec<&Name> = context.applications_of(settings).map(|a| &a.name).collect();
     for application in &applications {
         context.host.init_application(&repository, settings, application).await?;
@@ -113,10 +120,10 @@ pub(crate) async fn kit(context: &Context, name: Option<&Name>, file: Option<&Pa
                     "name a file that does not exist yet",
                 )
             })?;
-            let mut words = format!("recovery kit written to {}, readable by its owner only\n", path.display());
-            let _ = writeln!(
-                words,
-                "Print it or copy it away from this machine: whoever has it and the repository can read everything."
+            let words = format!(
+                "recovery kit written to {}, readable by its owner only\n\
+                 Print it or copy it away from this machine: whoever has it and the repository can read everything.",
+                path.display()
             );
             context.printer.note(&words);
         }

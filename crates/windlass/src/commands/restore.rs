@@ -105,7 +105,8 @@ async fn carry_out(
 ) -> Result {
     let request = Request { only: cli::selectors(arguments.only.as_deref())?, into: targets(&arguments.into)? };
     let catalog = Catalog::load(vault).await?;
-    let entry = find(&catalog, vault.application(), which(printer, arguments)?)?;
+    let wanted: Vec<&Name> = request.into.keys().collect();
+    let entry = find(&catalog, vault.application(), which(printer, arguments)?, &wanted)?;
     let planned = prepare(vault, entry, &request, settings).await?;
     if !printer.is_json() && arguments.confirm.is_none() {
         printer.result(&(), |printer| describe(printer, &planned));
@@ -173,25 +174,17 @@ fn describe(printer: &Printer, planned: &Planned) -> String {
         text.push_str("  ");
         text.push_str(&match step {
             Step::Database(step) => {
-                let verb = if step.create { "create and fill" } else { "fill the empty" };
-                format!(
-                    "{verb} the database {} at {}: {} tables, {} rows, about {} on disk",
-                    step.target.database,
-                    step.target.url,
-                    step.tables,
-                    step.rows,
-                    Printer::size(step.bytes)
-                )
+                let verb = if step.create { "create and fill the database" } else { "fill the empty database" };
+                let whole = step.relations.is_empty();
+                let space =
+                    if whole { format!(", about {} on disk", Printer::size(step.bytes)) } else { String::new() };
+                let (tables, rows) = (count(step.tables, "table"), count(step.rows, "row"));
+                format!("{verb} {} at {}: {tables}, {rows}{space}", step.target.database, step.target.url)
             }
             Step::Folder(step) => {
-                let verb = if step.create { "create" } else { "fill the empty" };
-                format!(
-                    "{verb} the folder {}: {} files, {} folders, {}",
-                    step.target,
-                    step.files,
-                    step.folders,
-                    Printer::size(step.bytes)
-                )
+                let verb = if step.create { "create the folder" } else { "fill the empty folder" };
+                let (files, folders) = (count(step.files, "file"), count(step.folders, "folder"));
+                format!("{verb} {}: {files}, {folders}, {}", step.target, Printer::size(step.bytes))
             }
             Step::Action(step) => {
                 format!("run {} and give it {} on its standard input", step.program, Printer::size(step.bytes))
@@ -211,4 +204,9 @@ fn describe(printer: &Printer, planned: &Planned) -> String {
     );
     text.push_str(&format!("Digest: {}\n", planned.digest));
     text
+}
+
+/// `1 table`, `2 tables`.
+fn count(number: u64, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }

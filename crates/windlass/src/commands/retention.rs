@@ -5,10 +5,9 @@ use serde::Serialize;
 use windlass_core::id::PointId;
 use windlass_core::name::Name;
 use windlass_core::retention::{Retention, RetentionPlan};
-use windlass_host::retention::{GRACE, apply, decide};
+use windlass_host::retention::{Applied, GRACE, apply, decide};
 use windlass_repo::catalog::Catalog;
-use windlass_repo::live::Hold;
-use windlass_repo::sweep::Swept;
+use windlass_repo::live::{Hold, Tombstone};
 
 use crate::cli;
 use crate::commands::confirm::confirmed;
@@ -97,23 +96,27 @@ async fn carry_out(context: &Context, application: &Name, confirm: Option<&str>,
         confirmed(&plan.digest(), confirm, yes, "Mark these points for deletion?")?;
     }
     let swept = apply(&site, &catalog, &plan, beyond).await?;
-    for key in &swept.denied {
+    for key in &swept.swept.denied {
         context.printer.warning(&format!("the store refuses to delete `{key}`: it is still there, and still listed"));
     }
     let marked = plan.delete.len();
     context.printer.result(&swept, |_| describe_sweep(&swept, marked));
-    Ok(if swept.denied.is_empty() { Status::Done } else { Status::Failed })
+    Ok(if swept.swept.denied.is_empty() { Status::Done } else { Status::Failed })
 }
 
-fn describe_sweep(swept: &Swept, marked: usize) -> String {
+fn describe_sweep(applied: &Applied, marked: usize) -> String {
+    let (swept, packs) = (&applied.swept, &applied.packs);
     format!(
-        "{marked} points marked now; {} points and {} rests of dead runs deleted: {} objects, {}; {} wait for their grace, {} stay although marked (pinned, held or the newest).",
+        "{marked} points marked now; {} points and {} rests of dead runs deleted: {} objects, {}; {} wait for their grace, {} stay although marked (pinned, held or the newest).\n\
+         Packs of folders: {} removed, {} marked.",
         swept.points.len(),
         swept.orphans.len(),
         swept.objects,
         Printer::size(swept.bytes),
         swept.waiting.len(),
-        swept.kept.len()
+        swept.kept.len(),
+        Printer::size(packs.removed_bytes),
+        Printer::size(packs.marked_bytes)
     )
 }
 
@@ -149,6 +152,8 @@ async fn hold(context: &Context, application: &Name, point: PointId, reason: &st
     let site = context.open(application).await?;
     Catalog::load(&site.vault).await?.get(application, point)?;
     let hold = Hold::set(&site.vault, &site.writer, point, reason).await?;
+    // Only once the hold is there: a sweep at this moment sees one or the other.
+    Tombstone::lift(&site.vault, point).await?;
     context.printer.result(&hold, |_| format!("{point} is held: {reason}"));
     Ok(Status::Done)
 }

@@ -73,7 +73,9 @@ fn next_run(context: &Context, application: &Application, seed: &str) -> Option<
 
 fn describe(printer: &Printer, row: &Row) -> String {
     let word = if row.protection.protected { "yes" } else { "NO" };
-    let next = row.next.map_or(String::new(), |at| format!("   scheduled next {}", printer.time(at)));
+    let next = row.next.map_or(String::new(), |at| {
+        format!("   due next {} (by your own timer: Windlass runs no schedules yet)", printer.time(at))
+    });
     let mut text = format!("{}   PROTECTED {word}{next}\n", row.application);
     for why in &row.why {
         text.push_str(&format!("  {why}\n"));

@@ -1,6 +1,7 @@
 //! `windlass verify`: read points back; `--deep` restores them into a scratch place and checks them.
 
 use windlass_core::id::PointId;
+use windlass_core::name::Name;
 use windlass_core::verification::{Verdict, Verification};
 use windlass_host::restore::{Which, find};
 use windlass_host::{rehearse, verify};
@@ -20,15 +21,16 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Verify) -> Result {
     let site = context.open(&arguments.application).await?;
     let catalog = Catalog::load(&site.vault).await?;
     let application = &site.application.name;
+    let wanted: Vec<&Name> = site.application.components.iter().map(|c| &c.name).collect();
     let entries: Vec<&Entry> = match &arguments.point {
         _ if arguments.all => catalog.live().collect(),
         Some(text) => {
             let point: PointId = text.parse().map_err(|e: windlass_core::id::InvalidId| {
                 Failure::usage(e.to_string(), "copy it from `windlass points`")
             })?;
-            vec![find(&catalog, application, Which::Point(point))?]
+            vec![find(&catalog, application, Which::Point(point), &wanted)?]
         }
-        None => vec![find(&catalog, application, Which::Newest)?],
+        None => vec![find(&catalog, application, Which::Newest, &wanted)?],
     };
     let watch = Watch::new(&context.printer);
     let mut records = Vec::new();

@@ -7,6 +7,9 @@
 //! Every file but the configuration is named by the SHA-256 of its bytes, so the same file written twice is the
 //! same object; a whole file that is read is checked against its name. restic's locks are neither written nor read.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use ring::digest::{SHA256, digest};
 use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
@@ -23,12 +26,18 @@ pub(super) struct Backend {
     prefix: Key,
     runtime: Handle,
     writable: bool,
+    vanished: Arc<AtomicBool>,
 }
 
 impl Backend {
     /// Must be made on a thread that belongs to a runtime, and used on one that does not run its tasks.
     pub(super) fn new(store: Store, prefix: Key, writable: bool) -> Self {
-        Self { store, prefix, runtime: Handle::current(), writable }
+        Self { store, prefix, runtime: Handle::current(), writable, vanished: Arc::default() }
+    }
+
+    /// Whether an index or snapshot was gone when it was read: someone pruned or forgot between a listing and a read.
+    pub(super) fn saw_one_vanish(&self) -> bool {
+        self.vanished.load(Ordering::Relaxed)
     }
 
     /// The key of a file.
@@ -77,7 +86,12 @@ impl ReadBackend for Backend {
 
     fn read_full(&self, kind: FileType, id: &Id) -> RusticResult<Bytes> {
         let key = self.key(kind, id);
-        let bytes = self.runtime.block_on(self.store.get(&key)).map_err(to_rustic)?;
+        let bytes = self.runtime.block_on(self.store.get(&key)).map_err(|error| {
+            if matches!((&error, kind), (StoreError::NotFound { .. }, FileType::Index | FileType::Snapshot)) {
+                self.vanished.store(true, Ordering::Relaxed);
+            }
+            to_rustic(error)
+        })?;
         if kind != FileType::Config && hex::encode(digest(&SHA256, &bytes).as_ref()) != id.to_hex().as_str() {
             return Err(RusticError::new(
                 ErrorKind::Verification,
@@ -114,8 +128,7 @@ impl WriteBackend for Backend {
                 format!("`{key}` is in someone else's repository, where nothing is written"),
             ));
         }
-        let bytes: Vec<u8> = content.slice().iter().flatten().copied().collect();
-        match self.runtime.block_on(self.store.create(&key, bytes)) {
+        match self.runtime.block_on(self.store.create_from(&key, content.into_vec())) {
             Ok(Created::Now | Created::Before) => Ok(()),
             Err(error) => Err(to_rustic(error)),
         }

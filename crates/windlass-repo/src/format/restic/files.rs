@@ -15,6 +15,9 @@ use super::FilesError;
 use super::backend::Backend;
 use crate::store::{Key, Store};
 
+/// How often something is tried again when files vanish under it.
+const TRIES: u32 = 3;
+
 /// A restic repository: where it is and what opens it. Nothing is read until it is used.
 #[derive(Clone)]
 pub struct Files {
@@ -73,13 +76,12 @@ impl Files {
 
     /// Makes the repository where there is none.
     pub async fn create(&self) -> Result<(), FilesError> {
-        self.blocking("make it", |files, backend| {
+        let credentials = Credentials::password(self.password.expose_secret());
+        self.blocking("make it", self.backend(), move |backend| {
             if !backend.list_with_size(rustic_core::FileType::Config)?.is_empty() {
                 return Ok(());
             }
-            let credentials = Credentials::password(files.password.expose_secret());
-            let config = ConfigOptions::default().set_version(2_u32).set_compression(1).set_extra_verify(false);
-            repository(backend)?.init(&credentials, &KeyOptions::default(), &config)?;
+            repository(backend)?.init(&credentials, &KeyOptions::default(), &config())?;
             Ok(())
         })
         .await
@@ -96,34 +98,55 @@ impl Files {
         Ok(all)
     }
 
-    /// Runs work with the opened repository on a thread of its own.
+    /// Runs work with the opened repository on a thread of its own; again, where an index or snapshot vanished under
+    /// it: a prune writes new index files and removes the old ones, and needs no lock for it.
     pub(super) async fn opened<T: Send + 'static>(
         &self,
         doing: &'static str,
-        work: impl FnOnce(Repository<OpenStatus>) -> RusticResult<T> + Send + 'static,
+        work: impl Fn(Repository<OpenStatus>) -> RusticResult<T> + Send + Sync + 'static,
     ) -> Result<T, FilesError> {
-        let place = self.place();
-        let found = self
-            .blocking(doing, move |files, backend| {
+        let work = Arc::new(work);
+        for attempt in 1.. {
+            let (backend, work, credentials) =
+                (self.backend(), Arc::clone(&work), Credentials::password(self.password.expose_secret()));
+            let watched = backend.clone();
+            let done = self.blocking(doing, backend, move |backend| {
                 if backend.list_with_size(rustic_core::FileType::Config)?.is_empty() {
                     return Ok(None);
                 }
-                let credentials = Credentials::password(files.password.expose_secret());
                 work(repository(backend)?.open(&credentials)?).map(Some)
-            })
-            .await?;
-        found.ok_or(FilesError::Missing { place })
+            });
+            match done.await {
+                Ok(Some(value)) => return Ok(value),
+                Ok(None) => return Err(FilesError::Missing { place: self.place() }),
+                Err(_) if watched.saw_one_vanish() && attempt < TRIES => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(FilesError::Interrupted { doing })
     }
 
     async fn blocking<T: Send + 'static>(
         &self,
         doing: &'static str,
-        work: impl FnOnce(&Self, Backend) -> RusticResult<T> + Send + 'static,
+        backend: Backend,
+        work: impl FnOnce(Backend) -> RusticResult<T> + Send + 'static,
     ) -> Result<T, FilesError> {
-        let (files, backend, place) = (self.clone(), self.backend(), self.place());
-        let done = tokio::task::spawn_blocking(move || work(&files, backend)).await;
+        let place = self.place();
+        let done = tokio::task::spawn_blocking(move || work(backend)).await;
         done.map_err(|_| FilesError::Interrupted { doing })?.map_err(|error| FilesError::of(doing, &place, &error))
     }
+}
+
+/// Packs of 16 MiB, which do not grow with the repository as `rustic_core`'s do by default: several are in memory at
+/// once. What is written is not unpacked again at once for a check; verification reads it back.
+fn config() -> ConfigOptions {
+    let mut config = ConfigOptions::default().set_version(2_u32).set_compression(1).set_extra_verify(false);
+    config.set_datapack_size = "16 MiB".parse().ok();
+    config.set_datapack_growfactor = Some(0);
+    config.set_treepack_size = "4 MiB".parse().ok();
+    config.set_treepack_growfactor = Some(0);
+    config
 }
 
 fn repository(backend: Backend) -> RusticResult<Repository<()>> {

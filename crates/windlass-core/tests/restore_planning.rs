@@ -1,0 +1,215 @@
+//! Planning restores: what is refused, what is planned, and when a digest is another one.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+use windlass_core::id::{PointId, RepositoryId};
+use windlass_core::name::Name;
+use windlass_core::point::{
+    ComponentData, ComponentManifest, Consistency, DatabaseDump, DiskData, FORMAT, ObjectRef, PostgresData,
+    RecoveryPoint, TableCount, Window,
+};
+use windlass_core::restore::{
+    DatabaseFacts, FolderFacts, Plan, Refusal, Request, Source, Step, TargetFacts, plan, wanted,
+};
+use windlass_core::selector::Selector;
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn now() -> Timestamp {
+    "2026-06-15T12:00:00Z".parse().unwrap()
+}
+
+fn dump(database: &str) -> DatabaseDump {
+    let count = |table: &str, rows| TableCount { schema: "public".into(), table: table.into(), rows, exact: true };
+    DatabaseDump {
+        name: database.into(),
+        object: ObjectRef {
+            key: format!("dumps/{database}"),
+            size: 10,
+            sha256: String::new(),
+            plain_size: 10,
+            plain_sha256: String::new(),
+            sealed_to: None,
+        },
+        snapshot_at: now(),
+        encoding: "UTF8".into(),
+        locale_provider: "libc".into(),
+        collate: "C".into(),
+        ctype: "C".into(),
+        provider_locale: None,
+        owner: "app".into(),
+        extensions: BTreeMap::new(),
+        tables: vec![count("orders", 100), count("items", 23)],
+        database_bytes: 5000,
+    }
+}
+
+fn manifest(component: &str, data: ComponentData) -> ComponentManifest {
+    ComponentManifest {
+        format: FORMAT,
+        point: PointId::new(now(), 1),
+        application: name("shop"),
+        component: name(component),
+        window: Window { from: now(), to: now() },
+        consistency: Consistency::Component,
+        started: now(),
+        finished: now(),
+        tools: vec![],
+        warnings: vec![],
+        data,
+    }
+}
+
+fn manifests() -> Vec<ComponentManifest> {
+    let databases = vec![dump("shop"), dump("stats")];
+    let disk = DiskData {
+        snapshot: "ab".into(),
+        paths: vec!["/srv/uploads".into()],
+        files: 7,
+        folders: 2,
+        bytes: 1000,
+        added_bytes: 10,
+    };
+    vec![
+        manifest("db", ComponentData::Postgres(PostgresData { server_version: 150_004, databases, globals: None })),
+        manifest("uploads", ComponentData::Disk(disk)),
+    ]
+}
+
+fn point() -> RecoveryPoint {
+    RecoveryPoint {
+        format: FORMAT,
+        id: PointId::new(now(), 1),
+        application: name("shop"),
+        at: now(),
+        started: now(),
+        finished: now(),
+        consistency: Consistency::Component,
+        skew_ms: 0,
+        components: vec![],
+        failed: vec![],
+        warnings: vec![],
+        evidence: BTreeMap::new(),
+    }
+}
+
+fn database_facts(database: &str) -> DatabaseFacts {
+    DatabaseFacts {
+        url: format!("postgresql:///{database}"),
+        database: database.into(),
+        server_version: 170_002,
+        exists: false,
+        tables: 0,
+        missing_roles: vec![],
+        missing_extensions: vec![],
+    }
+}
+
+fn folder_facts() -> FolderFacts {
+    FolderFacts { path: "/back".into(), exists: false, entries: 0, free_bytes: 1 << 30 }
+}
+
+fn request(only: &str, into: &[&str]) -> Request {
+    Request {
+        only: if only.is_empty() { vec![] } else { Selector::parse_list(only).unwrap() },
+        into: into.iter().map(|component| (name(component), "somewhere".to_owned())).collect(),
+    }
+}
+
+/// Plans with facts that can be changed before.
+fn planned(request: &Request, change: impl FnOnce(&mut DatabaseFacts, &mut FolderFacts)) -> Result<Plan, Refusal> {
+    let (point, components) = (point(), manifests());
+    let source = Source { repository: RepositoryId::new(now(), 2), point: &point, components: &components };
+    let parts = wanted(&source, request)?;
+    let (mut shop, mut folder) = (database_facts("shop"), folder_facts());
+    change(&mut shop, &mut folder);
+    let databases = [("shop".to_owned(), shop), ("stats".to_owned(), database_facts("stats"))].into();
+    let facts =
+        [(name("db"), TargetFacts::Databases(databases)), (name("uploads"), TargetFacts::Folder(folder))].into();
+    plan(&source, &parts, &facts)
+}
+
+#[test]
+fn everything_with_a_target_is_planned_and_the_rest_is_said_to_be_left_out() {
+    let plan = planned(&request("", &["db"]), |_, _| ()).unwrap();
+    assert_eq!(plan.steps.len(), 2, "two databases");
+    assert_eq!(plan.left_out, [name("uploads")]);
+    let all = planned(&request("", &["db", "uploads"]), |_, _| ()).unwrap();
+    assert_eq!(all.steps.len(), 3);
+    assert_eq!(all.bytes(), 11_000);
+}
+
+#[test]
+fn a_selection_narrows_to_what_it_names() {
+    let plan = planned(&request("db/shop/public.orders", &["db"]), |_, _| ()).unwrap();
+    let [Step::Database(step)] = plan.steps.as_slice() else { panic!("{plan:?}") };
+    assert_eq!((step.database.as_str(), step.tables, step.rows), ("shop", 1, 100));
+}
+
+#[test]
+fn what_would_harm_or_do_nothing_is_refused_by_name() {
+    let refused = |only: &str, into: &[&str]| planned(&request(only, into), |_, _| ()).unwrap_err();
+    assert!(matches!(refused("", &[]), Refusal::Nothing { .. }));
+    assert!(matches!(refused("", &["cache"]), Refusal::NoComponent { .. }));
+    assert!(matches!(refused("db", &[]), Refusal::NoTarget { .. }));
+    assert!(matches!(refused("db", &["db", "uploads"]), Refusal::NotSelected { .. }));
+    assert!(matches!(refused("db/shopp", &["db"]), Refusal::NoDatabase { .. }));
+    assert!(matches!(refused("uploads/shop", &["uploads"]), Refusal::NoDatabases { .. }));
+
+    let all = request("", &["db", "uploads"]);
+    let with = |change: fn(&mut DatabaseFacts, &mut FolderFacts)| planned(&all, change).unwrap_err();
+    assert!(matches!(with(|db, _| (db.exists, db.tables) = (true, 1)), Refusal::DatabaseNotEmpty { .. }));
+    assert!(matches!(with(|db, _| db.server_version = 140_010), Refusal::OlderServer { theirs: 14, ours: 15, .. }));
+    assert!(matches!(with(|db, _| db.missing_extensions.push("vector".into())), Refusal::MissingExtensions { .. }));
+    assert!(matches!(with(|_, folder| folder.entries = 1), Refusal::FolderNotEmpty { .. }));
+    assert!(matches!(with(|_, folder| folder.free_bytes = 999), Refusal::NoSpace { needed: 1000, free: 999, .. }));
+}
+
+#[test]
+fn missing_roles_are_a_warning_and_leave_owners_out() {
+    let plan = planned(&request("db/shop", &["db"]), |db, _| db.missing_roles.push("app".into())).unwrap();
+    let [Step::Database(step)] = plan.steps.as_slice() else { panic!("{plan:?}") };
+    assert!(!step.owners && plan.warnings[0].contains("app"));
+}
+
+proptest! {
+    #[test]
+    fn the_same_world_gives_the_same_digest_and_another_world_another(
+        exists: bool, version in 150_000u32..190_000, role in "[a-z]{0,3}", folder in "[a-z]{1,8}",
+        other_exists: bool, other_version in 150_000u32..190_000, other_role in "[a-z]{0,3}", other_folder in "[a-z]{1,8}",
+    ) {
+        let all = request("", &["db", "uploads"]);
+        let digest = |exists: bool, version: u32, role: &str, folder: &str| {
+            planned(&all, |db, files| {
+                (db.exists, db.server_version) = (exists, version);
+                if !role.is_empty() {
+                    db.missing_roles.push(role.to_owned());
+                }
+                files.path = format!("/{folder}");
+            }).unwrap().digest()
+        };
+        let one = digest(exists, version, &role, &folder);
+        prop_assert_eq!(&one, &digest(exists, version, &role, &folder));
+        let same = (exists, version, &role, &folder) == (other_exists, other_version, &other_role, &other_folder);
+        prop_assert_eq!(one == digest(other_exists, other_version, &other_role, &other_folder), same);
+    }
+
+    #[test]
+    fn a_manifest_is_read_as_it_was_written(database in "\\PC{1,20}", rows: u64, bytes: u64, path in "\\PC{1,30}") {
+        let mut shop = dump(&database);
+        shop.tables[0].rows = rows;
+        let postgres = PostgresData { server_version: 150_004, databases: vec![shop], globals: None };
+        let disk = DiskData { snapshot: "ab".into(), paths: vec![path], files: 1, folders: 1, bytes, added_bytes: bytes };
+        for data in [ComponentData::Postgres(postgres), ComponentData::Disk(disk)] {
+            let written = manifest("x", data);
+            let json = serde_json::to_string(&written).unwrap();
+            prop_assert_eq!(serde_json::from_str::<ComponentManifest>(&json).unwrap(), written);
+        }
+    }
+}
