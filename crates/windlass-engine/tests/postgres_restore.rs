@@ -264,3 +264,34 @@ async fn a_dump_of_newer_tools_is_not_given_to_older_ones() -> Result<()> {
     assert!(!exists(&server, "copy"));
     Ok(())
 }
+
+#[tokio::test]
+async fn roles_that_are_not_there_are_all_named_before_anything_is_made() -> Result<()> {
+    let (server, tools, _) = shop(ORDERS).await?;
+    server.psql("postgres", "create role reader; create role clerk; create role keeper");
+    server.psql(
+        "shop",
+        "grant select on orders to reader with grant option; create policy mine on customers to clerk using (true); \
+         alter default privileges for role postgres in schema public grant select on tables to keeper",
+    );
+    let captured = capture(&tools, "shop").await?;
+    let other = PgCluster::start()?;
+    other.psql("postgres", "create role keeper");
+    let elsewhere = postgres_stage::tools(&other.url("postgres")).await?;
+    let error = restore(&elsewhere, &captured, new("copy")).await.unwrap_err();
+    assert!(error.to_string().ends_with("it lacks the roles clerk, reader"), "{error}");
+    assert!(error.hints()[0].contains("roles and settings"), "{:?}", error.hints());
+    assert_eq!(error.outcome(), Outcome::CouldNotRun);
+    assert!(!exists(&other, "copy"));
+    // Without privileges only the policy needs one.
+    let without = || Into { owners: false, ..new("copy") };
+    let error = restore(&elsewhere, &captured, without()).await.unwrap_err();
+    assert!(error.to_string().ends_with("it lacks the roles clerk"), "{error}");
+    other.psql("postgres", "create role clerk");
+    restore(&elsewhere, &captured, without()).await?;
+    assert_eq!(other.psql("copy", "select polroles::regrole[] from pg_policy"), "{clerk}");
+    other.psql("postgres", "create role reader");
+    restore(&elsewhere, &captured, new("other")).await?;
+    assert_eq!(other.psql("other", "select has_table_privilege('reader', 'orders', 'select')"), "t");
+    Ok(())
+}

@@ -95,6 +95,14 @@ pub enum PostgresError {
         /// Which locale, and what is wrong with it.
         why: String,
     },
+    /// The target's server lacks roles that privileges, policies or user mappings of the dump name.
+    #[error("restore into {database}: it lacks the roles {roles}")]
+    Roles {
+        /// The database.
+        database: String,
+        /// The roles, in words.
+        roles: String,
+    },
     /// A restore failed and something of it is still there.
     #[error("restore into {database}: {remains}")]
     LeftBehind {
@@ -148,6 +156,7 @@ impl Diagnose for PostgresError {
             Self::Connect { .. } => "WDL-2111",
             Self::Empty { .. } => "WDL-2112",
             Self::Locale { .. } => "WDL-2113",
+            Self::Roles { .. } => "WDL-2114",
             Self::LeftBehind { source, .. } => source.code(),
         }
     }
@@ -168,6 +177,7 @@ impl Diagnose for PostgresError {
             Self::Connect { .. } => "ServerUnreachable",
             Self::Empty { .. } => "NothingWritten",
             Self::Locale { .. } => "LocaleMissing",
+            Self::Roles { .. } => "RolesMissing",
             Self::LeftBehind { source, .. } => source.reason(),
         }
     }
@@ -189,7 +199,8 @@ impl Diagnose for PostgresError {
             | Self::Start { .. }
             | Self::Scratch { .. }
             | Self::Connect { .. }
-            | Self::Locale { .. } => Outcome::CouldNotRun,
+            | Self::Locale { .. }
+            | Self::Roles { .. } => Outcome::CouldNotRun,
             _ => Outcome::Failed,
         }
     }
@@ -209,6 +220,9 @@ impl Diagnose for PostgresError {
             Self::Empty { .. } => "run it by hand; a wrapper on its side may swallow what it writes".into(),
             Self::Locale { .. } => {
                 "install the locale on the server's machine, or create an empty database with another locale and restore into that".into()
+            }
+            Self::Roles { .. } => {
+                "create the roles at the target first; the point holds them as roles and settings, a script for psql".into()
             }
             Self::LeftBehind { source, .. } => {
                 let mut hints = vec!["drop or empty the database before the next attempt".to_owned()];

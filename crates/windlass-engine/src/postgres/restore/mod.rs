@@ -15,9 +15,12 @@
 
 mod create;
 mod look;
+mod roles;
 mod settings;
 mod spool;
+mod verdict;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -69,9 +72,9 @@ impl Restore<'_> {
         mut dump: impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
     ) -> Result<LeftOut, PostgresError> {
         let spool = Spool::begin(self.spool, &self.dump.name, &mut dump).await?;
-        let mut left_out = Vec::new();
-        let list = self.list(&spool.toc, &mut left_out).await?;
         let tools = self.tools.at_least(major(&spool.toc.dump_version)).await?;
+        let mut left_out = Vec::new();
+        let list = self.list(&tools, &spool, &mut left_out).await?;
         if self.create {
             let owner = self.owners.then_some(self.dump.owner.as_str());
             left_out.extend(create::database(self.tools, self.database, self.dump, owner).await?);
@@ -95,17 +98,17 @@ impl Restore<'_> {
         let mut left_out = Vec::new();
         let subscriptions = spool.toc.entries.iter().filter(|entry| entry.kind == "SUBSCRIPTION");
         left_out.extend(subscriptions.map(|entry| format!("subscription {}: a copy does not subscribe", entry.tag)));
-        let options = self.options().await?;
+        let options = self.options(tools).await?;
         let command = |section: &str| self.command(tools, section, list, &options);
-        run("pre-data", command("pre-data")?, tools, &spool.path)?.finish().await?;
+        verdict::judge(tools, run("pre-data", command("pre-data")?, tools, &spool.path)?.finish().await)?;
         let beginning = std::mem::take(&mut spool.beginning);
-        self.data(command("data")?, futures::stream::iter(beginning.into_iter().map(Ok)).chain(dump)).await?;
-        run("post-data", command("post-data")?, tools, &spool.path)?.finish().await?;
+        self.data(tools, command("data")?, futures::stream::iter(beginning.into_iter().map(Ok)).chain(dump)).await?;
+        verdict::judge(tools, run("post-data", command("post-data")?, tools, &spool.path)?.finish().await)?;
         if let Err(error) = self.analyze().await {
             left_out.push(format!("statistics, which autovacuum will gather: {error}"));
         }
         if self.create && self.relations.is_empty() {
-            left_out.extend(settings::apply(self, tools, &spool, self.spool).await?);
+            left_out.extend(settings::apply(self, tools, &spool).await?);
         }
         Ok(left_out)
     }
@@ -118,8 +121,11 @@ impl Restore<'_> {
     }
 
     /// Options that hold for every section.
-    async fn options(&self) -> Result<Vec<&'static str>, PostgresError> {
-        let mut options = vec!["--exit-on-error", "--no-password", "--no-subscriptions"];
+    async fn options(&self, tools: &Tools) -> Result<Vec<&'static str>, PostgresError> {
+        let mut options = vec!["--no-password", "--no-subscriptions"];
+        if !verdict::is_ahead(tools) {
+            options.push("--exit-on-error");
+        }
         if !self.owners {
             options.extend(["--no-owner", "--no-acl"]);
         }
@@ -151,6 +157,7 @@ impl Restore<'_> {
     /// Gives the whole dump to `pg_restore`.
     async fn data(
         &self,
+        tools: &Tools,
         mut command: Command,
         mut pieces: impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
     ) -> Result<(), PostgresError> {
@@ -170,32 +177,61 @@ impl Restore<'_> {
             }
         }
         drop(stdin);
-        running.finish().await?;
+        verdict::judge(tools, running.finish().await)?;
         // Whoever gives the dump checks it to its end.
         while next().await?.is_some() {}
         Ok(())
     }
 
     /// The list of what is wanted, where not everything is.
-    async fn list(&self, toc: &Toc, left_out: &mut LeftOut) -> Result<Option<PathBuf>, PostgresError> {
-        if self.relations.is_empty() {
+    async fn list(
+        &self,
+        tools: &Tools,
+        spool: &Spool,
+        left_out: &mut LeftOut,
+    ) -> Result<Option<PathBuf>, PostgresError> {
+        let all = self.relations.is_empty();
+        if !tools.are_here() {
+            let why = "single tables cannot be restored through `via`: restore all, into another database";
+            return if all { Ok(None) } else { Err(self.wrong(why.into())) };
+        }
+        let mut ids = if all {
+            spool.toc.entries.iter().map(|entry| entry.id).collect()
+        } else {
+            self.selected(&spool.toc, left_out)?
+        };
+        let mut missing = roles::missing(tools, spool, self.owners).await?;
+        missing.retain(|id, _| ids.contains(id));
+        if all && missing.is_empty() {
             return Ok(None);
         }
-        let wrong = |why| PostgresError::Answer { database: self.dump.name.clone(), why };
-        if !self.tools.are_here() {
-            return Err(wrong(
-                "single tables cannot be restored through `via`: restore all, into another database".into(),
-            ));
+        if !missing.is_empty() && !tools.are_for_scratch() {
+            let roles: BTreeSet<String> = missing.into_values().flatten().collect();
+            return Err(PostgresError::Roles { database: self.database.to_owned(), roles: sentence(&roles) });
         }
+        for entry in &spool.toc.entries {
+            if let Some(roles) = missing.get(&entry.id) {
+                ids.remove(&entry.id);
+                // The tag of a user mapping begins with what it is.
+                let tag = entry.tag.strip_prefix(&format!("{} ", entry.kind)).unwrap_or(&entry.tag);
+                left_out.push(format!("{} {tag}: there is no role {}", entry.kind, sentence(roles)));
+            }
+        }
+        spool.list("list", ids).await.map(Some)
+    }
+
+    /// The entries the wanted relations need.
+    fn selected(&self, toc: &Toc, left_out: &mut LeftOut) -> Result<BTreeSet<i64>, PostgresError> {
         let selection = select(toc, self.relations).map_err(|missing| {
-            wrong(format!("the dump holds no {}.{}", missing.schema, missing.table.as_deref().unwrap_or("*")))
+            self.wrong(format!("the dump holds no {}.{}", missing.schema, missing.table.as_deref().unwrap_or("*")))
         })?;
-        let path = self.spool.join("list");
-        let written = tokio::fs::write(&path, selection.to_list(toc)).await;
-        written.map_err(|source| PostgresError::File { path: path.clone(), source })?;
         let keys = selection.left_out.iter();
         left_out.extend(keys.map(|name| format!("foreign key {name}: the table it points to was not selected")));
-        Ok(Some(path))
+        Ok(selection.ids)
+    }
+
+    fn wrong(&self, why: String) -> PostgresError {
+        PostgresError::Answer { database: self.dump.name.clone(), why }
     }
 
     /// Removes what a failed restore made; what cannot be removed is told with the error.
@@ -210,6 +246,10 @@ impl Restore<'_> {
         };
         PostgresError::LeftBehind { database: self.database.to_owned(), remains, source: Box::new(error) }
     }
+}
+
+fn sentence(roles: &BTreeSet<String>) -> String {
+    roles.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// Starts `pg_restore` on the head of a dump. Tools that are elsewhere get it on standard input, and then one job.

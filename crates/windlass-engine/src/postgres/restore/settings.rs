@@ -11,42 +11,29 @@
 //! COMMENT ON DATABASE shop IS 'the shop';
 //! ```
 
-use std::path::Path;
-use std::process::Stdio;
-
-use tokio::io::AsyncReadExt;
-use windlass_repo::format::dump::{Entry, Toc};
+use windlass_repo::format::dump::Entry;
 
 use super::spool::Spool;
 use super::{LeftOut, PostgresError, Restore, create};
-use crate::postgres::child::Running;
 use crate::postgres::quote::name;
 use crate::postgres::tools::Tools;
 
-/// The most that is printed of them.
-const PRINTED: u64 = 1 << 20;
-
 /// Applies them; what could not be applied is told, for the data are there whatever becomes of it.
-pub(super) async fn apply(
-    restore: &Restore<'_>,
-    tools: &Tools,
-    spool: &Spool,
-    folder: &Path,
-) -> Result<LeftOut, PostgresError> {
-    let Some(list) = list(&spool.toc, restore.owners) else { return Ok(Vec::new()) };
+pub(super) async fn apply(restore: &Restore<'_>, tools: &Tools, spool: &Spool) -> Result<LeftOut, PostgresError> {
+    let is_meant = |entry: &&Entry| match entry.kind.as_str() {
+        "DATABASE PROPERTIES" => true,
+        "COMMENT" => entry.tag.starts_with("DATABASE "),
+        "ACL" => restore.owners && entry.tag.starts_with("DATABASE "),
+        _ => false,
+    };
+    let entries: Vec<&Entry> = spool.toc.entries.iter().filter(is_meant).collect();
+    if entries.is_empty() {
+        return Ok(Vec::new());
+    }
     if !tools.are_here() {
         return Ok(vec!["the settings of the database itself, which cannot be had through `via`".into()]);
     }
-    let path = folder.join("settings");
-    let written = tokio::fs::write(&path, list).await;
-    written.map_err(|source| PostgresError::File { path: path.clone(), source })?;
-    let mut command = tools.command("pg_restore");
-    command.args(["--create", "--file=-"]).arg(format!("--use-list={}", path.display())).arg(&spool.path);
-    let mut running = Running::start("pg_restore --create", command.stdout(Stdio::piped()))?;
-    let mut script = String::new();
-    let read = running.stdout()?.take(PRINTED).read_to_string(&mut script).await;
-    read.map_err(|source| running.failed(source))?;
-    running.finish().await?;
+    let script = spool.script(tools, &entries, &["--create"]).await?;
     let mut left_out = Vec::new();
     for statement in statements(&script, &restore.dump.name, restore.database, restore.owners) {
         if let Err(error) = create::administer(restore.tools, &statement).await {
@@ -54,19 +41,6 @@ pub(super) async fn apply(
         }
     }
     Ok(left_out)
-}
-
-/// The entries that hold them, as `pg_restore --use-list` wants them; `None` where there are none.
-fn list(toc: &Toc, owners: bool) -> Option<String> {
-    let is_meant = |entry: &&Entry| match entry.kind.as_str() {
-        "DATABASE PROPERTIES" => true,
-        "COMMENT" => entry.tag.starts_with("DATABASE "),
-        "ACL" => owners && entry.tag.starts_with("DATABASE "),
-        _ => false,
-    };
-    let lines: Vec<String> =
-        toc.entries.iter().filter(is_meant).map(|entry| format!("{}; 0 0 {}\n", entry.id, entry.kind)).collect();
-    (!lines.is_empty()).then(|| lines.concat())
 }
 
 /// The statements of a script that are about the database, with its new name.

@@ -1,13 +1,19 @@
 //! The head of a dump on disk, and the pieces that were read to get it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use bytes::Bytes;
 use futures::stream::{Stream, StreamExt};
-use tokio::io::{AsyncWriteExt, BufWriter};
-use windlass_repo::format::dump::{Toc, Walker};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
+use windlass_repo::format::dump::{Entry, Selection, Toc, Walker};
 
-use super::PostgresError;
+use super::{PostgresError, Tools};
+use crate::postgres::child::Running;
+
+/// The most that is printed of definitions.
+const PRINTED: u64 = 64 << 20;
 
 pub(super) struct Spool {
     /// The head: a dump of its own to `pg_restore`, as long as no data are asked of it.
@@ -45,5 +51,32 @@ impl Spool {
         file.get_ref().set_len(head).await.map_err(failed)?;
         let toc = walker.toc().cloned().unwrap_or_default();
         Ok(Self { path, toc, beginning })
+    }
+
+    /// Writes a list of entries for `pg_restore --use-list` beside the head.
+    pub(super) async fn list(&self, name: &str, ids: BTreeSet<i64>) -> Result<PathBuf, PostgresError> {
+        let path = self.path.with_file_name(name);
+        let list = Selection { ids, left_out: Vec::new() }.to_list(&self.toc);
+        let written = tokio::fs::write(&path, list).await;
+        written.map_err(|source| PostgresError::File { path: path.clone(), source })?;
+        Ok(path)
+    }
+
+    /// Prints the definitions of entries. The tools must see the files of this machine.
+    pub(super) async fn script(
+        &self,
+        tools: &Tools,
+        entries: &[&Entry],
+        options: &[&str],
+    ) -> Result<String, PostgresError> {
+        let list = self.list("printed", entries.iter().map(|entry| entry.id).collect()).await?;
+        let mut command = tools.command("pg_restore");
+        command.args(options).arg("--file=-").arg(format!("--use-list={}", list.display())).arg(&self.path);
+        let mut running = Running::start("pg_restore --file=-", command.stdout(Stdio::piped()))?;
+        let mut script = String::new();
+        let read = running.stdout()?.take(PRINTED).read_to_string(&mut script).await;
+        read.map_err(|source| running.failed(source))?;
+        running.finish().await?;
+        Ok(script)
     }
 }
