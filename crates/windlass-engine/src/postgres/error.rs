@@ -39,11 +39,21 @@ pub enum PostgresError {
         /// The end of its standard error.
         stderr: String,
     },
-    /// A statement failed, or the server went away.
-    #[error("ask {database}: {}", why.trim_end())]
+    /// There is no session: the server is not there, or does not let us in, or went away.
+    #[error("connect to {database}: {why}")]
+    Connect {
+        /// The database.
+        database: String,
+        /// What libpq said.
+        why: String,
+    },
+    /// A statement failed.
+    #[error("ask {database}: {why}{}", state(sqlstate.as_deref()))]
     Statement {
         /// The database.
         database: String,
+        /// The SQLSTATE.
+        sqlstate: Option<String>,
         /// What the server said.
         why: String,
     },
@@ -70,6 +80,30 @@ pub enum PostgresError {
         url: String,
         /// Why there is nothing.
         why: &'static str,
+    },
+    /// A tool ended well and wrote nothing.
+    #[error("run `{tool}`: it ended well but wrote nothing")]
+    Empty {
+        /// The tool.
+        tool: String,
+    },
+    /// The target's server cannot have a database with the source's locale.
+    #[error("create the database {database}: {why}")]
+    Locale {
+        /// The database.
+        database: String,
+        /// Which locale, and what is wrong with it.
+        why: String,
+    },
+    /// A restore failed and something of it is still there.
+    #[error("restore into {database}: {remains}")]
+    LeftBehind {
+        /// The database.
+        database: String,
+        /// What is still there.
+        remains: String,
+        /// Why the restore failed.
+        source: Box<PostgresError>,
     },
     /// A scratch server cannot be made here.
     #[error("start a scratch server in `{}`: {why}", place.display())]
@@ -111,6 +145,10 @@ impl Diagnose for PostgresError {
             Self::Scratch { .. } => "WDL-2108",
             Self::File { .. } => "WDL-2109",
             Self::Dump { .. } => "WDL-2110",
+            Self::Connect { .. } => "WDL-2111",
+            Self::Empty { .. } => "WDL-2112",
+            Self::Locale { .. } => "WDL-2113",
+            Self::LeftBehind { source, .. } => source.code(),
         }
     }
 
@@ -127,21 +165,31 @@ impl Diagnose for PostgresError {
             Self::Scratch { .. } => "NoScratchServer",
             Self::File { .. } => "FileError",
             Self::Dump { .. } => "DumpUnreadable",
+            Self::Connect { .. } => "ServerUnreachable",
+            Self::Empty { .. } => "NothingWritten",
+            Self::Locale { .. } => "LocaleMissing",
+            Self::LeftBehind { source, .. } => source.reason(),
         }
     }
 
     fn retry(&self) -> Retry {
         match self {
-            Self::Statement { .. } | Self::Tool { .. } => Retry::Soon,
+            Self::Connect { why, .. } if refusal(why).is_some() => Retry::Never,
+            Self::Connect { .. } | Self::Tool { .. } | Self::Empty { .. } => Retry::Soon,
+            Self::Statement { sqlstate, .. } if passes(sqlstate.as_deref()) => Retry::Soon,
             _ => Retry::Never,
         }
     }
 
     fn outcome(&self) -> Outcome {
         match self {
-            Self::Secret(_) | Self::NoTool { .. } | Self::Url { .. } | Self::Start { .. } | Self::Scratch { .. } => {
-                Outcome::CouldNotRun
-            }
+            Self::Secret(_)
+            | Self::NoTool { .. }
+            | Self::Url { .. }
+            | Self::Start { .. }
+            | Self::Scratch { .. }
+            | Self::Connect { .. }
+            | Self::Locale { .. } => Outcome::CouldNotRun,
             _ => Outcome::Failed,
         }
     }
@@ -155,11 +203,25 @@ impl Diagnose for PostgresError {
             Self::NoTool { major, .. } => format!(
                 "install PostgreSQL {major}'s tools: apt-get install postgresql-client-{major} (and postgresql-{major} for scratch servers)"
             ),
+            Self::Connect { why, .. } => refusal(why)
+                .unwrap_or("check that the server runs, and the host and port in the component's url")
+                .into(),
+            Self::Empty { .. } => "run it by hand; a wrapper on its side may swallow what it writes".into(),
+            Self::Locale { .. } => {
+                "install the locale on the server's machine, or create an empty database with another locale and restore into that".into()
+            }
+            Self::LeftBehind { source, .. } => {
+                let mut hints = vec!["drop or empty the database before the next attempt".to_owned()];
+                hints.extend(source.hints());
+                return hints;
+            }
             Self::Start { .. } => "check that it may be run by the user Windlass runs as".into(),
             Self::Tool { .. } | Self::Statement { .. } | Self::Answer { .. } => {
                 "check the server's log, and the rights of the role in the component's url".into()
             }
-            Self::Url { .. } => "write postgresql://USER@HOST:PORT/DATABASE, without a password".into(),
+            Self::Url { .. } => {
+                "write postgresql://USER@HOST:PORT/DATABASE; a password comes from `password` in the settings, from PGPASSWORD or from ~/.pgpass".into()
+            },
             Self::Nothing { .. } => "name a database in the component's url, or say `databases = \"all\"`".into(),
             Self::Scratch { .. } => "install the server's package of the same major version or a newer one".into(),
             Self::File { .. } => "check the space and the rights there".into(),
@@ -167,4 +229,30 @@ impl Diagnose for PostgresError {
         };
         vec![hint]
     }
+}
+
+/// What to do where a server is there and says no; its words are those of libpq and of the server in English.
+fn refusal(why: &str) -> Option<&'static str> {
+    let says = |words: &[&str]| words.iter().any(|word| why.contains(word));
+    if says(&["no password supplied"]) {
+        Some("give the component a `password` (with `via`, let PGPASSWORD through), or an entry in ~/.pgpass")
+    } else if says(&["authentication failed"]) {
+        Some("check the component's user and `password` against the server's")
+    } else if says(&["no pg_hba.conf entry"]) {
+        Some("allow the user, database and address in the server's pg_hba.conf")
+    } else if says(&["does not exist", "permission denied for database", "not permitted to log in"]) {
+        Some("check the user and the database in the component's url, and its right to connect")
+    } else {
+        None
+    }
+}
+
+/// Whether a statement that failed so may succeed later: the classes for conflicts, resources and intervention
+/// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>), and locks that were not to be had in time.
+fn passes(sqlstate: Option<&str>) -> bool {
+    sqlstate.is_some_and(|state| ["08", "40", "53", "57", "58", "55P03"].iter().any(|class| state.starts_with(class)))
+}
+
+fn state(sqlstate: Option<&str>) -> String {
+    sqlstate.map_or_else(String::new, |state| format!(" (SQLSTATE {state})"))
 }

@@ -24,12 +24,12 @@ pub async fn databases(tools: &Tools, wanted: Databases) -> Result<Vec<String>, 
         }
         Databases::All => {
             let mut session = Session::open_any(tools).await?;
-            let rows = session
-                .rows("select datname from pg_database where datallowconn and not datistemplate order by datname")
-                .await?;
+            // A limit of -2 marks what an interrupted DROP DATABASE left behind: nobody can connect to it.
+            let query = "select datname from pg_database \
+                         where datallowconn and not datistemplate and datconnlimit <> -2 order by datname";
+            let names = session.all::<Named>(query).await?;
             session.close().await;
-            let names = rows.into_iter().filter_map(|row| serde_json::from_value::<Named>(row).ok());
-            let names: Vec<String> = names.map(|row| row.datname).collect();
+            let names: Vec<String> = names.into_iter().map(|row| row.datname).collect();
             if names.is_empty() {
                 Err(nothing("the server has no database that allows connections"))
             } else {

@@ -5,9 +5,13 @@
 //! `PGPASSWORD` in their environment, never as an argument.
 
 pub mod capture;
+mod child;
 pub mod counts;
 mod error;
 pub mod inspect;
+mod installed;
+mod message;
+mod quote;
 pub mod restore;
 pub mod scratch;
 pub mod session;

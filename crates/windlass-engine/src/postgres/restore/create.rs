@@ -1,0 +1,89 @@
+//! Makes the database a dump goes into, and drops it again.
+
+use windlass_core::point::DatabaseDump;
+
+use super::{LeftOut, PostgresError};
+use crate::postgres::quote::{literal, name};
+use crate::postgres::session::Session;
+use crate::postgres::tools::Tools;
+
+/// States that say that a locale is not to be had: no such locale, not with this encoding, not in this build.
+const NO_LOCALE: [&str; 4] = ["42809", "22023", "42P17", "0A000"];
+
+/// Makes a database from template0 with the encoding, locale and owner of the source. Only a scratch server takes
+/// another locale instead of one that is not installed: there nobody depends on the order of texts.
+pub(super) async fn database(
+    tools: &Tools,
+    database: &str,
+    dump: &DatabaseDump,
+    owner: Option<&str>,
+) -> Result<LeftOut, PostgresError> {
+    let sql = |locale: &str| {
+        let owner = owner.map_or_else(String::new, |owner| format!(" owner {}", name(owner)));
+        let encoding = literal(&dump.encoding);
+        format!("create database {} template template0 encoding {encoding}{locale}{owner}", name(database))
+    };
+    let why = match wanted(tools.server_version, dump) {
+        Ok(locale) => match administer(tools, &sql(&locale)).await {
+            Err(PostgresError::Statement { sqlstate: Some(state), why, .. }) if NO_LOCALE.contains(&&*state) => why,
+            result => return result.map(|()| Vec::new()),
+        },
+        Err(why) => why,
+    };
+    if !tools.are_for_scratch() {
+        return Err(PostgresError::Locale { database: database.to_owned(), why });
+    }
+    // Whatever C.UTF-8 cannot have, C can.
+    let plain = |locale: &str| libc(tools.server_version, locale, locale);
+    let instead = if administer(tools, &sql(&plain("C.UTF-8"))).await.is_ok() {
+        "C.UTF-8"
+    } else {
+        administer(tools, &sql(&plain("C"))).await?;
+        "C"
+    };
+    Ok(vec![format!("the locale {}, taken for {instead} here: {why}", dump.collate)])
+}
+
+/// Drops a database, and ends who is connected to it: that is nobody but a restore that has just been ended.
+pub(super) async fn drop(tools: &Tools, database: &str) -> Result<(), PostgresError> {
+    let force = if tools.server_version >= 130_000 { " with (force)" } else { "" };
+    administer(tools, &format!("drop database if exists {}{force}", name(database))).await
+}
+
+/// The locale of the source, in the words of the target's version; or why that version has no such locale.
+fn wanted(server_version: u32, dump: &DatabaseDump) -> Result<String, String> {
+    let libc = libc(server_version, &dump.collate, &dump.ctype);
+    let (option, since) = match dump.locale_provider.as_str() {
+        "icu" => ("icu_locale", 150_000),
+        "builtin" => ("builtin_locale", 170_000),
+        _ => return Ok(libc),
+    };
+    if server_version < since {
+        return Err(format!("its server knows no locales of {}", dump.locale_provider));
+    }
+    let locale = dump.provider_locale.as_deref().unwrap_or_default();
+    let libc = libc.replace(" locale_provider libc", "");
+    Ok(format!("{libc} locale_provider {} {option} {}", dump.locale_provider, literal(locale)))
+}
+
+fn libc(server_version: u32, collate: &str, ctype: &str) -> String {
+    // template0 may have another provider, which would be inherited.
+    let provider = if server_version >= 150_000 { " locale_provider libc" } else { "" };
+    format!(" lc_collate {} lc_ctype {}{provider}", literal(collate), literal(ctype))
+}
+
+/// Runs a statement in a database that is always there.
+pub(super) async fn administer(tools: &Tools, sql: &str) -> Result<(), PostgresError> {
+    let mut session = maintenance(tools).await?;
+    session.lines(sql).await?;
+    session.close().await;
+    Ok(())
+}
+
+/// A session with a database that is always there.
+pub(super) async fn maintenance(tools: &Tools) -> Result<Session, PostgresError> {
+    match Session::open(tools, "postgres").await {
+        Ok(session) => Ok(session),
+        Err(error) => Session::open(tools, "template1").await.map_err(|_| error),
+    }
+}

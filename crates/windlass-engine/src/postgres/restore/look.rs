@@ -1,0 +1,78 @@
+//! Looks at the target of a restore, for its plan.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use windlass_core::point::DatabaseDump;
+use windlass_core::restore::DatabaseFacts;
+
+use super::PostgresError;
+use super::create::maintenance;
+use crate::postgres::quote::{literal, name};
+use crate::postgres::session::Session;
+use crate::postgres::tools::Tools;
+use crate::postgres::with_database;
+
+/// What there is of one's own in a database: relations, but those an extension brings along.
+const RELATIONS: &str = "\
+    select count(*) as n from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+    where c.relkind in ('r', 'p', 'v', 'm', 'S', 'f') and n.nspname not in ('pg_catalog', 'information_schema') \
+      and n.nspname !~ '^pg_(toast|temp)' \
+      and not exists (select 1 from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')";
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
+/// Looks at a database that is to be filled from a dump which mentions the roles.
+pub async fn look(
+    tools: &Tools,
+    database: &str,
+    dump: &DatabaseDump,
+    roles: &[String],
+) -> Result<DatabaseFacts, PostgresError> {
+    let mut session = maintenance(tools).await?;
+    let known = names(&mut session, "select rolname as name from pg_roles").await?;
+    let offered = names(&mut session, "select name from pg_available_extensions").await?;
+    let found = format!("select datname as name from pg_database where datname = {}", literal(database));
+    let exists = !names(&mut session, &found).await?.is_empty();
+    session.close().await;
+    let mut tables = 0;
+    if exists {
+        let mut session = Session::open(tools, database).await?;
+        tables = session.number(RELATIONS).await?.into();
+        session.close().await;
+    }
+    let mut missing_extensions = Vec::new();
+    for extension in dump.extensions.keys() {
+        if !offered.contains(extension) {
+            missing_extensions.push(extension.clone());
+        } else if tools.are_for_scratch()
+            && let Err(error) = try_out(tools, extension).await
+        {
+            missing_extensions.push(format!("{extension} ({error})"));
+        }
+    }
+    Ok(DatabaseFacts {
+        url: with_database(tools.url(), database)?,
+        database: database.to_owned(),
+        server_version: tools.server_version,
+        exists,
+        tables,
+        missing_roles: roles.iter().filter(|role| !known.contains(*role)).cloned().collect(),
+        missing_extensions,
+    })
+}
+
+async fn names(session: &mut Session, query: &str) -> Result<BTreeSet<String>, PostgresError> {
+    Ok(session.all::<Named>(query).await?.into_iter().map(|row| row.name).collect())
+}
+
+/// Whether an extension can be had: some must be loaded when the server starts, and a scratch server loads nothing.
+async fn try_out(tools: &Tools, extension: &str) -> Result<(), PostgresError> {
+    let mut session = maintenance(tools).await?;
+    session.lines(&format!("begin; create extension if not exists {} cascade; rollback", name(extension))).await?;
+    session.close().await;
+    Ok(())
+}

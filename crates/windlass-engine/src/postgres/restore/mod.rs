@@ -1,0 +1,232 @@
+//! Fills a database from a dump that arrives as a stream.
+//!
+//! The head of the dump is spooled - it holds definitions only - and the data are never staged:
+//!
+//! ```text
+//! head  → pg_restore --section=pre-data      schemas, types, tables
+//! dump  → pg_restore --section=data          rows and large objects, as they arrive
+//! head  → pg_restore --section=post-data -j  indexes, constraints, triggers, views, several at once
+//! head  → what the database itself was set to, where it was made for this
+//! ```
+//!
+//! Promised: a database made for the restore is dropped again if it fails; one that was there stays as the failure
+//! left it, and the error says so. Subscriptions are left out, for a copy that subscribes acts on its source.
+//! Not promised: that a database made for it goes when the future is dropped half-way.
+
+mod create;
+mod look;
+mod settings;
+mod spool;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use bytes::Bytes;
+use futures::stream::{Stream, StreamExt};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+use windlass_core::point::DatabaseDump;
+use windlass_core::restore::Relation;
+use windlass_repo::format::dump::{Toc, select};
+
+pub use self::look::look;
+use self::spool::Spool;
+use super::PostgresError;
+use super::child::Running;
+use super::session::Session;
+use super::tools::Tools;
+
+/// Indexes and constraints built at once.
+const JOBS: &str = "--jobs=2";
+
+/// What is restored, and how.
+pub struct Restore<'a> {
+    /// The client tools, at the target's server.
+    pub tools: &'a Tools,
+    /// The target database.
+    pub database: &'a str,
+    /// What is known of the source.
+    pub dump: &'a DatabaseDump,
+    /// Whether the database is made first.
+    pub create: bool,
+    /// Whether owners and privileges are set as in the dump.
+    pub owners: bool,
+    /// The relations wanted; empty for all.
+    pub relations: &'a [Relation],
+    /// A folder for the spooled head.
+    pub spool: &'a Path,
+    /// Hears of every piece of the dump, in bytes.
+    pub moved: &'a (dyn Fn(u64) + Sync),
+}
+
+/// What was left out, in words.
+pub type LeftOut = Vec<String>;
+
+impl Restore<'_> {
+    /// Restores; the stream is the opened dump from its beginning.
+    pub async fn run(
+        &self,
+        mut dump: impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
+    ) -> Result<LeftOut, PostgresError> {
+        let spool = Spool::begin(self.spool, &self.dump.name, &mut dump).await?;
+        let mut left_out = Vec::new();
+        let list = self.list(&spool.toc, &mut left_out).await?;
+        let tools = self.tools.at_least(major(&spool.toc.dump_version)).await?;
+        if self.create {
+            let owner = self.owners.then_some(self.dump.owner.as_str());
+            left_out.extend(create::database(self.tools, self.database, self.dump, owner).await?);
+        }
+        match self.fill(&tools, spool, dump, list.as_deref()).await {
+            Ok(more) => {
+                left_out.extend(more);
+                Ok(left_out)
+            }
+            Err(error) => Err(self.clean_up(error).await),
+        }
+    }
+
+    async fn fill(
+        &self,
+        tools: &Tools,
+        mut spool: Spool,
+        dump: impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
+        list: Option<&Path>,
+    ) -> Result<LeftOut, PostgresError> {
+        let mut left_out = Vec::new();
+        let subscriptions = spool.toc.entries.iter().filter(|entry| entry.kind == "SUBSCRIPTION");
+        left_out.extend(subscriptions.map(|entry| format!("subscription {}: a copy does not subscribe", entry.tag)));
+        let options = self.options().await?;
+        let command = |section: &str| self.command(tools, section, list, &options);
+        run("pre-data", command("pre-data")?, tools, &spool.path)?.finish().await?;
+        let beginning = std::mem::take(&mut spool.beginning);
+        self.data(command("data")?, futures::stream::iter(beginning.into_iter().map(Ok)).chain(dump)).await?;
+        run("post-data", command("post-data")?, tools, &spool.path)?.finish().await?;
+        if let Err(error) = self.analyze().await {
+            left_out.push(format!("statistics, which autovacuum will gather: {error}"));
+        }
+        if self.create && self.relations.is_empty() {
+            left_out.extend(settings::apply(self, tools, &spool, self.spool).await?);
+        }
+        Ok(left_out)
+    }
+
+    async fn analyze(&self) -> Result<(), PostgresError> {
+        let mut session = Session::open(self.tools, self.database).await?;
+        session.lines("analyze").await?;
+        session.close().await;
+        Ok(())
+    }
+
+    /// Options that hold for every section.
+    async fn options(&self) -> Result<Vec<&'static str>, PostgresError> {
+        let mut options = vec!["--exit-on-error", "--no-password", "--no-subscriptions"];
+        if !self.owners {
+            options.extend(["--no-owner", "--no-acl"]);
+        }
+        let mut session = Session::open(self.tools, self.database).await?;
+        let tablespaces =
+            session.number("select count(*) as n from pg_tablespace where spcname not in ('pg_default', 'pg_global')");
+        if tablespaces.await? == 0 {
+            options.push("--no-tablespaces");
+        }
+        session.close().await;
+        Ok(options)
+    }
+
+    fn command(
+        &self,
+        tools: &Tools,
+        section: &str,
+        list: Option<&Path>,
+        options: &[&str],
+    ) -> Result<Command, PostgresError> {
+        let mut command = tools.command("pg_restore");
+        command.args(options).arg(format!("--section={section}")).arg(tools.dbname(self.database)?);
+        if let Some(list) = list {
+            command.arg(format!("--use-list={}", list.display()));
+        }
+        Ok(command)
+    }
+
+    /// Gives the whole dump to `pg_restore`.
+    async fn data(
+        &self,
+        mut command: Command,
+        mut pieces: impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
+    ) -> Result<(), PostgresError> {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut running = Running::start("pg_restore --section=data", command)?;
+        let mut stdin = running.stdin()?;
+        let mut next = async || -> Result<Option<Bytes>, PostgresError> {
+            let unreadable = |source| PostgresError::Dump { database: self.dump.name.clone(), source };
+            let piece = pieces.next().await.transpose().map_err(unreadable)?;
+            (self.moved)(piece.as_ref().map_or(0, |piece| piece.len() as u64));
+            Ok(piece)
+        };
+        while let Some(piece) = next().await? {
+            // It stops reading once it has what it wants, or has failed: how it ends tells which.
+            if stdin.write_all(&piece).await.is_err() {
+                break;
+            }
+        }
+        drop(stdin);
+        running.finish().await?;
+        // Whoever gives the dump checks it to its end.
+        while next().await?.is_some() {}
+        Ok(())
+    }
+
+    /// The list of what is wanted, where not everything is.
+    async fn list(&self, toc: &Toc, left_out: &mut LeftOut) -> Result<Option<PathBuf>, PostgresError> {
+        if self.relations.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |why| PostgresError::Answer { database: self.dump.name.clone(), why };
+        if !self.tools.are_here() {
+            return Err(wrong(
+                "single tables cannot be restored through `via`: restore all, into another database".into(),
+            ));
+        }
+        let selection = select(toc, self.relations).map_err(|missing| {
+            wrong(format!("the dump holds no {}.{}", missing.schema, missing.table.as_deref().unwrap_or("*")))
+        })?;
+        let path = self.spool.join("list");
+        let written = tokio::fs::write(&path, selection.to_list(toc)).await;
+        written.map_err(|source| PostgresError::File { path: path.clone(), source })?;
+        let keys = selection.left_out.iter();
+        left_out.extend(keys.map(|name| format!("foreign key {name}: the table it points to was not selected")));
+        Ok(Some(path))
+    }
+
+    /// Removes what a failed restore made; what cannot be removed is told with the error.
+    async fn clean_up(&self, error: PostgresError) -> PostgresError {
+        let remains = if self.create {
+            match create::drop(self.tools, self.database).await {
+                Ok(()) => return error,
+                Err(why) => format!("the database made for it could not be dropped again ({why})"),
+            }
+        } else {
+            "it was there before, and now holds a part of the dump".to_owned()
+        };
+        PostgresError::LeftBehind { database: self.database.to_owned(), remains, source: Box::new(error) }
+    }
+}
+
+/// Starts `pg_restore` on the head of a dump. Tools that are elsewhere get it on standard input, and then one job.
+fn run(section: &str, mut command: Command, tools: &Tools, head: &Path) -> Result<Running, PostgresError> {
+    if tools.are_here() {
+        if section == "post-data" {
+            command.arg(JOBS);
+        }
+        command.arg(head);
+    } else {
+        let unreadable = |source| PostgresError::File { path: head.to_owned(), source };
+        command.stdin(std::fs::File::open(head).map_err(unreadable)?);
+    }
+    Running::start(&format!("pg_restore --section={section}"), command.stdout(Stdio::null()))
+}
+
+/// The major version in a version as text: `15` of `15.18 (Debian 15.18-0+deb12u1)`.
+fn major(version: &str) -> u32 {
+    version.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
