@@ -4,7 +4,7 @@
 //! table once more, beside the dump. Beyond, the server's estimate is taken and called one, except that a table is
 //! never said to hold rows or none without having looked: so the loss of all rows is seen at any size.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use serde::Deserialize;
@@ -89,10 +89,10 @@ async fn count_within(
 
 /// Counts some tables, whatever their size.
 pub async fn count_these(session: &mut Session, wanted: &[&TableCount]) -> Result<Vec<TableCount>, PostgresError> {
-    let wanted: BTreeMap<_, _> = wanted.iter().map(|count| (named(count), ())).collect();
+    let wanted: BTreeSet<_> = wanted.iter().map(|count| named(count)).collect();
     let mut counts = Vec::new();
     for Table { schema, name, quoted, .. } in session.all(TABLES).await? {
-        if wanted.contains_key(&(schema.as_str(), name.as_str())) {
+        if wanted.contains(&(schema.as_str(), name.as_str())) {
             let rows = exactly(session, &quoted).await?;
             counts.push(TableCount { schema, table: name, rows, exact: true });
         }

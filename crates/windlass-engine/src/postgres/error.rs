@@ -103,7 +103,7 @@ pub enum PostgresError {
         /// What is still there.
         remains: String,
         /// Why the restore failed.
-        source: Box<PostgresError>,
+        source: Box<Self>,
     },
     /// A scratch server cannot be made here.
     #[error("start a scratch server in `{}`: {why}", place.display())]

@@ -72,7 +72,12 @@ async fn names(session: &mut Session, query: &str) -> Result<BTreeSet<String>, P
 /// Whether an extension can be had: some must be loaded when the server starts, and a scratch server loads nothing.
 async fn try_out(tools: &Tools, extension: &str) -> Result<(), PostgresError> {
     let mut session = maintenance(tools).await?;
-    session.lines(&format!("begin; create extension if not exists {} cascade; rollback", name(extension))).await?;
+    // Created where it would be: in the first schema of the search path, which must not be the catalog.
+    let sql = format!(
+        "begin; set local search_path = public; create extension if not exists {} cascade; rollback",
+        name(extension)
+    );
+    session.lines(&sql).await?;
     session.close().await;
     Ok(())
 }
