@@ -23,7 +23,7 @@ impl Message {
         let lines: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("LOCATION:")).collect();
         let Some((at, rest)) = lines.iter().enumerate().rev().find_map(|(at, line)| Some((at, behind_severity(line)?)))
         else {
-            return Self { sqlstate: None, text: stderr.trim().to_owned() };
+            return Self { sqlstate: None, text: lines.join("\n").trim().to_owned() };
         };
         let (sqlstate, first) = match rest.split_once(": ") {
             Some((code, text)) if code.len() == 5 && code.bytes().all(|b| b.is_ascii_alphanumeric()) => {

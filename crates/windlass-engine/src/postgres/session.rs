@@ -28,16 +28,16 @@ const ANSWER: u64 = 64 << 20;
 /// How long `psql` may take to end when asked to.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// The status `psql` ends with where the connection failed, and not a statement.
-const NO_CONNECTION: i32 = 2;
+/// What libpq says where the connection ends before the answer.
+const LOST: [&str; 2] = ["server closed the connection unexpectedly", "connection to server was lost"];
 
 /// What every session begins with. Roles and databases may have limits of their own, which are not meant for us;
 /// the names are asked for, since each version knows others.
 const BEGIN: &str = "\
-set standard_conforming_strings = on; set client_encoding = 'UTF8'; set client_min_messages = warning; \
+set statement_timeout = 0; set standard_conforming_strings = on; set client_encoding = 'UTF8'; set client_min_messages = warning; \
 set row_security = off; set search_path = pg_catalog; \
 select count(set_config(name, '0', false)) from pg_settings where name in \
-('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout');";
+('lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout');";
 
 /// A session. Dropped, the server sees the client go.
 pub struct Session {
@@ -155,7 +155,7 @@ impl Session {
         let database = self.database.clone();
         let Message { sqlstate, text } = Message::find(&said);
         let why = if text.is_empty() { format!("psql ended with {status} and without a word") } else { text };
-        if !self.open || status.code() == Some(NO_CONNECTION) {
+        if !self.open || LOST.iter().any(|words| said.contains(words)) {
             PostgresError::Connect { database, why }
         } else {
             PostgresError::Statement { database, sqlstate, why }
