@@ -47,6 +47,28 @@ async fn rows_are_counted_as_the_dump_sees_them_whatever_happens_meanwhile() -> 
 }
 
 #[tokio::test]
+async fn a_table_cannot_be_emptied_between_the_snapshot_and_its_count() -> Result<()> {
+    let server = PgCluster::start()?;
+    with_much(&server);
+    server.psql(
+        "shop",
+        "do $$ begin for n in 1..1500 loop execute format('create table t%s (id int)', n); end loop; end $$",
+    );
+    // pg_dump comes late, and the largest table is counted last: for a moment nobody else holds it.
+    let folder = tempfile::tempdir()?;
+    let late = folder.path().join("late");
+    postgres_stage::script(&late, "case \"$*\" in pg_dump*--snapshot*) sleep 2 ;; esac; exec \"$@\"")?;
+    let through = Postgres { via: vec![late.display().to_string()], ..source(&server.url("shop")) };
+    let running = capture::begin(&Tools::find(&through).await?, "shop").await?;
+    let refused = server.try_psql("shop", "set lock_timeout = '1s'; truncate orders");
+    assert!(refused.is_err_and(|error| error.to_string().contains("lock timeout")));
+    let captured = finish(running, "shop").await?;
+    assert_eq!(captured.rows_of("orders"), Some(100_000));
+    assert_eq!(captured.dump.tables.len(), 1502);
+    Ok(())
+}
+
+#[tokio::test]
 async fn only_tables_whose_rows_are_in_the_dump_are_counted() -> Result<()> {
     let server = PgCluster::start()?;
     server.make_rich("shop")?;

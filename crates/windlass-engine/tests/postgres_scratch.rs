@@ -4,7 +4,7 @@
 
 mod postgres_stage;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Result;
@@ -14,6 +14,23 @@ use windlass_engine::postgres::restore::look;
 use windlass_engine::postgres::scratch::{Place, ScratchServer, teardown};
 use windlass_engine::postgres::session::Session;
 use windlass_testkit::postgres::{PgCluster, bin};
+
+/// A place that is torn down however the story ends.
+struct Torn(PathBuf);
+
+impl Torn {
+    fn make() -> Result<(Place, Self)> {
+        let place = Place::make()?;
+        let torn = Self(place.path.clone());
+        Ok((place, torn))
+    }
+}
+
+impl Drop for Torn {
+    fn drop(&mut self) {
+        let _ = teardown(&self.0);
+    }
+}
 
 fn running_in(place: &Path) -> Vec<(i32, String)> {
     let all = processes_with("postgres");
@@ -38,7 +55,7 @@ async fn what_the_source_has_and_this_machine_lacks_does_not_keep_a_dump_from_be
     captured.dump.collate = "xx_XX.UTF-8".into();
     captured.dump.ctype = "xx_XX.UTF-8".into();
 
-    let place = Place::make()?;
+    let (place, _torn) = Torn::make()?;
     let scratch = ScratchServer::start(&place, 15).await?;
     let facts = look(&scratch.tools, "shop", &captured.dump, &[]).await?;
     assert!(facts.missing_extensions.is_empty(), "{facts:?}");
@@ -64,7 +81,7 @@ async fn an_extension_that_cannot_be_had_is_named_before_anything_is_restored() 
     server.psql("shop", "create extension hstore; create extension cube; create extension earthdistance");
     let mut captured = capture(&tools(&server.url("shop")).await?, "shop").await?;
     captured.dump.extensions.insert("no_such_extension".into(), "1".into());
-    let place = Place::make()?;
+    let (place, _torn) = Torn::make()?;
     let scratch = ScratchServer::start(&place, 15).await?;
     // Stands for an extension that is installed and still refuses, such as one that must be loaded at the start.
     let mut session = Session::open_any(&scratch.tools).await?;
@@ -83,7 +100,7 @@ async fn an_extension_that_cannot_be_had_is_named_before_anything_is_restored() 
 
 #[tokio::test]
 async fn a_scratch_server_is_alone_and_its_folder_is_enough_to_end_it() -> Result<()> {
-    let place = Place::make()?;
+    let (place, _torn) = Torn::make()?;
     let scratch = ScratchServer::start(&place, 13).await?;
     let mut session = Session::open_any(&scratch.tools).await?;
     let settings = "select string_agg(name || '=' || setting, ' ' order by name) from pg_settings \
@@ -109,7 +126,7 @@ async fn a_scratch_server_is_alone_and_its_folder_is_enough_to_end_it() -> Resul
 
 #[test]
 fn what_is_half_made_is_torn_down_as_well() -> Result<()> {
-    let place = Place::make()?;
+    let (place, _torn) = Torn::make()?;
     let mut initdb = Command::new("setpriv");
     let owner = std::fs::metadata(&place.path)?;
     let (user, group) = (std::os::unix::fs::MetadataExt::uid(&owner), std::os::unix::fs::MetadataExt::gid(&owner));
@@ -118,7 +135,10 @@ fn what_is_half_made_is_torn_down_as_well() -> Result<()> {
     }
     initdb.arg(bin()?.join("initdb")).arg("--pgdata").arg(place.path.join("data")).args(["--no-sync", "--auth=trust"]);
     let mut initdb = initdb.current_dir("/").stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-    wait_for("initdb to begin", || place.path.join("data/PG_VERSION").exists())?;
+    wait_for("initdb to begin", || place.path.join("data/postmaster.pid").exists())?;
+    // The first line of it is a negative number, as long as no server runs.
+    let first = std::fs::read_to_string(place.path.join("data/postmaster.pid")).unwrap_or_default();
+    assert!(first.is_empty() || first.starts_with('-'), "{first}");
     teardown(&place.path)?;
     assert!(!initdb.wait()?.success(), "it was ended half-way");
     assert!(running_in(&place.path).is_empty() && !place.path.exists());
@@ -127,7 +147,7 @@ fn what_is_half_made_is_torn_down_as_well() -> Result<()> {
 
 #[test]
 fn a_number_in_a_pid_file_is_not_trusted() -> Result<()> {
-    let place = Place::make()?;
+    let (place, _torn) = Torn::make()?;
     std::fs::create_dir(place.path.join("data"))?;
     let mut stranger = Command::new("sleep").arg("600").current_dir(&place.path).spawn()?;
     std::fs::write(place.path.join("data/postmaster.pid"), format!("{}\n", stranger.id()))?;

@@ -82,7 +82,7 @@ pub enum PostgresError {
         why: &'static str,
     },
     /// A tool ended well and wrote nothing.
-    #[error("run `{tool}`: it ended well but wrote nothing")]
+    #[error("run `{tool}`: it ended well and wrote nothing, which is not a whole dump")]
     Empty {
         /// The tool.
         tool: String,

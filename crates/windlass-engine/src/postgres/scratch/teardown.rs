@@ -72,10 +72,15 @@ fn gone(place: &Path, patience: Duration) {
     }
 }
 
-/// The process the pid file of the place's server names.
+/// The process the pid file of the place's server names. While `initdb` is at work, its number is negative there,
+/// and there is no server to end.
 fn server_of(place: &Path) -> Option<Pid> {
     let text = std::fs::read_to_string(place.join("data/postmaster.pid")).ok()?;
-    Pid::from_raw(text.lines().next()?.trim().parse().ok()?)
+    pid_of(text.lines().next()?.trim())
+}
+
+fn pid_of(text: &str) -> Option<Pid> {
+    text.parse().ok().filter(|number| *number > 0).and_then(Pid::from_raw)
 }
 
 /// The processes of PostgreSQL's programs that work in the place or were told to.
@@ -94,7 +99,7 @@ fn processes_of(place: &Path) -> Vec<Pid> {
             })
     };
     let numbered = entries.filter_map(|entry| {
-        let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+        let pid = pid_of(entry.file_name().to_str()?)?;
         works_there(&entry.path()).then_some(pid)
     });
     numbered.collect()
