@@ -5,6 +5,7 @@
 
 mod story;
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
@@ -59,11 +60,12 @@ fn protected_is_said_only_once_a_restore_has_proved_it() -> Result<()> {
     let status = stage.windlass(&["--output", "json", "status", "shop"])?.with(1).json();
     assert_eq!(status[0]["protected"], false);
     assert_eq!(status[0]["reasons"][0]["reason"], "not_restored");
-    let before = story::scratch_places();
-    let drill = stage.windlass(&["--output", "json", "drill", "shop"])?.with(0).json();
+    let drilled = stage.windlass(&["--output", "json", "drill", "shop"])?.with(0);
+    let drill = drilled.json();
     assert_eq!(drill["verdict"], "passed");
     assert!(drill["drill"]["rto_ms"].as_u64().unwrap() > 0);
-    assert!(story::scratch_places().iter().all(|place| before.contains(place)), "the scratch place is gone");
+    let place = drilled.err.split("restored to ").nth(1).and_then(|text| text.split("/files-").next()).unwrap();
+    assert!(place.starts_with("/var/tmp/windlass-scratch-") && !Path::new(place).exists(), "{place} is gone");
     stage.windlass(&["status", "shop"])?.with(0);
     let points = stage.windlass(&["--output", "json", "points", "shop"])?.with(0).json();
     assert_eq!(points["points"][0]["verified"], "restored");

@@ -483,7 +483,7 @@ fn addresses_of_databases() {
 #[test]
 fn times_and_numbers_of_a_policy() {
     in_policy("rpo = \"26x\" # <--\n", "is not a length of time", "12h");
-    in_policy("rpo = \"0s\" # <--\n", "is no time at all", "30s");
+    in_policy("rpo = \"0s\" # <--\n", "it is zero", "30d");
     in_policy("drill = \"soon\" # <--\n", "is not a length of time", "30d");
     in_policy("verify = { every = \"1 month\" } # <--\n", "`every` in [policy.daily.verify]", "30d");
     in_policy("schedule = \"0 2 * *\" # <--\n", "`schedule` in [policy.daily]", "0 2 * * *");
@@ -515,7 +515,7 @@ fn checks_and_hooks() {
         "is not \"restore\"",
         "after = \"restore\"",
     );
-    in_shop(&format!("undo = \"0h\" # <--\n{FILES}"), "is no time at all", "");
+    in_shop(&format!("undo = \"0h\" # <--\n{FILES}"), "it is zero", "");
     in_shop(
         &format!("[application.shop.hooks]\nbefore = [{{ run = [\"a\"], timeout = \"soon\" }}] # <--\n{FILES}"),
         "`timeout` in `application.shop.hooks.before[0]`",

@@ -159,8 +159,8 @@ impl<'t> Item<'t> {
         .ok()
     }
 
-    /// A length of time such as `30d`.
-    pub(super) fn duration(&self, faults: &mut Faults<'_>) -> Option<SignedDuration> {
+    /// A length of time such as `30d`; never none.
+    pub(super) fn positive_duration(&self, faults: &mut Faults<'_>) -> Option<SignedDuration> {
         let expected = "a string with a length of time";
         let Some(text) = self.as_text() else {
             self.wrong_type(faults, expected, "write for example \"12h\": a number and s, m, h, d or w");
@@ -177,16 +177,6 @@ impl<'t> Item<'t> {
                 None
             }
         }
-    }
-
-    /// A length of time longer than none.
-    pub(super) fn positive_duration(&self, faults: &mut Faults<'_>) -> Option<SignedDuration> {
-        let duration = self.duration(faults)?;
-        if duration.is_positive() {
-            return Some(duration);
-        }
-        self.refuse(faults, "is no time at all", "write for example \"30s\", or take the key out");
-        None
     }
 
     /// An absolute path. The value is not shown when it is wrong: it may be a secret in the wrong place.
