@@ -10,6 +10,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::evidence::Head;
 use crate::id::{PointId, WriterId};
 use crate::name::Name;
 
@@ -77,9 +78,10 @@ pub struct RecoveryPoint {
     /// What a reader should know: hooks that failed after the capture, things left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// The writer's newest record of evidence when the point was written, so that a cut chain is seen.
+    /// The newest record of evidence of each of the application's writers when the point was written, so that a chain
+    /// that was cut is seen.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub evidence: BTreeMap<WriterId, String>,
+    pub evidence: BTreeMap<WriterId, Head>,
 }
 
 impl RecoveryPoint {

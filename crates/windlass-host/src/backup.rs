@@ -5,6 +5,7 @@ use windlass_core::name::Name;
 use windlass_engine::backup::{Backup, BackupError, Taken, run};
 use windlass_engine::progress::Progress;
 use windlass_repo::error::RepositoryError;
+use windlass_repo::evidence;
 use windlass_repo::random::Fresh;
 
 use crate::host::{Host, Site};
@@ -22,5 +23,6 @@ pub async fn take(host: &Host, site: &Site, only: &[Name], progress: &dyn Progre
         progress,
     };
     let id = Fresh::fresh().map_err(|e| BackupError::Repository(RepositoryError::Randomness(e)))?;
+    evidence::catch_up(&site.vault, &site.writer, &host.name).await.map_err(BackupError::Repository)?;
     run(&task, id).await
 }

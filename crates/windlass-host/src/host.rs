@@ -6,6 +6,7 @@ use windlass_core::application::Application;
 use windlass_core::name::Name;
 use windlass_core::repository::{Encryption, Format, Repository as RepositorySettings};
 use windlass_repo::error::RepositoryError;
+use windlass_repo::evidence::{self, Event, Head};
 use windlass_repo::keyring::Unlock;
 use windlass_repo::repository::{Known, Repository};
 use windlass_repo::store::open::{OpenError, open};
@@ -95,6 +96,13 @@ pub struct Site {
     pub writer: Writer,
 }
 
+impl Site {
+    /// Appends a record of evidence to this host's chain.
+    pub async fn record(&self, host: &Host, event: Event) -> Result<Head, RepositoryError> {
+        evidence::append(&self.vault, &self.writer, &host.name, event).await
+    }
+}
+
 impl Host {
     /// Makes a repository in an empty place, or takes the one this host made there.
     pub async fn init_repository(&self, settings: &RepositorySettings) -> Result<Repository, HostError> {
@@ -152,7 +160,7 @@ impl Host {
     }
 
     /// This host's writer, made known to the repository.
-    async fn introduce(&self, vault: &mut Vault) -> Result<Writer, HostError> {
+    pub(crate) async fn introduce(&self, vault: &mut Vault) -> Result<Writer, HostError> {
         let id = vault.repository().id();
         let writer = Writer::load(&self.state, id, vault.application()).map_err(HostError::Repository)?;
         let known = vault.writers().key(writer.id).is_some();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use windlass_core::application::{Action, Application, Strategy};
+use windlass_core::diagnose::{Diagnose, chain};
 use windlass_core::id::PointId;
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentData, ComponentManifest, DatabaseDump};
@@ -14,10 +15,12 @@ use windlass_engine::postgres::{PostgresError, database_of, with_database};
 use windlass_engine::progress::Progress;
 use windlass_engine::restore::{self as engine, free_bytes, tools_for};
 use windlass_repo::catalog::{Catalog, Entry};
+use windlass_repo::evidence::{self, Event};
 use windlass_repo::format::dump::Walker;
 use windlass_repo::vault::Vault;
 
 use crate::error::TaskError;
+use crate::host::{Host, HostError};
 use crate::verify::{components, pin, unpin};
 
 /// Which point is asked for.
@@ -230,4 +233,23 @@ async fn damage_of(
 ) -> Result<Vec<String>, TaskError> {
     let verdicts = components(vault, &entry.point, names, progress).await?;
     Ok(verdicts.into_iter().filter(|v| v.verdict == Verdict::Failed).flat_map(|v| v.findings).collect())
+}
+
+/// Puts a restore on record, as far as these credentials can write: a restore after a disaster must not depend on it.
+pub async fn record(
+    host: &Host,
+    vault: &mut Vault,
+    planned: &Planned,
+    started: jiff::Timestamp,
+    failure: Option<&TaskError>,
+) -> Result<(), HostError> {
+    let writer = host.introduce(vault).await?;
+    let event = Event::Restore {
+        point: planned.plan.point,
+        plan: planned.digest.clone(),
+        started,
+        failure: failure.map(|error| format!("[{}] {}", error.code(), chain(error))),
+    };
+    let recorded = evidence::append(vault, &writer, &host.name, event).await;
+    recorded.map(drop).map_err(HostError::Repository)
 }

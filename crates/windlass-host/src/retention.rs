@@ -3,15 +3,17 @@
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use windlass_core::id::PointId;
 use windlass_core::retention::{Retention, RetentionPlan, Subject, plan};
 use windlass_engine::backup::LONGEST_RUN;
 use windlass_repo::catalog::Catalog;
+use windlass_repo::evidence::Event;
 use windlass_repo::format::restic::Pruned;
-use windlass_repo::live::{Tombstone, Why};
+use windlass_repo::live::{Hold, Tombstone, Why};
 use windlass_repo::sweep::{Rules, SweepError, Swept, prune, sweep};
 
 use crate::error::TaskError;
-use crate::host::Site;
+use crate::host::{Host, Site};
 
 /// From the mark to the deletion: time enough to notice a mistake, and to lift it by `retention hold`.
 pub const GRACE: SignedDuration = SignedDuration::from_hours(24);
@@ -53,6 +55,7 @@ pub fn decide(catalog: &Catalog, rules: Option<&Retention>, now: Timestamp, zone
 
 /// Marks what the plan lets go, then sweeps what was marked a grace ago.
 pub async fn apply(
+    host: &Host,
     site: &Site,
     catalog: &Catalog,
     plan: &RetentionPlan,
@@ -70,12 +73,45 @@ pub async fn apply(
         return Err(TaskError::Sweep(Box::new(error)));
     }
     let digest = plan.digest();
+    if !plan.delete.is_empty() {
+        // Before the first mark: a point that is gone is always one that a plan on record let go.
+        let points = plan.delete.iter().map(|doomed| doomed.id).collect();
+        site.record(host, Event::Retention { plan: digest.clone(), points }).await?;
+    }
     for doomed in &plan.delete {
         Tombstone::set(&site.vault, &site.writer, doomed.id, Why::Retention, Some(&digest)).await?;
     }
     let rules = Rules { grace: GRACE, longest_run: LONGEST_RUN };
     let failed = |error| TaskError::Sweep(Box::new(error));
     let swept = sweep(&site.vault, &site.writer, rules).await.map_err(failed)?;
+    if !swept.points.is_empty() {
+        site.record(host, Event::Swept { points: swept.points.clone() }).await?;
+    }
     let packs = prune(&site.vault, PACK_GRACE).await.map_err(failed)?;
     Ok(Applied { swept, packs })
+}
+
+/// Holds a point: no retention deletes it until the hold is lifted.
+pub async fn hold(host: &Host, site: &Site, point: PointId, reason: &str) -> Result<Hold, TaskError> {
+    Catalog::load(&site.vault).await?.get(&site.application.name, point)?;
+    let hold = Hold::set(&site.vault, &site.writer, point, reason).await?;
+    // Only once the hold is there: a sweep at this moment sees one or the other.
+    Tombstone::lift(&site.vault, point).await?;
+    site.record(host, Event::Hold { point, entry: hold.entry, reason: reason.to_owned() }).await?;
+    Ok(hold)
+}
+
+/// Lifts every hold of a point, and returns them.
+pub async fn release(host: &Host, site: &Site, point: PointId) -> Result<Vec<Hold>, TaskError> {
+    let catalog = Catalog::load(&site.vault).await?;
+    let holds = catalog.get(&site.application.name, point)?.holds.clone();
+    if !holds.is_empty() {
+        // Before the first is lifted: a hold that is gone is always one that a release on record lifted.
+        let entries = holds.iter().map(|hold| hold.entry).collect();
+        site.record(host, Event::Release { point, entries }).await?;
+    }
+    for hold in &holds {
+        hold.lift(&site.vault).await?;
+    }
+    Ok(holds)
 }

@@ -28,6 +28,8 @@ pub struct Entry {
     pub point: RecoveryPoint,
     /// Its commit record.
     pub key: Key,
+    /// SHA-256 of its commit record as stored, in hex.
+    pub sha256: String,
     /// When it was committed, by the store's clock.
     pub committed: Timestamp,
     /// Why it must not be deleted.
@@ -75,7 +77,8 @@ impl Catalog {
         let mut catalog = Self::default();
         for (object, result) in read {
             match result {
-                Ok(point) => catalog.entries.push(Entry {
+                Ok((point, sha256)) => catalog.entries.push(Entry {
+                    sha256,
                     holds: holds.remove(&point.id).unwrap_or_default(),
                     tombstone: tombstones.remove(&point.id),
                     key: object.key,
@@ -111,13 +114,14 @@ pub fn point_of(key: &Key) -> Option<PointId> {
     id.parse().ok()
 }
 
-async fn read_point(vault: &Vault, key: &Key) -> Result<RecoveryPoint, RepositoryError> {
+/// The point and the digest of its commit record.
+async fn read_point(vault: &Vault, key: &Key) -> Result<(RecoveryPoint, String), RepositoryError> {
     let bytes = vault.store().get(key).await.map_err(RepositoryError::Store)?;
     let point: RecoveryPoint = vault.accept(key, &bytes)?;
     if *key == layout::point(vault.application(), point.id, point.is_complete())
         && point.application == *vault.application()
     {
-        Ok(point)
+        Ok((point, crate::hex::sha256(&bytes)))
     } else {
         Err(RepositoryError::Misplaced { key: key.clone() })
     }

@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use windlass_core::id::PointId;
+use windlass_core::id::{PointId, WriterId};
 use windlass_core::name::Name;
 use windlass_core::point::ComponentManifest;
 
 use crate::catalog::{Catalog, Intent, point_of};
 use crate::error::RepositoryError;
+use crate::evidence;
 use crate::format::restic::{Files, FilesError};
 use crate::keyring::StoredKeyring;
 use crate::layout;
@@ -151,7 +152,7 @@ fn is_ours(key: &Key, applications: &[Name]) -> bool {
         ["files", application, "data", folder, id] => known(application) && id.len() == 64 && id.starts_with(folder),
         ["live", "pins" | "tombstones", application, _] => known(application),
         ["live", "probe", _] => true,
-        ["evidence", _, file] => file.ends_with(".json"),
+        ["evidence", writer, file] => writer.parse::<WriterId>().is_ok() && layout::evidence_number(file).is_some(),
         _ => false,
     }
 }
@@ -203,9 +204,18 @@ pub async fn application(
     }
     findings.extend(snapshots(vault, &manifests, read_data, moved).await?);
     findings.extend(leftovers(vault, &catalog, &manifests, listing).await?);
+    findings.extend(flaws(vault, &catalog, &findings).await?);
     findings.sort();
     findings.dedup();
     Ok(findings)
+}
+
+/// What does not hold in the chains of evidence, unless it has been said already.
+async fn flaws(vault: &Vault, catalog: &Catalog, said: &[Finding]) -> Result<Vec<Finding>, CheckError> {
+    let flaws = evidence::check(vault, catalog).await.map_err(CheckError::Repository)?;
+    let new = flaws.into_iter().filter(|flaw| !said.iter().any(|finding| finding.key == flaw.key.as_str()));
+    let kind = |flaw: &evidence::Flaw| if flaw.missing { Kind::Missing } else { Kind::Damaged };
+    Ok(new.map(|flaw| finding(kind(&flaw), &flaw.key, flaw.why, Vec::new())).collect())
 }
 
 fn objects(point: PointId, manifest: &ComponentManifest, listing: &Listing) -> Vec<Finding> {

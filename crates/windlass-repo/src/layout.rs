@@ -122,6 +122,11 @@ pub fn files(application: &Name) -> Key {
     Key::foreign(&format!("files/{application}"))
 }
 
+/// `evidence`: every writer's chain of evidence.
+pub fn all_evidence() -> Key {
+    Key::foreign("evidence")
+}
+
 /// `evidence/<writer>`: a writer's chain of evidence.
 pub fn evidence(writer: WriterId) -> Key {
     Key::foreign(&format!("evidence/{writer}"))
@@ -130,6 +135,13 @@ pub fn evidence(writer: WriterId) -> Key {
 /// `evidence/<writer>/<number>.json`: one record, numbered from 1, twelve digits.
 pub fn evidence_record(writer: WriterId, number: u64) -> Key {
     Key::foreign(&format!("evidence/{writer}/{number:012}.json"))
+}
+
+/// The number in the name of a record of evidence.
+pub fn evidence_number(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".json")?;
+    let number = digits.parse().ok()?;
+    (digits.len() == 12 && digits.bytes().all(|b| b.is_ascii_digit()) && number > 0).then_some(number)
 }
 
 /// `live/pins/<application>`: what must not be swept now.

@@ -3,6 +3,7 @@
 pub mod catalog;
 pub mod check;
 pub mod error;
+pub mod evidence;
 pub mod format;
 pub mod hex;
 pub mod keyring;

@@ -157,11 +157,13 @@ impl Vault {
         Ok(summary)
     }
 
-    /// Writes the commit record: from here on the point exists.
-    pub async fn commit(&self, writer: &Writer, point: &RecoveryPoint) -> Result<(), RepositoryError> {
+    /// Writes the commit record: from here on the point exists. Returns the record's SHA-256, in hex.
+    pub async fn commit(&self, writer: &Writer, point: &RecoveryPoint) -> Result<String, RepositoryError> {
         let key = layout::point(&self.application, point.id, point.is_complete());
-        self.store().create(&key, writer.sign(point)?).await.map_err(RepositoryError::Store)?;
-        Ok(())
+        let bytes = writer.sign(point)?;
+        let sha256 = hex::sha256(&bytes);
+        self.store().create(&key, bytes).await.map_err(RepositoryError::Store)?;
+        Ok(sha256)
     }
 
     /// Reads one component's manifest and checks that it is the one the point names.

@@ -6,7 +6,9 @@ use windlass_core::point::{ComponentData, ComponentManifest, ObjectRef};
 use windlass_core::verification::{ComponentVerdict, Verdict, Verification};
 
 use crate::error::RepositoryError;
+use crate::evidence::{self, Event};
 use crate::format::dump::Walker;
+use crate::hex;
 use crate::layout;
 use crate::object::ObjectError;
 use crate::store::StoreError;
@@ -78,10 +80,20 @@ pub fn is_damage(error: &ObjectError) -> bool {
     matches!(error, ObjectError::Damaged { .. } | ObjectError::Store(StoreError::NotFound { .. }))
 }
 
-/// Stores the record of a verification.
+/// Stores the record of a verification, in `verified/` and as evidence.
 pub async fn record(vault: &Vault, writer: &Writer, verification: &Verification) -> Result<(), RepositoryError> {
     let key = layout::verification(vault.application(), verification.point, verification.id);
-    vault.store().create(&key, writer.sign(verification)?).await.map_err(RepositoryError::Store)?;
+    let bytes = writer.sign(verification)?;
+    let event = Event::Verification {
+        point: verification.point,
+        entry: verification.id,
+        sha256: hex::sha256(&bytes),
+        level: verification.level,
+        verdict: verification.verdict,
+        drill: verification.drill.clone(),
+    };
+    vault.store().create(&key, bytes).await.map_err(RepositoryError::Store)?;
+    evidence::append(vault, writer, &verification.host, event).await?;
     Ok(())
 }
 

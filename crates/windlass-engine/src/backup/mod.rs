@@ -21,6 +21,7 @@ use windlass_core::id::PointId;
 use windlass_core::point::{ComponentFailure, ComponentManifest, ComponentSummary, Consistency, FORMAT, RecoveryPoint};
 use windlass_repo::catalog::Intent;
 use windlass_repo::error::RepositoryError;
+use windlass_repo::evidence;
 use windlass_repo::layout;
 use windlass_repo::vault::Vault;
 use windlass_repo::writer::Writer;
@@ -128,12 +129,14 @@ pub struct Taken {
     pub point: RecoveryPoint,
     /// Why the run is a failure nevertheless: an after-hook failed, and the application may still be paused.
     pub hook_failures: Vec<String>,
+    /// Why its record of evidence could not be written; the point itself is there.
+    pub unrecorded: Option<RepositoryError>,
 }
 
 impl Taken {
     /// Whether all went well.
     pub fn is_success(&self) -> bool {
-        self.point.is_complete() && self.hook_failures.is_empty()
+        self.point.is_complete() && self.hook_failures.is_empty() && self.unrecorded.is_none()
     }
 }
 
@@ -148,12 +151,15 @@ pub async fn run(task: &Backup<'_>, id: PointId) -> Result<Taken, BackupError> {
     if captured.summaries.is_empty() {
         return Err(BackupError::AllFailed { failed: captured.failed });
     }
-    let point = assemble(task, id, started, captured, &hook_failures);
-    if point.finished.duration_since(started) > LONGEST_RUN {
+    let mut point = assemble(task, id, started, captured, &hook_failures);
+    point.evidence = evidence::heads(task.vault).await.map_err(BackupError::Repository)?;
+    if Timestamp::now().duration_since(started) > LONGEST_RUN {
         return Err(BackupError::Overdue);
     }
-    task.vault.commit(task.writer, &point).await.map_err(BackupError::Repository)?;
-    Ok(Taken { point, hook_failures })
+    let sha256 = task.vault.commit(task.writer, &point).await.map_err(BackupError::Repository)?;
+    let event = evidence::Event::Backup { point: id, complete: point.is_complete(), sha256 };
+    let unrecorded = evidence::append(task.vault, task.writer, task.host, event).await.err();
+    Ok(Taken { point, hook_failures, unrecorded })
 }
 
 async fn begin(task: &Backup<'_>, id: PointId, started: Timestamp) -> Result<(), BackupError> {

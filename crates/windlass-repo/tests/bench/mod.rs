@@ -13,6 +13,7 @@ use windlass_core::point::{
 };
 use windlass_core::repository::Encryption;
 use windlass_core::secret::SecretRef;
+use windlass_repo::evidence::{self, Event};
 use windlass_repo::keyring::Unlock;
 use windlass_repo::layout;
 use windlass_repo::random::Fresh;
@@ -98,9 +99,11 @@ impl Bench {
             components: vec![summary],
             failed,
             warnings: vec![],
-            evidence: std::collections::BTreeMap::new(),
+            evidence: evidence::heads(&self.vault).await?,
         };
-        self.vault.commit(&self.writer, &point).await?;
+        let sha256 = self.vault.commit(&self.writer, &point).await?;
+        let event = Event::Backup { point: id, complete: point.is_complete(), sha256 };
+        evidence::append(&self.vault, &self.writer, "host-1", event).await?;
         Ok(point)
     }
 

@@ -18,6 +18,7 @@ struct Report<'a> {
     point: &'a RecoveryPoint,
     stored_bytes: u64,
     hook_failures: &'a [String],
+    recorded: bool,
 }
 
 pub(crate) async fn run(context: &Context, arguments: &cli::Backup) -> Result {
@@ -48,11 +49,16 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Backup) -> Result {
     for warning in &point.warnings {
         context.printer.warning(warning);
     }
+    if let Some(error) = &taken.unrecorded {
+        let why = windlass_core::diagnose::chain(error);
+        context.printer.warning(&format!("the point is there, but no record of evidence could be written: {why}"));
+    }
     let report = Report {
         complete: point.is_complete(),
         point,
         stored_bytes: point.stored_bytes(),
         hook_failures: &taken.hook_failures,
+        recorded: taken.unrecorded.is_none(),
     };
     context.printer.result(&report, |_| describe(point));
     Ok(if taken.is_success() { Status::Done } else { Status::Failed })

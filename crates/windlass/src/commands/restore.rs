@@ -7,7 +7,8 @@ use windlass_core::name::Name;
 use windlass_core::repository::{Place, S3};
 use windlass_core::restore::{Plan, Request, Step};
 use windlass_core::secret::SecretRef;
-use windlass_host::restore::{Planned, Which, find, prepare, run as run_plan};
+use windlass_host::host::Host;
+use windlass_host::restore::{Planned, Which, find, prepare, record, run as run_plan};
 use windlass_repo::catalog::Catalog;
 use windlass_repo::kit;
 use windlass_repo::repository::Repository;
@@ -41,7 +42,7 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Restore) -> Result {
     }
     let application = context.application(name)?;
     let vault = context.open_vault(name).await?;
-    carry_out(&context.printer, &vault, Some(application), arguments).await
+    carry_out(&context.printer, vault, Some((&context.host, application)), arguments).await
 }
 
 /// Without settings: with the repository and its recovery kit alone.
@@ -71,7 +72,7 @@ pub(crate) async fn from_kit(printer: &Printer, arguments: &cli::Restore) -> Res
     let store = open(&place(url, arguments)?)?;
     let repository = Repository::open(store, None).await?;
     let vault = Vault::open_with_kit(&repository, keyrings.swap_remove(index)).await?;
-    carry_out(printer, &vault, None, arguments).await
+    carry_out(printer, vault, None, arguments).await
 }
 
 fn place(url: &str, arguments: &cli::Restore) -> Result<Place> {
@@ -99,15 +100,16 @@ fn place(url: &str, arguments: &cli::Restore) -> Result<Place> {
 
 async fn carry_out(
     printer: &Printer,
-    vault: &Vault,
-    settings: Option<&Application>,
+    mut vault: Vault,
+    here: Option<(&Host, &Application)>,
     arguments: &cli::Restore,
 ) -> Result {
+    let settings = here.map(|(_, application)| application);
     let request = Request { only: cli::selectors(arguments.only.as_deref())?, into: targets(&arguments.into)? };
-    let catalog = Catalog::load(vault).await?;
+    let catalog = Catalog::load(&vault).await?;
     let wanted: Vec<&Name> = request.into.keys().collect();
     let entry = find(&catalog, vault.application(), which(printer, arguments)?, &wanted)?;
-    let planned = prepare(vault, entry, &request, settings).await?;
+    let planned = prepare(&vault, entry, &request, settings).await?;
     if !printer.is_json() && arguments.confirm.is_none() {
         printer.result(&(), |printer| describe(printer, &planned));
     }
@@ -117,8 +119,15 @@ async fn carry_out(
     }
     confirmed(&planned.digest, arguments.confirm.as_deref(), arguments.yes, "Run this plan?")?;
     let watch = Watch::new(printer);
-    let notes = run_plan(vault, &catalog, entry, &planned, settings, &watch).await?;
+    let started = jiff::Timestamp::now();
+    let ran = run_plan(&vault, &catalog, entry, &planned, settings, &watch).await;
     drop(watch);
+    if let Some((host, _)) = here
+        && let Err(error) = record(host, &mut vault, &planned, started, ran.as_ref().err()).await
+    {
+        printer.warning(&format!("this restore is not on record: {}", windlass_core::diagnose::chain(&error)));
+    }
+    let notes = ran?;
     for note in &notes {
         printer.warning(note);
     }

@@ -7,7 +7,6 @@ use windlass_core::name::Name;
 use windlass_core::retention::{Retention, RetentionPlan};
 use windlass_host::retention::{Applied, GRACE, apply, decide};
 use windlass_repo::catalog::Catalog;
-use windlass_repo::live::{Hold, Tombstone};
 
 use crate::cli;
 use crate::commands::confirm::confirmed;
@@ -95,7 +94,7 @@ async fn carry_out(context: &Context, application: &Name, confirm: Option<&str>,
         }
         confirmed(&plan.digest(), confirm, yes, "Mark these points for deletion?")?;
     }
-    let swept = apply(&site, &catalog, &plan, beyond).await?;
+    let swept = apply(&context.host, &site, &catalog, &plan, beyond).await?;
     for key in &swept.swept.denied {
         context.printer.warning(&format!("the store refuses to delete `{key}`: it is still there, and still listed"));
     }
@@ -150,24 +149,17 @@ async fn explain(context: &Context, application: &Name, point: PointId) -> Resul
 
 async fn hold(context: &Context, application: &Name, point: PointId, reason: &str) -> Result {
     let site = context.open(application).await?;
-    Catalog::load(&site.vault).await?.get(application, point)?;
-    let hold = Hold::set(&site.vault, &site.writer, point, reason).await?;
-    // Only once the hold is there: a sweep at this moment sees one or the other.
-    Tombstone::lift(&site.vault, point).await?;
+    let hold = windlass_host::retention::hold(&context.host, &site, point, reason).await?;
     context.printer.result(&hold, |_| format!("{point} is held: {reason}"));
     Ok(Status::Done)
 }
 
 async fn release(context: &Context, application: &Name, point: PointId) -> Result {
     let site = context.open(application).await?;
-    let catalog = Catalog::load(&site.vault).await?;
-    let holds = &catalog.get(application, point)?.holds;
+    let holds = windlass_host::retention::release(&context.host, &site, point).await?;
     if holds.is_empty() {
         return Err(Failure::usage(format!("{point} is not held"), "`windlass points` shows what is"));
     }
-    for hold in holds {
-        hold.lift(&site.vault).await?;
-    }
-    context.printer.result(holds, |_| format!("{point} is released from {} holds", holds.len()));
+    context.printer.result(&holds, |_| format!("{point} is released from {} holds", holds.len()));
     Ok(Status::Done)
 }
