@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use windlass_core::application::Application;
+use windlass_core::id::WriterId;
 use windlass_core::name::Name;
 use windlass_core::repository::{Encryption, Format, Repository as RepositorySettings};
 use windlass_repo::error::RepositoryError;
@@ -114,7 +115,7 @@ impl Host {
             Err(RepositoryError::Missing { .. }) => Repository::init(store, &self.name).await,
             other => other,
         };
-        let repository = repository.map_err(HostError::Repository)?;
+        let repository = repository.map_err(HostError::Repository)?.probed().await.map_err(HostError::Repository)?;
         known.set(&repository).map_err(HostError::Repository)?;
         Ok(repository)
     }
@@ -152,9 +153,15 @@ impl Host {
         open_vault(&repository, application, encryption(settings)?).await
     }
 
+    /// Opens an application where something may have to be written, if only a pin: what the store can do is known.
+    pub async fn open_to_write(&self, settings: &RepositorySettings, application: &Name) -> Result<Vault, HostError> {
+        let repository = self.open_repository(settings).await?.probed().await.map_err(HostError::Repository)?;
+        open_vault(&repository, application, encryption(settings)?).await
+    }
+
     /// Opens an application to work on.
     pub async fn open(&self, settings: &RepositorySettings, application: &Application) -> Result<Site, HostError> {
-        let mut vault = self.open_vault(settings, &application.name).await?;
+        let mut vault = self.open_to_write(settings, &application.name).await?;
         let writer = self.introduce(&mut vault).await?;
         Ok(Site { application: application.clone(), vault, writer })
     }
@@ -163,6 +170,7 @@ impl Host {
     pub(crate) async fn introduce(&self, vault: &mut Vault) -> Result<Writer, HostError> {
         let id = vault.repository().id();
         let writer = Writer::load(&self.state, id, vault.application()).map_err(HostError::Repository)?;
+        may_write(vault, writer.id).map_err(HostError::Repository)?;
         let known = vault.writers().key(writer.id).is_some();
         let endorsed = vault.writers().has_endorsement(writer.id);
         if !known || (!endorsed && vault.keyring().is_ok()) {
@@ -172,6 +180,22 @@ impl Host {
             vault.reload_writers().await.map_err(HostError::Repository)?;
         }
         Ok(writer)
+    }
+}
+
+/// Whether a writer may write: it was not retired, and where the store cannot keep two apart it is the only one.
+fn may_write(vault: &Vault, writer: WriterId) -> Result<(), RepositoryError> {
+    let (writers, application) = (vault.writers(), vault.application());
+    if writers.is_retired(writer) {
+        return Err(RepositoryError::Retired { application: application.clone(), writer });
+    }
+    match writers.first_of(application) {
+        Some(first) if vault.store().looks_first() && first.writer != writer => Err(RepositoryError::SecondWriter {
+            application: application.clone(),
+            first: first.writer,
+            host: first.host.clone(),
+        }),
+        _ => Ok(()),
     }
 }
 

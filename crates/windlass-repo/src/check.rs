@@ -139,7 +139,9 @@ fn is_ours(key: &Key, applications: &[Name]) -> bool {
     match segments.as_slice() {
         ["windlass.json" | "README.txt"] => true,
         ["keys", application, _] => known(application) && StoredKeyring::parse(key).is_some(),
-        ["writers", file] => file.trim_end_matches(".json").trim_end_matches(".endorsed").len() == 26,
+        ["writers", file] => file.split_once('.').is_some_and(|(writer, ending)| {
+            writer.parse::<WriterId>().is_ok() && ["json", "endorsed.json", "retired.json"].contains(&ending)
+        }),
         ["points", application, _] => known(application) && point_of(key).is_some(),
         ["runs", application, run, file] => {
             known(application) && point(run) && (*file == "intent.json" || file.starts_with("component."))

@@ -87,6 +87,26 @@ pub enum RepositoryError {
         /// The application.
         application: Name,
     },
+    /// A second writer, where the store cannot keep two apart.
+    #[error(
+        "write for {application}: {first} on {host} writes it already, and this store has no create-only writes to keep two apart"
+    )]
+    SecondWriter {
+        /// The application.
+        application: Name,
+        /// The writer that was there first.
+        first: WriterId,
+        /// Its host.
+        host: String,
+    },
+    /// This host's writer was retired.
+    #[error("write for {application}: this host's writer {writer} was retired")]
+    Retired {
+        /// The application.
+        application: Name,
+        /// The writer.
+        writer: WriterId,
+    },
     /// There is no such point.
     #[error("find the recovery point {point} of {application}: there is none")]
     NoPoint {
@@ -138,6 +158,8 @@ impl Diagnose for RepositoryError {
             Self::NoPoint { .. } => "WDL-1220",
             Self::WriterKey { .. } => "WDL-1221",
             Self::State { .. } => "WDL-1222",
+            Self::SecondWriter { .. } => "WDL-1223",
+            Self::Retired { .. } => "WDL-1224",
             Self::Randomness(_) => "WDL-1509",
             Self::Key(error) => error.code(),
             Self::Store(error) => error.code(),
@@ -159,6 +181,8 @@ impl Diagnose for RepositoryError {
             Self::NoPoint { .. } => "NoSuchPoint",
             Self::WriterKey { .. } => "WriterKey",
             Self::State { .. } => "HostState",
+            Self::SecondWriter { .. } => "SecondWriter",
+            Self::Retired { .. } => "WriterRetired",
             Self::Randomness(_) => "NoRandomness",
             Self::Key(error) => error.reason(),
             Self::Store(error) => error.reason(),
@@ -200,6 +224,8 @@ impl Diagnose for RepositoryError {
             Self::NotEndorsed { .. } => "if the writer is yours, run `windlass repo keys enroll` where the keyring can be opened".into(),
             Self::NoPoint { .. } => "run `windlass points` to see those there are".into(),
             Self::WriterKey { .. } | Self::State { .. } => "check that the user Windlass runs as may read and write the state folder".into(),
+            Self::SecondWriter { first, .. } => format!("use a store with conditional writes; or, if that host is gone for good, run `windlass repo keys retire {first}`"),
+            Self::Retired { .. } => "to begin as a new writer, remove this application's file in `writers/` of the state folder".into(),
             Self::Write(_) | Self::Randomness(_) => "run it again".into(),
             Self::Key(error) => return error.hints(),
             Self::Store(error) => return error.hints(),

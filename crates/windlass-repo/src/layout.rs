@@ -41,6 +41,11 @@ pub fn endorsement(writer: WriterId) -> Key {
     Key::foreign(&format!("writers/{writer}.endorsed.json"))
 }
 
+/// `writers/<writer>.retired.json`: the word of a holder of the keyring that it writes no more.
+pub fn retirement(writer: WriterId) -> Key {
+    Key::foreign(&format!("writers/{writer}.retired.json"))
+}
+
 /// `points`: all recovery points.
 pub fn all_points() -> Key {
     Key::foreign("points")

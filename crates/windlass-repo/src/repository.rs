@@ -45,6 +45,7 @@ impl Repository {
         if let Some(object) = store.list(None).try_next().await.map_err(RepositoryError::Store)? {
             return Err(RepositoryError::Foreign { store: store.location().to_owned(), example: object.key });
         }
+        let store = probed(store).await?;
         let identity = Identity {
             format: FORMAT,
             id: RepositoryId::fresh().map_err(RepositoryError::Randomness)?,
@@ -74,6 +75,11 @@ impl Repository {
         }
     }
 
+    /// Finds out what its store can do, before anything is written to it.
+    pub async fn probed(self) -> Result<Self, RepositoryError> {
+        Ok(Self { store: probed(self.store).await?, ..self })
+    }
+
     /// Its store.
     pub fn store(&self) -> &Store {
         &self.store
@@ -88,6 +94,11 @@ impl Repository {
     pub fn id(&self) -> RepositoryId {
         self.identity.id
     }
+}
+
+async fn probed(store: Store) -> Result<Store, RepositoryError> {
+    let trial = layout::probe(Fresh::fresh().map_err(RepositoryError::Randomness)?);
+    store.probed(&trial).await.map_err(RepositoryError::Store)
 }
 
 async fn find(store: &Store) -> Result<Option<Identity>, RepositoryError> {

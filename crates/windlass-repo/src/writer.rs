@@ -24,7 +24,7 @@ use crate::keyring::Keyring;
 use crate::layout;
 use crate::random::{self, Fresh};
 use crate::sign::{DocumentError, PublicKey, SigningKey, Unchecked};
-use crate::store::Store;
+use crate::store::{Key, Store};
 
 /// What a writer says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,15 +43,18 @@ pub struct WriterRecord {
     pub public_key: String,
 }
 
-/// A keyring holder's word for a writer.
+/// A keyring holder's word about a writer: that it is one of ours, or that it writes no more.
 #[derive(Debug, Serialize, Deserialize)]
-struct Endorsement {
+struct Statement {
     format: u32,
     writer: WriterId,
     application: Name,
     public_key: String,
     authority: String,
-    endorsed: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    endorsed: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retired: Option<Timestamp>,
 }
 
 /// A writer on the host it lives on.
@@ -123,21 +126,40 @@ pub async fn endorse(
     public_key: &PublicKey,
     keyring: &Keyring,
 ) -> Result<(), RepositoryError> {
-    let key = layout::endorsement(writer);
-    if store.find(&key).await.map_err(RepositoryError::Store)?.is_some() {
-        return Ok(());
-    }
-    let authority = keyring.authority().map_err(RepositoryError::Key)?;
-    let endorsement = Endorsement {
+    let said = Statement { endorsed: Some(Timestamp::now()), ..statement(writer, public_key, keyring)? };
+    say(store, &layout::endorsement(writer), &said, keyring).await
+}
+
+/// Says with the keyring's authority that a writer writes no more: its host is gone, or given up. Idempotent.
+pub async fn retire(
+    store: &Store,
+    writer: WriterId,
+    public_key: &PublicKey,
+    keyring: &Keyring,
+) -> Result<(), RepositoryError> {
+    let said = Statement { retired: Some(Timestamp::now()), ..statement(writer, public_key, keyring)? };
+    say(store, &layout::retirement(writer), &said, keyring).await
+}
+
+fn statement(writer: WriterId, public_key: &PublicKey, keyring: &Keyring) -> Result<Statement, RepositoryError> {
+    Ok(Statement {
         format: FORMAT,
         writer,
         application: keyring.application.clone(),
         public_key: public_key.to_base64(),
-        authority: authority.public().to_base64(),
-        endorsed: Timestamp::now(),
-    };
-    let bytes = authority.sign_document(writer, &endorsement).map_err(RepositoryError::Write)?;
-    store.create(&key, bytes).await.map_err(RepositoryError::Store)?;
+        authority: keyring.authority().map_err(RepositoryError::Key)?.public().to_base64(),
+        endorsed: None,
+        retired: None,
+    })
+}
+
+async fn say(store: &Store, key: &Key, said: &Statement, keyring: &Keyring) -> Result<(), RepositoryError> {
+    if store.find(key).await.map_err(RepositoryError::Store)?.is_some() {
+        return Ok(());
+    }
+    let authority = keyring.authority().map_err(RepositoryError::Key)?;
+    let bytes = authority.sign_document(said.writer, said).map_err(RepositoryError::Write)?;
+    store.create(key, bytes).await.map_err(RepositoryError::Store)?;
     Ok(())
 }
 
@@ -159,12 +181,21 @@ fn keep(path: &PathBuf) -> Result<Kept, RepositoryError> {
     }
 }
 
+/// What a keyring's authority says, and about which key.
+#[derive(Clone, Debug)]
+struct Word {
+    authority: PublicKey,
+    about: PublicKey,
+}
+
 /// All writers of a repository, as far as they could be read.
 #[derive(Clone, Debug, Default)]
 pub struct Writers {
     records: BTreeMap<WriterId, (WriterRecord, PublicKey)>,
-    /// The authorities that vouch for each.
-    endorsed_by: BTreeMap<WriterId, PublicKey>,
+    /// The word given for each.
+    endorsed: BTreeMap<WriterId, Word>,
+    /// Those whose word is that they write no more.
+    retired: BTreeMap<WriterId, Word>,
 }
 
 impl Writers {
@@ -174,10 +205,10 @@ impl Writers {
         for object in store.list_all(Some(&layout::writers())).await.map_err(RepositoryError::Store)? {
             let bytes = store.get(&object.key).await.map_err(RepositoryError::Store)?;
             let name = object.key.file_name();
-            if name.ends_with(".endorsed.json") {
-                if let Some((writer, authority)) = read_endorsement(&bytes) {
-                    writers.endorsed_by.insert(writer, authority);
-                }
+            if let Some(of) = name.strip_suffix(".endorsed.json") {
+                writers.endorsed.extend(read_word(&bytes).filter(|(writer, _)| writer.to_string() == of));
+            } else if let Some(of) = name.strip_suffix(".retired.json") {
+                writers.retired.extend(read_word(&bytes).filter(|(writer, _)| writer.to_string() == of));
             } else if let Some((record, key)) = read_record(&bytes)
                 && name == format!("{}.json", record.writer)
             {
@@ -197,14 +228,26 @@ impl Writers {
         self.records.get(&writer).map(|(_, key)| key)
     }
 
-    /// Whether the keyring's authority vouches for the writer.
+    /// Whether the keyring's authority vouches for the writer, and for the very key it has here.
     pub fn is_endorsed(&self, writer: WriterId, authority: &PublicKey) -> bool {
-        self.endorsed_by.get(&writer) == Some(authority)
+        let word = self.endorsed.get(&writer);
+        word.is_some_and(|word| word.authority == *authority && self.key(writer) == Some(&word.about))
     }
 
     /// Whether anyone vouches for the writer.
     pub fn has_endorsement(&self, writer: WriterId) -> bool {
-        self.endorsed_by.contains_key(&writer)
+        self.endorsed.contains_key(&writer)
+    }
+
+    /// Whether the writer was retired by whoever vouched for it: it writes no more, and what it wrote stays good.
+    pub fn is_retired(&self, writer: WriterId) -> bool {
+        let endorsed = self.endorsed.get(&writer);
+        self.retired.get(&writer).is_some_and(|word| endorsed.is_none_or(|by| by.authority == word.authority))
+    }
+
+    /// The writer of an application that was there first and was not retired.
+    pub fn first_of(&self, application: &Name) -> Option<&WriterRecord> {
+        self.iter().find(|record| record.application == *application && !self.is_retired(record.writer))
     }
 
     /// Checks a document's signature by a known writer and reads it.
@@ -224,10 +267,11 @@ fn read_record(bytes: &[u8]) -> Option<(WriterRecord, PublicKey)> {
     (checked.writer == unchecked.writer()).then_some((checked, key))
 }
 
-fn read_endorsement(bytes: &[u8]) -> Option<(WriterId, PublicKey)> {
+fn read_word(bytes: &[u8]) -> Option<(WriterId, Word)> {
     let unchecked = Unchecked::parse(bytes).ok()?;
-    let endorsement: Endorsement = unchecked.read_unchecked().ok()?;
-    let authority = PublicKey::from_base64(&endorsement.authority)?;
-    let checked: Endorsement = unchecked.check(&authority).ok()?;
-    (checked.writer == unchecked.writer()).then_some((checked.writer, authority))
+    let said: Statement = unchecked.read_unchecked().ok()?;
+    let authority = PublicKey::from_base64(&said.authority)?;
+    let said: Statement = unchecked.check(&authority).ok()?;
+    let about = PublicKey::from_base64(&said.public_key)?;
+    (said.writer == unchecked.writer()).then_some((said.writer, Word { authority, about }))
 }

@@ -101,6 +101,29 @@ async fn a_document_signed_by_a_stranger_is_not_believed() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_writer_whose_key_was_exchanged_is_not_believed() -> Result<()> {
+    let bench = Bench::new(memory()).await?;
+    let point = bench.take(b"ours").await?;
+    // Somebody with the bucket's credentials, but not the writer's key, puts a key of theirs under its name: the word
+    // that was given for the writer was given for the other key.
+    let state = tempfile::tempdir()?;
+    let folder = state.path().join("writers").join(bench.vault.repository().id().to_string());
+    std::fs::create_dir_all(&folder)?;
+    let seed = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, [7; 32]);
+    std::fs::write(folder.join("shop.json"), format!("{{\"writer\":\"{}\",\"seed\":\"{seed}\"}}", bench.writer.id))?;
+    let forger = Writer::load(state.path(), bench.vault.repository().id(), &shop())?;
+    bench.vault.store().delete(&layout::writer(bench.writer.id)).await?;
+    forger.introduce(bench.vault.store(), &shop(), "host-1", None).await?;
+    bench.vault.commit(&forger, &RecoveryPoint { id: PointId::fresh()?, ..point.clone() }).await?;
+
+    let vault = Vault::open(bench.vault.repository(), &shop(), &Unlock::Passphrase("correct horse".into())).await?;
+    let catalog = Catalog::load(&vault).await?;
+    assert!(catalog.entries.is_empty(), "neither what was forged nor what cannot be told from it");
+    assert_eq!(catalog.damaged.len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_vanished_or_replaced_repository_is_refused() -> Result<()> {
     let store = memory();
     let repository = Repository::init(store.clone(), "host-1").await?;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
 
@@ -27,6 +27,10 @@ pub enum Fault {
     DeletesDenied,
     /// Every n-th operation fails once, as an overloaded store's would.
     EveryNth(u64),
+    /// Create-only is not known: what is there is overwritten.
+    Overwrites,
+    /// Create-only is not known: it is refused with 501.
+    NoConditions,
     /// Listings come backwards, every entry twice.
     ListsTwice,
 }
@@ -166,6 +170,12 @@ impl MultipartUpload for FaultUpload {
 impl ObjectStore for FaultStore {
     async fn put_opts(&self, key: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let reaches = self.writing("put", key)?;
+        let conditional = matches!(options.mode, PutMode::Create);
+        let options = match self.fault() {
+            Fault::NoConditions if conditional => return Err(broken("501 Not Implemented")),
+            Fault::Overwrites if conditional => PutOptions { mode: PutMode::Overwrite, ..options },
+            _ => options,
+        };
         reaches.answer(self.inner.put_opts(key, payload, options).await?)
     }
 

@@ -1,11 +1,13 @@
 //! Real servers, real folders and a faulty store, for tests.
 //!
-//! Everything here is the real thing but [`fault::FaultStore`], which stands before a real store and misbehaves.
+//! Everything here is the real thing but [`fault::FaultStore`], which stands before a real store and misbehaves, and
+//! [`network::Proxy`], which stands before a real server as a bad network would.
 //! What is missing on the machine is an error that says `make bench`, never a test that passes by doing nothing.
 
 #![expect(clippy::panic, clippy::missing_panics_doc, reason = "a test that cannot go on panics")]
 
 pub mod fault;
+pub mod network;
 pub mod postgres;
 pub mod process;
 pub mod s3;

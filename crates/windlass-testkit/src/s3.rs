@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-use crate::process::{Guardian, free_port};
+use crate::process::{Guardian, free_port, run};
 
 /// The access key of every server here.
 pub const ACCESS_KEY: &str = "windlass-test";
@@ -31,6 +31,7 @@ pub struct S3Server {
     kind: Kind,
     folder: TempDir,
     port: u16,
+    certificates: Option<TempDir>,
     server: Option<Child>,
     guardian: Option<Guardian>,
 }
@@ -38,28 +39,45 @@ pub struct S3Server {
 impl S3Server {
     /// Starts a server.
     pub fn start(kind: Kind) -> Result<Self> {
+        Self::begin(kind, None)
+    }
+
+    /// Starts a server that speaks TLS, with a certificate of an authority of its own: [`S3Server::ca`].
+    pub fn start_with_tls(kind: Kind) -> Result<Self> {
+        Self::begin(kind, Some(certificates()?))
+    }
+
+    fn begin(kind: Kind, certificates: Option<TempDir>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("wl-s3-").tempdir()?;
         // Both keep buckets as folders, so this is how one is made without asking.
         std::fs::create_dir(folder.path().join(BUCKET))?;
-        let mut server = Self { kind, folder, port: free_port()?, server: None, guardian: None };
+        let mut server = Self { kind, folder, port: free_port()?, certificates, server: None, guardian: None };
         server.up()?;
         Ok(server)
     }
 
     /// Starts it again after [`S3Server::down`], at the same address.
     pub fn up(&mut self) -> Result<()> {
-        let address = format!("127.0.0.1:{}", self.port);
+        let address = self.address();
         let mut command = match self.kind {
             Kind::Versitygw => {
                 let mut command = Command::new(program("versitygw")?);
                 command.env("ROOT_ACCESS_KEY", ACCESS_KEY).env("ROOT_SECRET_KEY", SECRET_KEY);
+                if let Some(folder) = &self.certificates {
+                    command.arg("--cert").arg(folder.path().join("public.crt"));
+                    command.arg("--key").arg(folder.path().join("private.key"));
+                }
                 command.args(["--port", &address, "posix"]).arg(self.folder.path());
                 command
             }
             Kind::Minio => {
                 let mut command = Command::new(program("minio")?);
                 command.env("MINIO_ROOT_USER", ACCESS_KEY).env("MINIO_ROOT_PASSWORD", SECRET_KEY);
-                command.args(["server", "--quiet", "--address", &address]).arg(self.folder.path());
+                command.args(["server", "--quiet", "--address", &address]);
+                if let Some(folder) = &self.certificates {
+                    command.arg("--certs-dir").arg(folder.path());
+                }
+                command.arg(self.folder.path());
                 command
             }
         };
@@ -83,9 +101,20 @@ impl S3Server {
         }
     }
 
-    /// Its address, `http://127.0.0.1:…`.
+    /// Its address, `http://127.0.0.1:…`, or `https://…`.
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let scheme = if self.certificates.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address())
+    }
+
+    /// The same, without the scheme.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The certificate of the authority behind its own, where it speaks TLS.
+    pub fn ca(&self) -> Option<PathBuf> {
+        self.certificates.as_ref().map(|folder| folder.path().join("CAs/ca.pem"))
     }
 
     /// The folder it keeps its objects in.
@@ -99,6 +128,20 @@ impl Drop for S3Server {
         self.down();
         let _ = std::fs::remove_file(self.folder.path().with_extension("log"));
     }
+}
+
+/// An authority, and a certificate of it for the loopback address.
+fn certificates() -> Result<TempDir> {
+    let folder = tempfile::Builder::new().prefix("wl-tls-").tempdir()?;
+    let script = r#"
+        set -e; umask 077; mkdir CAs
+        openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out CAs/ca.pem -days 2 -subj "/CN=a test's authority"
+        openssl req -newkey rsa:2048 -nodes -keyout private.key -out server.csr -subj "/CN=127.0.0.1"
+        printf 'subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' > server.ext
+        openssl x509 -req -in server.csr -CA CAs/ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext -out public.crt
+    "#;
+    run(Command::new("sh").arg("-c").arg(script).current_dir(folder.path()))?;
+    Ok(folder)
 }
 
 fn program(name: &str) -> Result<PathBuf> {

@@ -111,7 +111,7 @@ pub(crate) struct Restore {
     pub application: Option<Name>,
     /// The point [default: the newest complete one]
     #[arg(long, value_name = "ID", conflicts_with = "at")]
-    pub point: Option<PointId>,
+    pub point: Option<String>,
     /// The newest complete point at or before this time, such as 2026-03-01T14:30:00+01:00
     #[arg(long, value_name = "TIME")]
     pub at: Option<String>,
@@ -264,6 +264,14 @@ pub(crate) enum Keys {
     },
     /// Vouch for a writer that was made where the keyring could not be opened
     Enroll {
+        /// The writer
+        writer: windlass_core::id::WriterId,
+        /// The repository [default: the only one in the settings]
+        #[arg(long)]
+        repository: Option<Name>,
+    },
+    /// Say that a writer writes no more, because its host is gone; what it wrote stays good
+    Retire {
         /// The writer
         writer: windlass_core::id::WriterId,
         /// The repository [default: the only one in the settings]

@@ -120,6 +120,9 @@ async fn repo(context: &Context, verb: &Repo) -> Result {
         Repo::Kit { repository, file } => commands::repo::kit(context, repository.as_ref(), file.as_deref()).await,
         Repo::Manual { repository } => commands::repo::manual(context, repository.as_ref()).await,
         Repo::Keys(Keys::List { repository }) => commands::keys::list(context, repository.as_ref()).await,
+        Repo::Keys(Keys::Retire { writer, repository }) => {
+            commands::keys::retire(context, *writer, repository.as_ref()).await
+        }
         Repo::Keys(Keys::Enroll { writer, repository }) => {
             commands::keys::enroll(context, *writer, repository.as_ref()).await
         }

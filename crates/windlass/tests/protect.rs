@@ -164,16 +164,8 @@ fn from_nothing_but_the_bucket_and_the_kit() -> Result<()> {
     for kind in [Kind::Versitygw, Kind::Minio] {
         let bucket = S3Server::start(kind)?;
         let stage = full_stage()?;
-        let (access, secret) = (stage.path("access"), stage.path("secret"));
-        std::fs::write(&access, ACCESS_KEY)?;
-        std::fs::write(&secret, SECRET_KEY)?;
         let url = format!("s3://{BUCKET}/prod/shop");
-        let stage = stage.repository(&format!(
-            "url = \"{url}\"\nendpoint = \"{}\"\naccess_key = {{ file = \"{}\" }}\nsecret_key = {{ file = \"{}\" }}",
-            bucket.endpoint(),
-            access.display(),
-            secret.display()
-        ))?;
+        let stage = stage.bucket(&bucket.endpoint(), "prod/shop")?;
         stage.begin()?;
         let kit = stage.path("kit");
         stage.windlass(&["repo", "kit", "--file", kit.to_str().unwrap()])?.with(0);

@@ -6,20 +6,29 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use object_store::ClientOptions;
 use object_store::aws::{AwsAuthorizer, AwsCredential};
-use object_store::client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector};
+use object_store::client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody};
 use serde::Deserialize;
 
+use super::wire::Wire;
 use super::{Key, Store, StoreError};
+use crate::random;
 
 /// The folders anything is written into.
 const FOLDERS: [&str; 10] =
     ["keys", "writers", "points", "runs", "verified", "holds", "dumps", "files", "live", "evidence"];
+
+/// The first wait before a request is sent again; each is twice the one before.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+
+/// The last: together they take up to half a minute.
+const LAST_WAIT: Duration = Duration::from_secs(16);
 
 /// An upload that was begun and neither finished nor given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,11 +56,27 @@ impl Bucket {
         region: &str,
         address: String,
     ) -> object_store::Result<Arc<Self>> {
-        let client = ReqwestConnector::default().connect(options)?;
+        let client = Wire.connect(options)?;
         Ok(Arc::new(Self { client, credential, region: region.to_owned(), address }))
     }
 
+    /// Sends a request, again where the server is overloaded or does not answer: it changes nothing to ask twice.
     async fn send(&self, method: &str, path_and_query: &str) -> Result<String, object_store::Error> {
+        let mut wait = FIRST_WAIT;
+        loop {
+            match self.send_once(method, path_and_query).await {
+                Err(object_store::Error::Generic { .. }) if wait <= LAST_WAIT => {
+                    // Half of it is jitter, so that those who were refused together do not come back together.
+                    let jitter = u32::from_le_bytes(random::bytes().unwrap_or_default());
+                    tokio::time::sleep(wait / 2 + wait.mul_f64(f64::from(jitter) / f64::from(u32::MAX) / 2.0)).await;
+                    wait *= 2;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn send_once(&self, method: &str, path_and_query: &str) -> Result<String, object_store::Error> {
         let failed =
             |source: Box<dyn std::error::Error + Send + Sync>| object_store::Error::Generic { store: "S3", source };
         let mut request = HttpRequest::new(HttpRequestBody::empty());

@@ -2,7 +2,8 @@
 //!
 //! Promised: nothing is ever overwritten ([`Store::create`] is create-only and settles a lost answer by
 //! reading and comparing); an upload that dies leaves nothing visible; every request is retried with jitter
-//! for as long as [`open`] says. Not promised: that a listing is complete at the moment it is made, or that a
+//! for as long as [`open`] says. Where a store has no conditional writes ([`Store::probed`] finds out), create-only is a
+//! look before the write: enough for one process at a time. Not promised: that a listing is complete at the moment it is made, or that a
 //! store enforces create-only for keys written in parts - those keys are unique by their run's identifier.
 
 mod dead_upload;
@@ -10,6 +11,7 @@ mod error;
 mod key;
 pub mod open;
 mod upload;
+mod wire;
 
 use std::fmt;
 use std::ops::Range;
@@ -53,6 +55,7 @@ pub struct Store {
     location: String,
     local: Option<std::path::PathBuf>,
     bucket: Option<Arc<dead_upload::Bucket>>,
+    looks_first: bool,
 }
 
 impl fmt::Debug for Store {
@@ -71,7 +74,19 @@ impl Store {
     /// A store over any object store; `root` is a prefix without slashes at its ends and may be empty,
     /// `location` is what people are shown.
     pub fn over(objects: Arc<dyn ObjectStore>, root: &str, location: &str) -> Self {
-        Self { objects, root: root.to_owned(), location: location.to_owned(), local: None, bucket: None }
+        Self {
+            objects,
+            root: root.to_owned(),
+            location: location.to_owned(),
+            local: None,
+            bucket: None,
+            looks_first: false,
+        }
+    }
+
+    /// Whether the store itself has no create-only writes, so that each write looks first.
+    pub fn looks_first(&self) -> bool {
+        self.looks_first
     }
 
     /// Where it is, as a URL people would write.
@@ -94,7 +109,15 @@ impl Store {
 
     /// The same, of pieces that lie apart.
     pub async fn create_from(&self, key: &Key, pieces: Vec<Bytes>) -> Result<Created, StoreError> {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        if self.looks_first {
+            match self.find(key).await? {
+                None => {}
+                Some(found) if found == pieces.concat() => return Ok(Created::Before),
+                Some(_) => return Err(StoreError::Occupied { key: key.clone(), store: self.location.clone() }),
+            }
+        }
+        let mode = if self.looks_first { PutMode::Overwrite } else { PutMode::Create };
+        let options = PutOptions { mode, ..PutOptions::default() };
         let payload: PutPayload = pieces.iter().cloned().collect();
         match self.objects.put_opts(&self.path(key), payload, options).await {
             Ok(_) => Ok(Created::Now),
@@ -177,16 +200,29 @@ impl Store {
         }
     }
 
-    /// Tries whether the store refuses to overwrite, by a trial object that is removed again.
-    ///
-    /// Where it does not, keys that are not unique by themselves - `windlass.json`, holds' and tombstones' - are only
-    /// guarded by reading before writing.
-    pub async fn refuses_to_overwrite(&self, trial: &Key) -> Result<bool, StoreError> {
-        self.create(trial, Bytes::from_static(b"one")).await?;
-        let second = self.create(trial, Bytes::from_static(b"two")).await;
+    /// Tries whether the store refuses to overwrite, by a trial object that is removed again; from then on it is used
+    /// as it is. With credentials that cannot write it does not matter, and nothing is tried.
+    pub async fn probed(self, trial: &Key) -> Result<Self, StoreError> {
+        let refuses = self.refuses_to_overwrite(trial).await;
         // Credentials that cannot delete leave it to the sweep.
         let _ = self.delete(trial).await;
-        match second {
+        match refuses {
+            Ok(true) | Err(StoreError::Denied { .. }) => Ok(self),
+            Ok(false) => Ok(Self { looks_first: true, ..self }),
+            // A store that does not know conditions may refuse them instead of passing over them.
+            Err(StoreError::Unreachable { source, .. }) if !self.looks_first && is_not_implemented(&source) => {
+                let looking = Self { looks_first: true, ..self };
+                looking.refuses_to_overwrite(trial).await?;
+                let _ = looking.delete(trial).await;
+                Ok(looking)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn refuses_to_overwrite(&self, trial: &Key) -> Result<bool, StoreError> {
+        self.create(trial, Bytes::from_static(b"one")).await?;
+        match self.create(trial, Bytes::from_static(b"two")).await {
             Err(StoreError::Occupied { .. }) => Ok(true),
             Ok(_) => Ok(false),
             Err(error) => Err(error),
@@ -220,4 +256,12 @@ impl Store {
 fn timestamp(meta: &ObjectMeta) -> Timestamp {
     let (seconds, nanos) = (meta.last_modified.timestamp(), meta.last_modified.timestamp_subsec_nanos());
     Timestamp::new(seconds, i32::try_from(nanos).unwrap_or(0)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// Whether the store says that it does not know what it was asked: 501, or 400 of those that know no better.
+fn is_not_implemented(error: &object_store::Error) -> bool {
+    let said = windlass_core::diagnose::chain(error);
+    matches!(error, object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. })
+        || said.contains("501 Not Implemented")
+        || said.contains("NotImplemented")
 }

@@ -10,6 +10,7 @@ use secrecy::ExposeSecret;
 use windlass_core::repository::{Place, S3};
 
 use super::dead_upload::Bucket;
+use super::wire::Wire;
 use super::{Store, StoreError};
 use crate::secret::{self, SecretError};
 
@@ -87,6 +88,7 @@ fn open_s3(s3: &S3) -> Result<Store, OpenError> {
         .with_checksum_algorithm(Checksum::SHA256)
         // One by one, a refusal is told from an outage.
         .with_disable_bulk_delete(true)
+        .with_http_connector(Wire)
         .with_retry(retry())
         .with_client_options(options.clone());
     if let Some(endpoint) = &s3.endpoint {

@@ -9,7 +9,7 @@ use windlass_core::repository::Format;
 use windlass_engine::postgres::tools::{Tools, server_folder};
 use windlass_engine::restore::free_bytes;
 use windlass_repo::live::now_of;
-use windlass_repo::store::Store;
+use windlass_repo::repository::Repository;
 
 use crate::context::Context;
 use crate::failure::{Result, Status};
@@ -107,25 +107,21 @@ async fn repositories(context: &Context, settings: &windlass_core::repository::R
             findings.push(Finding { what: format!("{what}: clock"), good: skew <= SKEW, said, fix });
         }
     }
-    findings.push(create_only(&what, repository.store()).await);
+    findings.push(create_only(&what, repository).await);
     findings
 }
 
 /// Whether the store refuses to overwrite.
-async fn create_only(what: &str, store: &Store) -> Finding {
+async fn create_only(what: &str, repository: Repository) -> Finding {
     let what = format!("{what}: create-only");
-    let trial = match windlass_repo::random::Fresh::fresh() {
-        Ok(entry) => windlass_repo::layout::probe(entry),
-        Err(error) => return Finding { what, good: false, said: error.to_string(), fix: Vec::new() },
-    };
-    match store.refuses_to_overwrite(&trial).await {
-        Ok(true) => Finding::good(what, "the store never overwrites"),
-        Ok(false) => Finding {
+    match repository.probed().await {
+        Ok(repository) if repository.store().looks_first() => Finding {
             what,
             good: false,
-            said: "the store overwrites what should be created once".into(),
-            fix: vec!["use a store with conditional writes, and one Windlass per application until then".into()],
+            said: "the store has no create-only writes: each write looks first, and one host alone may write".into(),
+            fix: vec!["use a store with conditional writes".into()],
         },
+        Ok(_) => Finding::good(what, "the store never overwrites"),
         Err(error) => Finding::bad(what, &error, chain(&error)),
     }
 }

@@ -3,15 +3,20 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::Serialize;
 use windlass_core::repository::{Format, Repository};
-use windlass_repo::format::restic::{Files, SnapshotInfo, Target};
+use windlass_engine::progress::{Event, Progress};
+use windlass_repo::format::restic::{Files, SnapshotInfo, Target, Verified};
+use windlass_repo::hex::sha256;
 use windlass_repo::store::open::open;
 
 use crate::cli;
+use crate::commands::confirm::confirmed;
 use crate::context::Context;
 use crate::failure::{Failure, Result, Status};
 use crate::printer::Printer;
+use crate::watch::Watch;
 
 fn files(repository: &Repository) -> Result<Files> {
     let store = open(&repository.place)?;
@@ -51,80 +56,143 @@ struct Checked {
 }
 
 /// `verify REPOSITORY`.
-pub(crate) async fn verify(context: &Context, repository: &Repository, snapshot: Option<&str>) -> Result {
+pub(crate) async fn verify(context: &Context, repository: &Repository, arguments: &cli::Verify) -> Result {
+    if arguments.deep {
+        let hint = "leave `--deep` out: every byte is read back and hashed, which restic's format can prove by itself";
+        return Err(Failure::usage("what restores into it is not known of someone else's repository", hint));
+    }
     let files = files(repository)?;
-    let snapshot = choose(&files, snapshot).await?;
-    let verified = files.verify(&snapshot, &|_| {}).await?;
-    let checked = Checked { snapshot, packs: verified.packs, bytes: verified.bytes, damage: verified.damage };
-    context.printer.result(&checked, |_| {
-        let verdict = if checked.damage.is_empty() {
+    let snapshots = files.snapshots().await?;
+    let wanted: Vec<&SnapshotInfo> = match &arguments.point {
+        None if arguments.all => snapshots.iter().collect(),
+        wanted => vec![choose(&snapshots, wanted.as_deref(), None)?],
+    };
+    let mut checked = Vec::new();
+    for snapshot in wanted {
+        let verified = read_back(&context.printer, repository, &files, &snapshot.id).await?;
+        let Verified { packs, bytes, damage } = verified;
+        checked.push(Checked { snapshot: snapshot.id.clone(), packs, bytes, damage });
+    }
+    let line = |c: &Checked| {
+        let verdict = if c.damage.is_empty() {
             "read - passed".to_owned()
         } else {
-            format!("DAMAGED:\n  {}", checked.damage.join("\n  "))
+            format!("DAMAGED:\n  {}", c.damage.join("\n  "))
         };
-        format!("snapshot {}: {} packs, {}: {verdict}", checked.snapshot, checked.packs, Printer::size(checked.bytes))
-    });
-    Ok(if checked.damage.is_empty() { Status::Done } else { Status::Failed })
+        format!("snapshot {}: {} packs, {}: {verdict}", c.snapshot, c.packs, Printer::size(c.bytes))
+    };
+    context.printer.result(&checked, |_| checked.iter().map(line).collect::<Vec<_>>().join("\n"));
+    Ok(if checked.iter().all(|c| c.damage.is_empty()) { Status::Done } else { Status::Failed })
+}
+
+async fn read_back(printer: &Printer, repository: &Repository, files: &Files, snapshot: &str) -> Result<Verified> {
+    let watch = Watch::new(printer);
+    let component = &repository.name;
+    watch.event(Event::Step { component, text: "read back", total: None });
+    Ok(files.verify(snapshot, &|more| watch.event(Event::Bytes { component, more })).await?)
+}
+
+/// What a restore would do; its digest is what is confirmed.
+#[derive(Serialize)]
+struct Plan {
+    snapshot: String,
+    at: Timestamp,
+    paths: Vec<String>,
+    target: PathBuf,
 }
 
 #[derive(Serialize)]
-struct Laid {
-    snapshot: String,
-    target: PathBuf,
-    files: u64,
-    bytes: u64,
+struct Report<'a> {
+    digest: &'a str,
+    plan: &'a Plan,
+    done: bool,
+    files: Option<u64>,
+    bytes: Option<u64>,
     warnings: Vec<String>,
 }
 
 /// `restore REPOSITORY --into files=FOLDER`.
 pub(crate) async fn restore(context: &Context, repository: &Repository, arguments: &cli::Restore) -> Result {
-    let [into] = arguments.into.as_slice() else {
-        return Err(Failure::usage("a restic snapshot goes into one folder", "write `--into files=/FOLDER`"));
-    };
-    let Some(folder) = into.strip_prefix("files=") else {
-        return Err(Failure::usage(
-            format!("`{into}` does not say where the files go"),
-            "write `--into files=/FOLDER`",
-        ));
-    };
-    let folder = PathBuf::from(folder);
-    if folder.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Failure::usage(
-            format!("the folder `{}` is not empty", folder.display()),
-            "name one that does not exist yet",
-        ));
-    }
+    let printer = &context.printer;
+    let folder = target(arguments)?;
     let files = files(repository)?;
-    let snapshot = choose(&files, arguments.point.map(|p| p.to_string()).as_deref()).await?;
-    let words = format!("Restores snapshot {snapshot} into {}: nothing that exists is overwritten.", folder.display());
+    let at = arguments.at.as_ref().map(|text| crate::time::parse(text, printer.zone())).transpose()?;
+    let snapshots = files.snapshots().await?;
+    let chosen = choose(&snapshots, arguments.point.as_deref(), at)?;
+    let plan =
+        Plan { snapshot: chosen.id.clone(), at: chosen.time, paths: chosen.paths.clone(), target: folder.clone() };
+    let digest = sha256(&serde_json::to_vec(&plan).unwrap_or_default());
+    let mut report = Report { digest: &digest, plan: &plan, done: false, files: None, bytes: None, warnings: vec![] };
+    let words = format!(
+        "Restore of snapshot {}, taken {}\n  lay down {} in {}\n\
+         Every byte is read back before the first is written. Nothing that exists is overwritten or deleted.\n\
+         Digest: {digest}\n",
+        plan.snapshot,
+        printer.both_times(plan.at),
+        plan.paths.join(", "),
+        folder.display()
+    );
     if arguments.plan {
-        context.printer.note(&words);
+        printer.result(&report, |_| words);
         return Ok(Status::Done);
     }
-    if !arguments.yes {
-        context.printer.note(&words);
-        return Err(Failure::usage("nothing was confirmed", "add `--yes` to run it"));
+    if arguments.confirm.is_none() {
+        printer.note(&words);
     }
-    let target = Target { folder: folder.clone(), strip: None, moved: Arc::new(|_| {}) };
-    let restored = files.restore(&snapshot, target).await?;
-    let laid =
-        Laid { snapshot, target: folder, files: restored.files, bytes: restored.bytes, warnings: restored.warnings };
-    for warning in &laid.warnings {
-        context.printer.warning(warning);
+    confirmed(&digest, arguments.confirm.as_deref(), arguments.yes, "Run this plan?")?;
+    let damage = read_back(printer, repository, &files, &plan.snapshot).await?.damage;
+    if !damage.is_empty() {
+        for damage in &damage {
+            printer.warning(damage);
+        }
+        printer.warning("the snapshot is damaged, and nothing was written: restore an older one by `--point`");
+        return Ok(Status::Failed);
     }
-    context.printer.result(&laid, |_| {
-        format!("{} files, {}, restored to {}", laid.files, Printer::size(laid.bytes), laid.target.display())
+    let target = Target { folder, strip: None, moved: Arc::new(|_| {}) };
+    let restored = files.restore(&plan.snapshot, target).await?;
+    for warning in &restored.warnings {
+        printer.warning(warning);
+    }
+    (report.done, report.files, report.bytes) = (true, Some(restored.files), Some(restored.bytes));
+    report.warnings = restored.warnings;
+    printer.result(&report, |_| {
+        format!("{} files, {}, restored to {}", restored.files, Printer::size(restored.bytes), plan.target.display())
     });
     Ok(Status::Done)
 }
 
-/// The snapshot whose identifier begins so, or the newest.
-async fn choose(files: &Files, wanted: Option<&str>) -> Result<String> {
-    let snapshots = files.snapshots().await?;
-    let found = match wanted {
-        None => snapshots.last(),
-        Some(text) => snapshots.iter().find(|s| s.id.starts_with(text)),
+/// The one folder everything goes into; it must be empty.
+fn target(arguments: &cli::Restore) -> Result<PathBuf> {
+    if arguments.only.is_some() {
+        let hint = "leave `--only` out, and take what is wanted from the folder; or use `restic restore --include`";
+        return Err(Failure::usage("a restic snapshot is restored whole", hint));
+    }
+    let [into] = arguments.into.as_slice() else {
+        return Err(Failure::usage("a restic snapshot goes into one folder", "write `--into files=/FOLDER`"));
     };
+    let Some(folder) = into.strip_prefix("files=") else {
+        let why = format!("`{into}` does not say where the files go");
+        return Err(Failure::usage(why, "write `--into files=/FOLDER`"));
+    };
+    let folder = PathBuf::from(folder);
+    if folder.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+        let why = format!("the folder `{}` is not empty", folder.display());
+        return Err(Failure::usage(why, "name one that does not exist yet"));
+    }
+    Ok(folder)
+}
+
+/// The one snapshot whose identifier begins so, or the newest (at or before a time).
+fn choose<'a>(snapshots: &'a [SnapshotInfo], wanted: Option<&str>, at: Option<Timestamp>) -> Result<&'a SnapshotInfo> {
     let hint = "run `windlass points REPOSITORY` to see those there are";
-    found.map(|s| s.id.clone()).ok_or_else(|| Failure::usage("there is no such snapshot", hint))
+    let none = || Failure::usage("there is no such snapshot", hint);
+    let Some(text) = wanted else {
+        return snapshots.iter().rev().find(|s| at.is_none_or(|at| s.time <= at)).ok_or_else(none);
+    };
+    let mut found = snapshots.iter().filter(|s| !text.is_empty() && s.id.starts_with(text));
+    match (found.next(), found.next()) {
+        (Some(one), None) => Ok(one),
+        (Some(_), Some(_)) => Err(Failure::usage(format!("several snapshots begin with `{text}`"), hint)),
+        (None, _) => Err(none()),
+    }
 }

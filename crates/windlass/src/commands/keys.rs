@@ -9,7 +9,8 @@ use windlass_core::name::Name;
 use windlass_repo::error::RepositoryError;
 use windlass_repo::keyring::{KeyError, StoredKeyring, Unlock, identities};
 use windlass_repo::store::StoreError;
-use windlass_repo::writer::{Writers, endorse};
+use windlass_repo::vault::Vault;
+use windlass_repo::writer::{WriterRecord, Writers, endorse};
 
 use crate::context::Context;
 use crate::failure::{Failure, Result, Status};
@@ -36,6 +37,7 @@ struct WriterRow {
     host: String,
     created: jiff::Timestamp,
     endorsed: bool,
+    retired: bool,
 }
 
 /// `repo keys list`.
@@ -59,6 +61,7 @@ pub(crate) async fn list(context: &Context, name: Option<&Name>) -> Result {
         host: record.host.clone(),
         created: record.created,
         endorsed: known.has_endorsement(record.writer),
+        retired: known.is_retired(record.writer),
     });
     let report = Report { keyrings, writers: writers.collect() };
     context.printer.result(&report, |printer| {
@@ -67,7 +70,11 @@ pub(crate) async fn list(context: &Context, name: Option<&Name>) -> Result {
             vec![row.application.to_string(), row.id.clone(), row.recipient.clone(), sealed.to_owned()]
         });
         let writers = report.writers.iter().map(|row| {
-            let endorsed = if row.endorsed { "yes" } else { "NO" };
+            let endorsed = match (row.retired, row.endorsed) {
+                (true, _) => "retired",
+                (false, true) => "yes",
+                (false, false) => "NO",
+            };
             vec![
                 row.application.to_string(),
                 row.id.to_string(),
@@ -87,21 +94,37 @@ pub(crate) async fn list(context: &Context, name: Option<&Name>) -> Result {
 
 /// `repo keys enroll`.
 pub(crate) async fn enroll(context: &Context, writer: WriterId, name: Option<&Name>) -> Result {
+    let (vault, record) = writer_of(context, writer, name).await?;
+    let key = vault.writers().key(writer).ok_or_else(|| no_writer(writer))?;
+    endorse(vault.store(), writer, key, vault.keyring().map_err(RepositoryError::Key)?).await?;
+    context.printer.note(&format!("writer {writer} of {} on {} is vouched for", record.application, record.host));
+    Ok(Status::Done)
+}
+
+/// `repo keys retire`.
+pub(crate) async fn retire(context: &Context, writer: WriterId, name: Option<&Name>) -> Result {
+    let (vault, record) = writer_of(context, writer, name).await?;
+    let key = vault.writers().key(writer).ok_or_else(|| no_writer(writer))?;
+    windlass_repo::writer::retire(vault.store(), writer, key, vault.keyring().map_err(RepositoryError::Key)?).await?;
+    let (application, host) = (&record.application, &record.host);
+    context
+        .printer
+        .note(&format!("writer {writer} of {application} on {host} writes no more; what it wrote stays good"));
+    Ok(Status::Done)
+}
+
+/// A writer's record, and its application with the keyring open.
+async fn writer_of(context: &Context, writer: WriterId, name: Option<&Name>) -> Result<(Vault, WriterRecord)> {
     let settings = context.repository(name)?;
     let repository = context.host.open_repository(settings).await?;
     let writers = Writers::load(repository.store()).await?;
-    let record = writers.iter().find(|record| record.writer == writer);
-    let (Some(record), Some(key)) = (record, writers.key(writer)) else {
-        return Err(Failure::usage(
-            format!("there is no writer {writer}"),
-            "run `windlass repo keys list` to see them",
-        ));
-    };
-    let vault = context.host.open_vault(settings, &record.application).await?;
-    let keyring = vault.keyring().map_err(RepositoryError::Key)?;
-    endorse(repository.store(), writer, key, keyring).await?;
-    context.printer.note(&format!("writer {writer} of {} on {} is vouched for", record.application, record.host));
-    Ok(Status::Done)
+    let record = writers.iter().find(|record| record.writer == writer).ok_or_else(|| no_writer(writer))?;
+    let vault = context.host.open_to_write(settings, &record.application).await?;
+    Ok((vault, record.clone()))
+}
+
+fn no_writer(writer: WriterId) -> Failure {
+    Failure::usage(format!("there is no writer {writer}"), "run `windlass repo keys list` to see them")
 }
 
 #[derive(Serialize)]
@@ -116,7 +139,7 @@ struct Resealed {
 pub(crate) async fn reseal(context: &Context, name: Option<&Name>, old: &Path) -> Result {
     let settings = context.repository(name)?;
     let encryption = windlass_host::host::encryption(settings)?;
-    let repository = context.host.open_repository(settings).await?;
+    let repository = context.host.open_repository(settings).await?.probed().await?;
     let (old, new) = (unlock_with(old)?, Unlock::resolve(encryption).map_err(RepositoryError::Key)?);
     let store = repository.store();
     let mut done = Vec::new();

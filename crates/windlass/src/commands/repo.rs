@@ -12,9 +12,7 @@ use windlass_core::id::RepositoryId;
 use windlass_core::name::Name;
 use windlass_repo::error::RepositoryError;
 use windlass_repo::kit;
-use windlass_repo::layout;
 use windlass_repo::manual;
-use windlass_repo::random::Fresh;
 
 use crate::context::Context;
 use crate::failure::{Failure, Result, Status};
@@ -31,11 +29,10 @@ struct Made<'a> {
 pub(crate) async fn init(context: &Context, name: Option<&Name>) -> Result {
     let settings = context.repository(name)?;
     let repository = context.host.init_repository(settings).await?;
-    let trial = layout::probe(Fresh::fresh().map_err(RepositoryError::Randomness)?);
-    if !repository.store().refuses_to_overwrite(&trial).await.map_err(RepositoryError::Store)? {
-        context
-            .printer
-            .warning("the store overwrites what should be created once: let one Windlass alone write an application");
+    if repository.store().looks_first() {
+        context.printer.warning(
+            "the store has no create-only writes: each write looks first, and one host alone may write an application",
+        );
     }
     let applications: Vec<&Name> = context.applications_of(settings).map(|a| &a.name).collect();
     for application in &applications {

@@ -3,6 +3,7 @@
 use secrecy::SecretString;
 use serde::Serialize;
 use windlass_core::application::Application;
+use windlass_core::id::{InvalidId, PointId};
 use windlass_core::name::Name;
 use windlass_core::repository::{Place, S3};
 use windlass_core::restore::{Plan, Request, Step};
@@ -41,7 +42,7 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Restore) -> Result {
         return foreign::restore(context, repository, arguments).await;
     }
     let application = context.application(name)?;
-    let vault = context.open_vault(name).await?;
+    let vault = context.host.open_to_write(context.repository_of(application)?, name).await?;
     carry_out(&context.printer, vault, Some((&context.host, application)), arguments).await
 }
 
@@ -70,7 +71,7 @@ pub(crate) async fn from_kit(printer: &Printer, arguments: &cli::Restore) -> Res
         ));
     };
     let store = open(&place(url, arguments)?)?;
-    let repository = Repository::open(store, None).await?;
+    let repository = Repository::open(store, None).await?.probed().await?;
     let vault = Vault::open_with_kit(&repository, keyrings.swap_remove(index)).await?;
     carry_out(printer, vault, None, arguments).await
 }
@@ -143,11 +144,16 @@ fn report_json(printer: &Printer, planned: &Planned, done: bool, notes: Vec<Stri
 }
 
 fn which(printer: &Printer, arguments: &cli::Restore) -> Result<Which> {
-    match (&arguments.at, arguments.point) {
+    match (&arguments.at, &arguments.point) {
         (Some(text), _) => Ok(Which::At(crate::time::parse(text, printer.zone())?)),
-        (None, Some(point)) => Ok(Which::Point(point)),
+        (None, Some(text)) => Ok(Which::Point(point(text)?)),
         (None, None) => Ok(Which::Newest),
     }
+}
+
+/// A point's identifier, as people copy it.
+pub(crate) fn point(text: &str) -> Result<PointId> {
+    text.parse().map_err(|e: InvalidId| Failure::usage(e.to_string(), "copy it from `windlass points`"))
 }
 
 fn targets(into: &[String]) -> Result<std::collections::BTreeMap<Name, String>> {

@@ -1,6 +1,5 @@
 //! `windlass verify`: read points back; `--deep` restores them into a scratch place and checks them.
 
-use windlass_core::id::PointId;
 use windlass_core::name::Name;
 use windlass_core::verification::{Verdict, Verification};
 use windlass_host::restore::{Which, find};
@@ -9,14 +8,15 @@ use windlass_repo::catalog::{Catalog, Entry};
 
 use crate::cli;
 use crate::commands::foreign;
+use crate::commands::restore::point;
 use crate::context::Context;
-use crate::failure::{Failure, Result, Status};
+use crate::failure::{Result, Status};
 use crate::printer::Printer;
 use crate::watch::Watch;
 
 pub(crate) async fn run(context: &Context, arguments: &cli::Verify) -> Result {
     if let Some(repository) = context.foreign(&arguments.application) {
-        return foreign::verify(context, repository, arguments.point.as_deref()).await;
+        return foreign::verify(context, repository, arguments).await;
     }
     let site = context.open(&arguments.application).await?;
     let catalog = Catalog::load(&site.vault).await?;
@@ -25,10 +25,7 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Verify) -> Result {
     let entries: Vec<&Entry> = match &arguments.point {
         _ if arguments.all => catalog.live().collect(),
         Some(text) => {
-            let point: PointId = text.parse().map_err(|e: windlass_core::id::InvalidId| {
-                Failure::usage(e.to_string(), "copy it from `windlass points`")
-            })?;
-            vec![find(&catalog, application, Which::Point(point), &wanted)?]
+            vec![find(&catalog, application, Which::Point(point(text)?), &wanted)?]
         }
         None => vec![find(&catalog, application, Which::Newest, &wanted)?],
     };

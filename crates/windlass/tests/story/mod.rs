@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use windlass_testkit::postgres::PgCluster;
+use windlass_testkit::s3::{ACCESS_KEY, BUCKET, SECRET_KEY};
 
 /// A machine with an application on it.
 pub(crate) struct Stage {
@@ -15,6 +16,7 @@ pub(crate) struct Stage {
     components: String,
     application: String,
     repository: String,
+    is_alone: bool,
 }
 
 /// What a command printed and how it ended.
@@ -61,6 +63,7 @@ impl Stage {
             components: String::new(),
             application: String::new(),
             repository,
+            is_alone: false,
         };
         stage.write()?;
         Ok(stage)
@@ -106,8 +109,41 @@ impl Stage {
         Ok(self)
     }
 
+    /// Puts the repository below a prefix of a bucket.
+    pub(crate) fn bucket(self, endpoint: &str, prefix: &str) -> Result<Self> {
+        let (access, secret) = (self.path("access"), self.path("secret"));
+        std::fs::write(&access, ACCESS_KEY)?;
+        std::fs::write(&secret, SECRET_KEY)?;
+        self.repository(&format!(
+            "url = \"s3://{BUCKET}/{prefix}\"\nendpoint = \"{endpoint}\"\naccess_key = {{ file = \"{}\" }}\nsecret_key = {{ file = \"{}\" }}",
+            access.display(),
+            secret.display()
+        ))
+    }
+
+    /// Says of whose format the repository is.
+    pub(crate) fn format(mut self, format: &str) -> Result<Self> {
+        self.repository.push_str(&format!("\nformat = \"{format}\""));
+        self.write()?;
+        Ok(self)
+    }
+
+    /// Leaves the repository alone in the settings, without an application.
+    pub(crate) fn alone(mut self) -> Result<Self> {
+        self.is_alone = true;
+        self.write()?;
+        Ok(self)
+    }
+
     fn write(&self) -> Result<()> {
         let root = self.root.path().display();
+        if self.is_alone {
+            let text = format!(
+                "state = \"{root}/state\"\n[repository.main]\n{}\nencryption = {{ passphrase = {{ file = \"{root}/passphrase\" }} }}\n",
+                self.repository
+            );
+            return std::fs::write(self.path("windlass.toml"), text).context("write the settings");
+        }
         let text = format!(
             "state = \"{root}/state\"\n[repository.main]\n{}\nencryption = {{ passphrase = {{ file = \"{root}/passphrase\" }} }}\n\
              [application.shop]\nrepository = \"main\"\n{}\n{}",
