@@ -279,6 +279,9 @@ pub struct DatabaseDump {
     /// Extensions and their versions.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub extensions: BTreeMap<String, String>,
+    /// Collations of the server's own that columns use, but `default`, `C` and `POSIX`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub collations: Vec<String>,
     /// Rows by table, counted in the dump's own snapshot.
     pub tables: Vec<TableCount>,
     /// Its size on the server's disk, in bytes, as `pg_database_size` gives it.

@@ -285,6 +285,7 @@ mod tests {
             findings: vec![],
             bytes_read: 1,
             restore_ms: None,
+            left_out: vec![],
             checked: vec![],
         };
         Verification {

@@ -95,6 +95,9 @@ pub struct ComponentVerdict {
     /// How long it took to bring it up and check it, in milliseconds; at the level `restored` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_ms: Option<u64>,
+    /// What a restore into a scratch place leaves out, and why that is no failure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// What held: checks that were asked and answered as they should be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checked: Vec<String>,

@@ -45,6 +45,7 @@ fn dump(database: &str) -> DatabaseDump {
         provider_locale: None,
         owner: "app".into(),
         extensions: BTreeMap::new(),
+        collations: vec![],
         tables: vec![count("orders", 100), count("items", 23)],
         database_bytes: 5000,
     }
@@ -108,6 +109,9 @@ fn database_facts(database: &str) -> DatabaseFacts {
         tables: 0,
         missing_roles: vec![],
         missing_extensions: vec![],
+        missing_required_roles: vec![],
+        missing_locale: None,
+        missing_collations: vec![],
     }
 }
 
@@ -167,6 +171,9 @@ fn what_would_harm_or_do_nothing_is_refused_by_name() {
     assert!(matches!(with(|db, _| (db.exists, db.tables) = (true, 1)), Refusal::DatabaseNotEmpty { .. }));
     assert!(matches!(with(|db, _| db.server_version = 140_010), Refusal::OlderServer { theirs: 14, ours: 15, .. }));
     assert!(matches!(with(|db, _| db.missing_extensions.push("vector".into())), Refusal::MissingExtensions { .. }));
+    assert!(matches!(with(|db, _| db.missing_required_roles.push("clerk".into())), Refusal::MissingRoles { .. }));
+    assert!(matches!(with(|db, _| db.missing_locale = Some("none".into())), Refusal::MissingLocale { .. }));
+    assert!(matches!(with(|db, _| db.missing_collations.push("sv".into())), Refusal::MissingCollations { .. }));
     assert!(matches!(with(|_, folder| folder.entries = 1), Refusal::FolderNotEmpty { .. }));
     assert!(matches!(with(|_, folder| folder.free_bytes = 999), Refusal::NoSpace { needed: 1000, free: 999, .. }));
 }

@@ -14,7 +14,7 @@ use windlass_core::application::Postgres;
 use windlass_core::diagnose::{Diagnose, Outcome};
 use windlass_engine::postgres::PostgresError;
 use windlass_engine::postgres::counts;
-use windlass_engine::postgres::restore::look;
+use windlass_engine::postgres::restore::{Roles, look};
 use windlass_engine::postgres::session::Session;
 use windlass_engine::postgres::tools::Tools;
 use windlass_testkit::postgres::PgCluster;
@@ -238,14 +238,26 @@ async fn a_target_is_empty_though_an_extension_brought_something_along() -> Resu
     server.psql("postgres", "create database copy");
     server.psql("copy", "create extension pg_stat_statements");
     captured.dump.extensions.insert("no_such_extension".into(), "1".into());
-    let facts = look(&tools, "copy", &captured.dump, &["postgres".into(), "no_such_role".into()]).await?;
+    captured.dump.collations.push("no_such_collation".into());
+    let roles = Roles {
+        owners: ["postgres".into(), "no_such_role".into()].into(),
+        required: ["postgres".into(), "no_such_clerk".into()].into(),
+    };
+    let facts = look(&tools, "copy", &captured.dump, &roles).await?;
     assert!(facts.exists);
     assert_eq!(facts.tables, 0);
     assert_eq!(facts.missing_roles, ["no_such_role"]);
+    assert_eq!(facts.missing_required_roles, ["no_such_clerk"]);
+    assert_eq!(facts.missing_collations, ["no_such_collation"]);
+    assert_eq!(facts.missing_locale, None, "it is there already, whatever its locale");
     assert_eq!(facts.missing_extensions, ["no_such_extension"]);
-    assert!(!look(&tools, "none", &captured.dump, &[]).await?.exists);
+    let none = look(&tools, "none", &captured.dump, &Roles::default()).await?;
+    assert_eq!((none.exists, none.missing_locale), (false, None));
+    captured.dump.collate = "xx_XX.UTF-8".into();
+    let none = look(&tools, "none", &captured.dump, &Roles::default()).await?;
+    assert!(none.missing_locale.is_some_and(|why| why.contains("xx_XX")));
     server.psql("copy", "create view mine as select 1");
-    assert_eq!(look(&tools, "copy", &captured.dump, &[]).await?.tables, 1);
+    assert_eq!(look(&tools, "copy", &captured.dump, &Roles::default()).await?.tables, 1);
     Ok(())
 }
 

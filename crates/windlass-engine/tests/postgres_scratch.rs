@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::Result;
 use postgres_stage::{Into, capture, new, processes_with, restore, tools, wait_for};
 use windlass_engine::postgres::counts;
-use windlass_engine::postgres::restore::look;
+use windlass_engine::postgres::restore::{Roles, look};
 use windlass_engine::postgres::scratch::{Place, ScratchServer, teardown};
 use windlass_engine::postgres::session::Session;
 use windlass_testkit::postgres::{PgCluster, bin};
@@ -57,7 +57,7 @@ async fn what_the_source_has_and_this_machine_lacks_does_not_keep_a_dump_from_be
 
     let (place, _torn) = Torn::make()?;
     let scratch = ScratchServer::start(&place, 15).await?;
-    let facts = look(&scratch.tools, "shop", &captured.dump, &[]).await?;
+    let facts = look(&scratch.tools, "shop", &captured.dump, &Roles::default()).await?;
     assert!(facts.missing_extensions.is_empty(), "{facts:?}");
     let left_out = restore(&scratch.tools, &captured, Into { owners: false, ..new("shop") }).await?;
     assert_eq!(left_out.len(), 1, "{left_out:?}");
@@ -87,7 +87,7 @@ async fn an_extension_that_cannot_be_had_is_named_before_anything_is_restored() 
     let mut session = Session::open_any(&scratch.tools).await?;
     session.lines("create type public.hstore as (a int)").await?;
     session.close().await;
-    let facts = look(&scratch.tools, "shop", &captured.dump, &[]).await?;
+    let facts = look(&scratch.tools, "shop", &captured.dump, &Roles::default()).await?;
     assert_eq!(facts.missing_extensions.len(), 2, "{facts:?}");
     assert!(
         facts.missing_extensions[0].starts_with("hstore (ask postgres: type \"hstore\" already exists"),

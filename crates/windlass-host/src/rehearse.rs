@@ -14,7 +14,7 @@ use windlass_core::restore::{DatabaseFacts, DatabaseStep, FolderStep};
 use windlass_core::verification::{ComponentVerdict, DrillReport, Level, Verdict, Verification};
 use windlass_engine::action;
 use windlass_engine::postgres::counts;
-use windlass_engine::postgres::restore::look;
+use windlass_engine::postgres::restore::{Roles, look};
 use windlass_engine::postgres::scratch::{Place, ScratchServer};
 use windlass_engine::postgres::session::Session;
 use windlass_engine::progress::{Event, Progress};
@@ -29,6 +29,9 @@ use crate::verify::{components, pin, record_of, unpin};
 
 /// The longest a rehearsal may take before the supervisor tears it down.
 const LONGEST: SignedDuration = SignedDuration::from_hours(24);
+
+/// The longest a check may take.
+const CHECK_LIMIT: SignedDuration = SignedDuration::from_mins(10);
 
 /// Restores a point into a scratch place, checks it, and records what came of it.
 pub async fn deep(host: &Host, site: &Site, entry: &Entry, progress: &dyn Progress) -> Result<Verification, TaskError> {
@@ -126,7 +129,7 @@ async fn databases(
         Err(error) => return worsen(verdict, Verdict::Inconclusive, chain(&error)),
     };
     for dump in &data.databases {
-        let facts = match look(&server.tools, &scratch_name(&dump.name), dump, &[]).await {
+        let facts = match look(&server.tools, &scratch_name(&dump.name), dump, &Roles::default()).await {
             Ok(facts) => facts,
             Err(error) => return worsen(verdict, Verdict::Inconclusive, chain(&error)),
         };
@@ -139,10 +142,19 @@ async fn databases(
             );
             continue;
         }
-        let step = scratch_step(manifest, dump.name.clone(), facts);
-        if let Err(error) = restore::database(&site.vault, manifest, &step, &server.tools, progress).await {
-            worsen(verdict, Verdict::Failed, chain(&error));
+        if !facts.missing_collations.is_empty() {
+            let missing = facts.missing_collations.join(", ");
+            let why = format!("{}: the collations {missing} are not to be had on this machine", dump.name);
+            worsen(verdict, Verdict::Inconclusive, why);
             continue;
+        }
+        let step = scratch_step(manifest, dump.name.clone(), facts);
+        match restore::database(&site.vault, manifest, &step, &server.tools, progress).await {
+            Ok(left_out) => verdict.left_out.extend(left_out.iter().map(|what| format!("{}: {what}", dump.name))),
+            Err(error) => {
+                worsen(verdict, Verdict::Failed, chain(&error));
+                continue;
+            }
         }
         if let Err(error) = check_database(site, manifest, &step, &server, verdict).await {
             worsen(verdict, Verdict::Failed, chain(&error));
@@ -200,7 +212,9 @@ async fn check_database(
     for sql in checks_of(&site.application, manifest) {
         // Each in a session of its own: one that fails ends it.
         let mut session = Session::open(&server.tools, &step.target.database).await.map_err(TaskError::Postgres)?;
-        session.lines("reset search_path").await.map_err(TaskError::Postgres)?;
+        let limit = CHECK_LIMIT.as_millis();
+        let begin = format!("reset search_path; set statement_timeout = {limit}");
+        session.lines(&begin).await.map_err(TaskError::Postgres)?;
         match session.lines(sql).await {
             Ok(lines) if is_true(&lines) => verdict.checked.push(format!("{}: {sql}", dump.name)),
             Ok(lines) => {

@@ -1,22 +1,22 @@
 //! Plans a restore with what is found in the world, and runs exactly the plan that was confirmed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use windlass_core::application::{Action, Application, Strategy};
+use windlass_core::application::{Action, Application, Postgres, Strategy};
 use windlass_core::diagnose::{Diagnose, chain};
 use windlass_core::id::PointId;
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentData, ComponentManifest, DatabaseDump};
-use windlass_core::restore::{FolderFacts, Plan, Request, Source, Step, TargetFacts, Wanted, plan, wanted};
+use windlass_core::restore::{FolderFacts, Plan, Relation, Request, Source, Step, TargetFacts, Wanted, plan, wanted};
 use windlass_core::verification::Verdict;
-use windlass_engine::postgres::restore::look;
-use windlass_engine::postgres::{PostgresError, database_of, with_database};
+use windlass_engine::postgres::restore::{Roles, look};
+use windlass_engine::postgres::{PostgresError, database_of};
 use windlass_engine::progress::Progress;
 use windlass_engine::restore::{self as engine, free_bytes, tools_for};
 use windlass_repo::catalog::{Catalog, Entry};
 use windlass_repo::evidence::{self, Event};
-use windlass_repo::format::dump::Walker;
+use windlass_repo::format::dump::{Walker, select};
 use windlass_repo::vault::Vault;
 
 use crate::error::TaskError;
@@ -90,7 +90,7 @@ pub async fn prepare(
 
 async fn facts_of(vault: &Vault, part: &Wanted<'_>, settings: Option<&Application>) -> Result<TargetFacts, TaskError> {
     match &part.manifest.data {
-        ComponentData::Postgres(_) => database_facts(vault, part).await,
+        ComponentData::Postgres(_) => database_facts(vault, part, settings).await,
         ComponentData::Disk(_) => folder_facts(&part.target).map(TargetFacts::Folder),
         ComponentData::Action(_) => {
             let action = settings.and_then(|application| action_of(application, &part.manifest.component));
@@ -101,27 +101,31 @@ async fn facts_of(vault: &Vault, part: &Wanted<'_>, settings: Option<&Applicatio
 }
 
 /// The database a dump goes to: the one the URL names, or one of the same name where it names none.
-async fn database_facts(vault: &Vault, part: &Wanted<'_>) -> Result<TargetFacts, TaskError> {
+async fn database_facts(
+    vault: &Vault,
+    part: &Wanted<'_>,
+    settings: Option<&Application>,
+) -> Result<TargetFacts, TaskError> {
     let dumps = part.databases();
     let named = database_of(&part.target).map_err(TaskError::Postgres)?;
     if named.is_some() && dumps.len() > 1 {
         let why = "several databases are restored, so it must name the server only, without a database";
         return Err(TaskError::Postgres(PostgresError::Url { url: part.target.clone(), why }));
     }
-    let server = with_database(&part.target, "postgres").map_err(TaskError::Postgres)?;
-    let tools = tools_for(&server).await.map_err(TaskError::Postgres)?;
+    let source = source_of(settings, &part.manifest.component);
+    let tools = tools_for(&part.target, source).await.map_err(TaskError::Postgres)?;
     let mut facts = BTreeMap::new();
     for dump in dumps {
         let target = named.clone().unwrap_or_else(|| dump.name.clone());
-        let roles = owners(vault, dump).await?;
+        let roles = roles_of(vault, dump, &part.relations(&dump.name)).await?;
         let found = look(&tools, &target, dump, &roles).await.map_err(TaskError::Postgres)?;
         facts.insert(dump.name.clone(), found);
     }
     Ok(TargetFacts::Databases(facts))
 }
 
-/// The roles a dump mentions, by its table of contents; no more of it than that is read.
-async fn owners(vault: &Vault, dump: &DatabaseDump) -> Result<Vec<String>, TaskError> {
+/// The roles a dump names, as far as the relations need them (none: all); no more of it than its head is read.
+async fn roles_of(vault: &Vault, dump: &DatabaseDump, relations: &[Relation]) -> Result<Roles, TaskError> {
     let mut reader = vault.read(&dump.object).await.map_err(TaskError::Object)?;
     let mut walker = Walker::new();
     while walker.toc().is_none()
@@ -132,12 +136,16 @@ async fn owners(vault: &Vault, dump: &DatabaseDump) -> Result<Vec<String>, TaskE
             break;
         }
     }
-    let mut owners: Vec<String> =
-        walker.toc().map(|toc| toc.owners().iter().map(ToString::to_string).collect()).unwrap_or_default();
-    owners.push(dump.owner.clone());
-    owners.sort();
-    owners.dedup();
-    Ok(owners)
+    let mut roles = Roles { owners: [dump.owner.clone()].into(), required: BTreeSet::new() };
+    if let Some(toc) = walker.toc() {
+        let all = || toc.entries.iter().map(|entry| entry.id).collect();
+        // A relation that the dump does not hold is refused when it is restored.
+        let wanted =
+            if relations.is_empty() { all() } else { select(toc, relations).map_or_else(|_| all(), |s| s.ids) };
+        roles.owners.extend(toc.owners().into_iter().map(str::to_owned));
+        roles.required.extend(toc.required_roles(&wanted).into_iter().map(str::to_owned));
+    }
+    Ok(roles)
 }
 
 fn folder_facts(target: &str) -> Result<FolderFacts, TaskError> {
@@ -155,6 +163,14 @@ fn folder_facts(target: &str) -> Result<FolderFacts, TaskError> {
         entries: entries.unwrap_or(0),
         free_bytes: free_bytes(&path),
     })
+}
+
+fn source_of<'a>(settings: Option<&'a Application>, component: &Name) -> Option<&'a Postgres> {
+    let component = settings?.components.iter().find(|c| c.name == *component)?;
+    match &component.strategy {
+        Strategy::Postgres(source) => Some(source),
+        Strategy::Disk(_) | Strategy::Action(_) => None,
+    }
 }
 
 fn action_of<'a>(application: &'a Application, component: &Name) -> Option<&'a Action> {
@@ -184,8 +200,8 @@ pub async fn run(
         let Some(manifest) = manifest else { continue };
         match step {
             Step::Database(step) => {
-                let tools = tools_for(&with_database(&step.target.url, "postgres").map_err(TaskError::Postgres)?).await;
-                let tools = tools.map_err(TaskError::Postgres)?;
+                let source = source_of(settings, &step.component);
+                let tools = tools_for(&step.target.url, source).await.map_err(TaskError::Postgres)?;
                 let said = engine::database(vault, manifest, step, &tools, progress).await;
                 notes.extend(said.map_err(TaskError::Restore)?);
             }

@@ -120,6 +120,7 @@ fn failed(name: &Name, why: String) -> ComponentVerdict {
         findings: vec![why],
         bytes_read: 0,
         restore_ms: None,
+        left_out: Vec::new(),
         checked: Vec::new(),
     }
 }

@@ -32,6 +32,7 @@ pub async fn objects(
         findings: Vec::new(),
         bytes_read: 0,
         restore_ms: None,
+        left_out: Vec::new(),
         checked: Vec::new(),
     };
     for object in manifest.objects() {

@@ -110,7 +110,7 @@ async fn latency_and_resets_cost_time_within_bounds_and_no_data() -> Result<()> 
         assert!(hit >= 5, "{kind:?}: {hit} of {requests} were reset");
         // Parts go side by side: one after another would take longer than all requests' delays together.
         let all = delay * u32::try_from(requests)?;
-        assert!(began.elapsed() < all + Duration::from_secs(60), "{kind:?}: {:?} for {requests}", began.elapsed());
+        assert!(began.elapsed() < all + Duration::from_mins(1), "{kind:?}: {:?} for {requests}", began.elapsed());
     }
     Ok(())
 }

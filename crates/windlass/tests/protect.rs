@@ -203,3 +203,70 @@ fn a_newer_point_of_one_component_does_not_hide_an_older_one_of_all() -> Result<
     stage.windlass(&["status", "shop"])?.with(0);
     Ok(())
 }
+
+#[test]
+fn a_restore_beside_the_source_goes_the_way_of_the_backup() -> Result<()> {
+    let stage = Stage::new()?;
+    stage.server.psql("postgres", "create database shop");
+    stage.server.psql("shop", "create table t as select n from generate_series(1, 100) n");
+    let (wrapper, went) = (stage.path("wrapper"), stage.path("went"));
+    let path = "PATH=$(ls -d /usr/lib/postgresql/*/bin | tail -n 1):$PATH";
+    script(&wrapper, &format!("{path}\necho \"$1 $PGPASSWORD\" >> {}\nexec \"$@\"", went.display()))?;
+    std::fs::write(stage.path("password"), "let-through")?;
+    let component = format!(
+        "kind = \"postgres\"\nurl = \"{}\"\nvia = [\"{}\"]\npassword = {{ file = \"{}\" }}",
+        stage.server.url("shop"),
+        wrapper.display(),
+        stage.path("password").display()
+    );
+    let stage = stage.component("db", &component)?;
+    stage.begin()?;
+    std::fs::remove_file(&went)?;
+    let into = format!("db={}", stage.server.url("copy"));
+    stage.windlass(&["restore", "shop", "--into", &into, "--yes"])?.with(0);
+    assert_eq!(stage.server.psql("copy", "select count(*) from t"), "100");
+    let log = std::fs::read_to_string(&went)?;
+    assert!(log.contains("pg_restore let-through") && log.contains("psql let-through"), "{log}");
+
+    // Another server, or another user of this one, is none of the settings' business.
+    std::fs::remove_file(&went)?;
+    stage.server.psql("postgres", "create role other superuser login");
+    let into = format!("db={}", stage.server.url_as("other", "copy2"));
+    stage.windlass(&["restore", "shop", "--into", &into, "--yes"])?.with(0);
+    assert!(!went.exists());
+    Ok(())
+}
+
+#[test]
+fn what_the_target_lacks_is_said_in_the_plan() -> Result<()> {
+    let stage = Stage::new()?;
+    stage.server.psql("postgres", "create role clerk; create role reader; create role keeper");
+    stage.server.psql("postgres", "create database shop");
+    stage.server.psql(
+        "shop",
+        "create table t (n int, name text collate \"en-x-icu\"); grant select on t to reader;
+         create table other (n int); alter table t enable row level security;
+         create policy mine on t to clerk using (true); alter table other owner to keeper",
+    );
+    let stage = stage.database("shop")?;
+    stage.begin()?;
+    let elsewhere = windlass_testkit::postgres::PgCluster::start()?;
+    let into = format!("db={}", elsewhere.url("copy"));
+    let plan = |more: &[&str]| {
+        let mut arguments = vec!["--output", "json", "restore", "shop", "--into", &into, "--plan"];
+        arguments.extend(more);
+        stage.windlass(&arguments)
+    };
+    plan(&[])?.with(2).says("WDL-0263").says("clerk").says("create role");
+    // Who needs no policy needs no clerk; who lacks an owner or a reader gets everything without them, and is told.
+    let other = plan(&["--only", "db/shop/public.other"])?.with(0).json();
+    let said = other["plan"]["warnings"][0].as_str().unwrap();
+    assert!(said.contains("keeper") && said.contains("reader"), "{said}");
+    elsewhere.psql("postgres", "create role clerk; create role keeper; create role reader");
+    let all = plan(&[])?.with(0).json();
+    assert_eq!(all["plan"]["steps"][0]["owners"], true);
+    assert_eq!(elsewhere.psql("postgres", "select count(*) from pg_database where datname = 'copy'"), "0");
+    stage.windlass(&["restore", "shop", "--into", &into, "--yes"])?.with(0);
+    tree::assert_same(&elsewhere.describe("copy")?, &stage.server.describe("shop")?);
+    Ok(())
+}

@@ -45,8 +45,15 @@ pub struct DatabaseFacts {
     pub exists: bool,
     /// How many tables it has.
     pub tables: u64,
-    /// Roles the dump mentions that the target lacks.
+    /// Roles that own something in the dump, or have a privilege, and that the target lacks.
     pub missing_roles: Vec<String>,
+    /// Roles of policies and user mappings that the target lacks: without them those cannot be made.
+    pub missing_required_roles: Vec<String>,
+    /// Why the database's locale is not to be had there, where it would have to be created.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing_locale: Option<String>,
+    /// Collations that columns use and the target lacks.
+    pub missing_collations: Vec<String>,
     /// Extensions the dump needs that the target's server does not offer.
     pub missing_extensions: Vec<String>,
 }
@@ -277,7 +284,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// The relations of one database that are meant; empty for all.
-    fn relations(&self, database: &str) -> Vec<Relation> {
+    pub fn relations(&self, database: &str) -> Vec<Relation> {
         let of_it = |s: &&Selector| s.database.as_deref().is_none_or(|name| name == database);
         let selectors: Vec<&Selector> = self.selectors.iter().filter(of_it).collect();
         if selectors.iter().any(|s| s.relation.is_none()) {
@@ -371,6 +378,15 @@ fn database_step(
     }
     if !target.missing_extensions.is_empty() {
         return Err(Refusal::MissingExtensions { database: dump.name.clone(), extensions: target.missing_extensions });
+    }
+    if !target.missing_required_roles.is_empty() {
+        return Err(Refusal::MissingRoles { database: dump.name.clone(), roles: target.missing_required_roles });
+    }
+    if let (false, Some(why)) = (target.exists, &target.missing_locale) {
+        return Err(Refusal::MissingLocale { database: dump.name.clone(), why: why.clone() });
+    }
+    if !target.missing_collations.is_empty() {
+        return Err(Refusal::MissingCollations { database: dump.name.clone(), collations: target.missing_collations });
     }
     if !target.missing_roles.is_empty() {
         warnings.push(format!(

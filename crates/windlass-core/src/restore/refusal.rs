@@ -81,6 +81,30 @@ pub enum Refusal {
         /// The extensions.
         extensions: Vec<String>,
     },
+    /// The target's server lacks roles that policies or user mappings name.
+    #[error("plan the restore: the target's server does not have the roles {} that policies or user mappings of {database} name", roles.join(", "))]
+    MissingRoles {
+        /// The database.
+        database: String,
+        /// The roles.
+        roles: Vec<String>,
+    },
+    /// The target's server does not have the database's locale.
+    #[error("plan the restore: the locale of {database} is not to be had on the target's server: {why}")]
+    MissingLocale {
+        /// The database.
+        database: String,
+        /// What its server says.
+        why: String,
+    },
+    /// The target's server lacks collations that columns use.
+    #[error("plan the restore: the target's server does not have the collations {} that columns of {database} use", collations.join(", "))]
+    MissingCollations {
+        /// The database.
+        database: String,
+        /// The collations.
+        collations: Vec<String>,
+    },
     /// The target folder holds something.
     #[error("plan the restore: the target folder `{path}` is not empty: it has {entries} entries")]
     FolderNotEmpty {
@@ -120,6 +144,9 @@ impl Diagnose for Refusal {
             Self::MissingExtensions { .. } => "WDL-0260",
             Self::FolderNotEmpty { .. } => "WDL-0261",
             Self::NoSpace { .. } => "WDL-0262",
+            Self::MissingRoles { .. } => "WDL-0263",
+            Self::MissingLocale { .. } => "WDL-0264",
+            Self::MissingCollations { .. } => "WDL-0265",
         }
     }
 
@@ -137,6 +164,9 @@ impl Diagnose for Refusal {
             Self::MissingExtensions { .. } => "MissingExtensions",
             Self::FolderNotEmpty { .. } => "FolderNotEmpty",
             Self::NoSpace { .. } => "NoSpace",
+            Self::MissingRoles { .. } => "MissingRoles",
+            Self::MissingLocale { .. } => "MissingLocale",
+            Self::MissingCollations { .. } => "MissingCollations",
         }
     }
 
@@ -163,6 +193,15 @@ impl Diagnose for Refusal {
             Self::MissingExtensions { .. } => "install the extensions' packages on the target's server",
             Self::FolderNotEmpty { .. } => {
                 "name a folder that does not exist yet: it is created; nothing that is there is ever overwritten"
+            }
+            Self::MissingRoles { .. } => {
+                "create the roles there: `create role NAME nologin` is enough; or restore the globals of the point first"
+            }
+            Self::MissingLocale { .. } => {
+                "install the locale on the target's server; or create the database there yourself, with another, and restore into it while it is empty"
+            }
+            Self::MissingCollations { .. } => {
+                "install the locales on the target's server, and run `select pg_import_system_collations('pg_catalog')` there"
             }
             Self::NoSpace { .. } => "name a folder on a larger file system, or restore less with `--only`",
         };

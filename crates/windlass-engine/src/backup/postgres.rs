@@ -160,6 +160,7 @@ async fn database(
         provider_locale: database.provider_locale,
         owner: database.owner,
         extensions: database.extensions,
+        collations: database.collations,
         tables,
         database_bytes: database.bytes,
     })

@@ -249,7 +249,9 @@ impl Diagnose for PostgresError {
 fn refusal(why: &str) -> Option<&'static str> {
     let says = |words: &[&str]| words.iter().any(|word| why.contains(word));
     if says(&["no password supplied"]) {
-        Some("give the component a `password` (with `via`, let PGPASSWORD through), or an entry in ~/.pgpass")
+        Some(
+            "give the component a `password` (with `via`, let PGPASSWORD through); a restore takes it where its target names the same server and user, else from PGPASSWORD or ~/.pgpass",
+        )
     } else if says(&["authentication failed"]) {
         Some("check the component's user and `password` against the server's")
     } else if says(&["no pg_hba.conf entry"]) {

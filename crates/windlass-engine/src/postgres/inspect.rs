@@ -60,7 +60,19 @@ pub struct Database {
     pub now: Timestamp,
     /// Extensions and their versions.
     pub extensions: BTreeMap<String, String>,
+    /// Collations of the server's own that columns, indexes and types use.
+    pub collations: Vec<String>,
 }
+
+/// Collations that a dump names and does not bring along.
+const COLLATIONS: &str = "\
+    select distinct c.collname from pg_collation c where c.collnamespace = 'pg_catalog'::regnamespace and c.collname <> 'default' \
+      and (exists (select 1 from pg_attribute a join pg_class r on r.oid = a.attrelid \
+             where a.attcollation = c.oid and not a.attisdropped and r.relnamespace <> 'pg_catalog'::regnamespace \
+               and r.relnamespace <> 'information_schema'::regnamespace and r.relkind <> 't') \
+        or exists (select 1 from pg_type t where t.typcollation = c.oid and t.typtype = 'd' \
+             and t.typnamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)) \
+        or exists (select 1 from pg_range g where g.rngcollation = c.oid))";
 
 /// Looks at the database of a session.
 pub async fn database(session: &mut Session, server_version: u32) -> Result<Database, PostgresError> {
@@ -80,7 +92,8 @@ pub async fn database(session: &mut Session, server_version: u32) -> Result<Data
              d.datcollate as collate, d.datctype as ctype, {locale} as provider_locale, \
              pg_get_userbyid(d.datdba) as owner, pg_database_size(d.oid) as bytes, \
              to_char(now() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') as now, \
-             coalesce((select json_object_agg(extname, extversion) from pg_extension where extname <> 'plpgsql'), '{{}}') as extensions \
+             coalesce((select json_object_agg(extname, extversion) from pg_extension where extname <> 'plpgsql'), '{{}}') as extensions, \
+             coalesce((select json_agg(x.collname order by x.collname) from ({COLLATIONS}) x), '[]') as collations \
              from pg_database d where d.datname = current_database()"
         ))
         .await

@@ -14,9 +14,9 @@ use windlass_repo::vault::Vault;
 
 use crate::action::{self, ActionError};
 use crate::backup::{files, tally, with_progress};
-use crate::postgres::PostgresError;
 use crate::postgres::restore::Restore;
 use crate::postgres::tools::Tools;
+use crate::postgres::{PostgresError, with_database};
 use crate::progress::{Event, Progress};
 
 /// Why a step failed.
@@ -164,13 +164,16 @@ pub async fn action(
     Ok(())
 }
 
-/// Client tools for a target URL. A password comes from `PGPASSWORD` or libpq's own password file.
-pub async fn tools_for(url: &str) -> Result<Tools, PostgresError> {
+/// Client tools for a target URL. Where it names the server and user of the component's own source, they get there as
+/// to that: with its password, through its `via`. Elsewhere a password comes from `PGPASSWORD` or libpq's own file.
+pub async fn tools_for(url: &str, source: Option<&Postgres>) -> Result<Tools, PostgresError> {
+    let here = with_database(url, "postgres")?;
+    let source = source.filter(|source| with_database(&source.url, "postgres").is_ok_and(|theirs| theirs == here));
     Tools::find(&Postgres {
-        url: url.to_owned(),
-        password: None,
+        url: here,
+        password: source.and_then(|source| source.password.clone()),
         databases: windlass_core::application::Databases::Named,
-        via: Vec::new(),
+        via: source.map(|source| source.via.clone()).unwrap_or_default(),
     })
     .await
 }

@@ -64,6 +64,7 @@ pub(crate) async fn finish(mut capture: capture::DatabaseCapture, name: &str) ->
         provider_locale: database.provider_locale,
         owner: database.owner,
         extensions: database.extensions,
+        collations: database.collations,
         tables,
         database_bytes: database.bytes,
     };

@@ -90,7 +90,7 @@ fn name_of(folder: &Path) -> Name {
 /// Databases of the server on this machine that lets us in without a password.
 async fn found_databases() -> Vec<FoundDatabase> {
     let url = "postgresql:///postgres";
-    let Ok(tools) = tools_for(url).await else { return Vec::new() };
+    let Ok(tools) = tools_for(url, None).await else { return Vec::new() };
     let names = databases(&tools, windlass_core::application::Databases::All).await.unwrap_or_default();
     let mut found: Vec<FoundDatabase> = Vec::new();
     for database in names.iter().filter(|name| *name != "postgres") {

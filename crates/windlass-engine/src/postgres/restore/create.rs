@@ -87,3 +87,36 @@ pub(super) async fn maintenance(tools: &Tools) -> Result<Session, PostgresError>
         Err(error) => Session::open(tools, "template1").await.map_err(|_| error),
     }
 }
+
+/// Why the locale of a dump is not to be had on a server, as far as that can be told without making a database: by a
+/// collation of it, which is taken back.
+pub(super) async fn missing_locale(tools: &Tools, dump: &DatabaseDump) -> Result<Option<String>, PostgresError> {
+    if let Err(why) = wanted(tools.server_version, dump) {
+        return Ok(Some(why));
+    }
+    let mut session = maintenance(tools).await?;
+    #[derive(serde::Deserialize)]
+    struct Encoding {
+        name: String,
+    }
+    let encoding = "select pg_encoding_to_char(encoding) as name from pg_database where datname = current_database()";
+    // A collation is one of the encoding it is made in.
+    if session.row::<Encoding>(encoding).await?.name != dump.encoding {
+        return Ok(None);
+    }
+    let (collate, ctype) = (literal(&dump.collate), literal(&dump.ctype));
+    let sql = format!(
+        "begin; create collation pg_temp.windlass (provider = libc, lc_collate = {collate}, lc_ctype = {ctype}); rollback"
+    );
+    match session.lines(&sql).await {
+        Ok(_) => {
+            session.close().await;
+            Ok(None)
+        }
+        Err(PostgresError::Statement { sqlstate: Some(state), why, .. }) if NO_LOCALE.contains(&&*state) => {
+            Ok(Some(why))
+        }
+        // No right to make one, or a server that only reads: it is told when the database is made.
+        Err(_) => Ok(None),
+    }
+}

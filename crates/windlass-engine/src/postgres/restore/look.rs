@@ -7,7 +7,7 @@ use windlass_core::point::DatabaseDump;
 use windlass_core::restore::DatabaseFacts;
 
 use super::PostgresError;
-use super::create::maintenance;
+use super::create::{maintenance, missing_locale};
 use crate::postgres::quote::{literal, name};
 use crate::postgres::session::Session;
 use crate::postgres::tools::Tools;
@@ -25,16 +25,28 @@ struct Named {
     name: String,
 }
 
-/// Looks at a database that is to be filled from a dump which mentions the roles.
+/// The roles a dump names.
+#[derive(Clone, Debug, Default)]
+pub struct Roles {
+    /// Those that own something or have a privilege.
+    pub owners: BTreeSet<String>,
+    /// Those of policies and user mappings.
+    pub required: BTreeSet<String>,
+}
+
+/// Looks at a database that is to be filled from a dump which names these roles.
 pub async fn look(
     tools: &Tools,
     database: &str,
     dump: &DatabaseDump,
-    roles: &[String],
+    roles: &Roles,
 ) -> Result<DatabaseFacts, PostgresError> {
     let mut session = maintenance(tools).await?;
     let known = names(&mut session, "select rolname as name from pg_roles").await?;
     let offered = names(&mut session, "select name from pg_available_extensions").await?;
+    let collations = "select collname as name from pg_collation where collnamespace = 'pg_catalog'::regnamespace \
+                      and collencoding in (-1, pg_char_to_encoding(";
+    let collations = names(&mut session, &format!("{collations}{}))", literal(&dump.encoding))).await?;
     let found = format!("select datname as name from pg_database where datname = {}", literal(database));
     let exists = !names(&mut session, &found).await?.is_empty();
     session.close().await;
@@ -54,13 +66,17 @@ pub async fn look(
             missing_extensions.push(format!("{extension} ({error})"));
         }
     }
+    let missing = |roles: &BTreeSet<String>| roles.difference(&known).cloned().collect();
     Ok(DatabaseFacts {
         url: with_database(tools.url(), database)?,
         database: database.to_owned(),
         server_version: tools.server_version,
         exists,
         tables,
-        missing_roles: roles.iter().filter(|role| !known.contains(*role)).cloned().collect(),
+        missing_roles: missing(&roles.owners),
+        missing_required_roles: missing(&roles.required),
+        missing_locale: if exists || tools.are_for_scratch() { None } else { missing_locale(tools, dump).await? },
+        missing_collations: dump.collations.iter().filter(|name| !collations.contains(*name)).cloned().collect(),
         missing_extensions,
     })
 }

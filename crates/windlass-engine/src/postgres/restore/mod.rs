@@ -32,7 +32,7 @@ use windlass_core::point::DatabaseDump;
 use windlass_core::restore::Relation;
 use windlass_repo::format::dump::{Toc, select};
 
-pub use self::look::look;
+pub use self::look::{Roles, look};
 use self::spool::Spool;
 use super::PostgresError;
 use super::child::Running;
@@ -200,7 +200,7 @@ impl Restore<'_> {
         } else {
             self.selected(&spool.toc, left_out)?
         };
-        let mut missing = roles::missing(tools, spool, self.owners).await?;
+        let mut missing = roles::missing(tools, &spool.toc, self.owners).await?;
         missing.retain(|id, _| ids.contains(id));
         if all && missing.is_empty() {
             return Ok(None);

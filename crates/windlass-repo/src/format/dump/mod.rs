@@ -16,6 +16,7 @@
 
 mod cursor;
 mod error;
+mod roles;
 mod selection;
 mod toc;
 mod walker;

@@ -1,6 +1,9 @@
 //! The table of contents: what a dump holds, without the definitions themselves.
 
+use std::collections::BTreeSet;
+
 use super::cursor::{Cursor, Read};
+use super::roles;
 
 /// What a dump holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +35,12 @@ pub struct Entry {
     pub owner: String,
     /// The entries that must be restored before it.
     pub depends_on: Vec<i64>,
+    /// The roles it names besides its owner, where it is a privilege, a policy or a user mapping.
+    pub roles: BTreeSet<String>,
 }
+
+/// Entries whose definitions name roles.
+const WITH_ROLES: [&str; 4] = ["ACL", "DEFAULT ACL", "POLICY", "USER MAPPING"];
 
 /// What the head says of the layout of the rest.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +62,11 @@ impl Entry {
         let tag = cursor.string()?;
         let kind = cursor.string()?;
         cursor.int()?; // section
-        cursor.text()?; // definition
+        let definition = cursor.text()?;
+        let roles = match definition {
+            Some(text) if WITH_ROLES.contains(&kind.as_str()) => roles::read(&String::from_utf8_lossy(text)),
+            _ => BTreeSet::new(),
+        };
         cursor.text()?; // drop statement
         cursor.text()?; // copy statement
         let schema = cursor.string()?;
@@ -81,16 +93,25 @@ impl Entry {
             (1..=3, _) => return cursor.wrong("an entry contradicts itself about having data"),
             _ => return cursor.wrong("an entry's state of data is not known"),
         }
-        Ok(Self { id, has_data, kind, tag, schema, owner, depends_on })
+        Ok(Self { id, has_data, kind, tag, schema, owner, depends_on, roles })
     }
 }
 
 impl Toc {
-    /// The roles that own something.
-    pub fn owners(&self) -> Vec<&str> {
-        let mut owners: Vec<&str> = self.entries.iter().map(|e| e.owner.as_str()).filter(|o| !o.is_empty()).collect();
-        owners.sort_unstable();
-        owners.dedup();
+    /// The roles that own something or have a privilege. Those of the database itself are settings of it, which are
+    /// applied as far as they can be.
+    pub fn owners(&self) -> BTreeSet<&str> {
+        let owners = self.entries.iter().map(|entry| entry.owner.as_str()).filter(|owner| !owner.is_empty());
+        let meant = |entry: &&Entry| entry.kind.ends_with("ACL") && !entry.tag.starts_with("DATABASE ");
         owners
+            .chain(self.entries.iter().filter(meant).flat_map(|entry| entry.roles.iter().map(String::as_str)))
+            .collect()
+    }
+
+    /// The roles without which some of the wanted entries cannot be restored at all: those of policies and user mappings.
+    pub fn required_roles(&self, wanted: &BTreeSet<i64>) -> BTreeSet<&str> {
+        let meant =
+            |entry: &&Entry| matches!(entry.kind.as_str(), "POLICY" | "USER MAPPING") && wanted.contains(&entry.id);
+        self.entries.iter().filter(meant).flat_map(|entry| entry.roles.iter().map(String::as_str)).collect()
     }
 }

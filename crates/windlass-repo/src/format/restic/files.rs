@@ -1,6 +1,7 @@
 //! Opens restic repositories.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rustic_core::repofile::SnapshotFile;
@@ -16,7 +17,10 @@ use super::backend::Backend;
 use crate::store::{Key, Store};
 
 /// How often something is tried again when files vanish under it.
-const TRIES: u32 = 3;
+const TRIES: u32 = 5;
+
+/// The pause before the second time; each is longer by as much.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// A restic repository: where it is and what opens it. Nothing is read until it is used.
 #[derive(Clone)]
@@ -99,7 +103,8 @@ impl Files {
     }
 
     /// Runs work with the opened repository on a thread of its own; again, where an index or snapshot vanished under
-    /// it: a prune writes new index files and removes the old ones, and needs no lock for it.
+    /// it: a prune writes new index files and removes the old ones, and needs no lock for it. And again, where a snapshot
+    /// appeared after the index was read, which a prune reads first.
     pub(super) async fn opened<T: Send + 'static>(
         &self,
         doing: &'static str,
@@ -119,7 +124,9 @@ impl Files {
             match done.await {
                 Ok(Some(value)) => return Ok(value),
                 Ok(None) => return Err(FilesError::Missing { place: self.place() }),
-                Err(_) if watched.saw_one_vanish() && attempt < TRIES => {}
+                Err(error) if attempt < TRIES && (watched.saw_one_vanish() || was_outrun(&error)) => {
+                    tokio::time::sleep(PAUSE * attempt).await;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -136,6 +143,12 @@ impl Files {
         let done = tokio::task::spawn_blocking(move || work(backend)).await;
         done.map_err(|_| FilesError::Interrupted { doing })?.map_err(|error| FilesError::of(doing, &place, &error))
     }
+}
+
+/// Whether what a snapshot names is not in the index that was read: it is newer than that, or it is damaged, which the
+/// next look tells.
+fn was_outrun(error: &FilesError) -> bool {
+    windlass_core::diagnose::chain(error).contains("not found in index")
 }
 
 /// Packs of 16 MiB, which do not grow with the repository as `rustic_core`'s do by default: several are in memory at
