@@ -6,7 +6,7 @@ use serde::Serialize;
 use windlass_core::id::PointId;
 use windlass_core::retention::{Retention, RetentionPlan, Subject, plan};
 use windlass_engine::backup::LONGEST_RUN;
-use windlass_repo::catalog::Catalog;
+use windlass_repo::catalog::{Catalog, Damaged};
 use windlass_repo::evidence::Event;
 use windlass_repo::format::restic::Pruned;
 use windlass_repo::live::{Hold, Tombstone, Why};
@@ -57,7 +57,7 @@ pub fn decide(catalog: &Catalog, rules: Option<&Retention>, now: Timestamp, zone
 pub async fn apply(
     host: &Host,
     site: &Site,
-    catalog: &Catalog,
+    catalog: Catalog,
     plan: &RetentionPlan,
     beyond_cap: bool,
 ) -> Result<Applied, TaskError> {
@@ -66,11 +66,9 @@ pub async fn apply(
         return Err(TaskError::TooMany { going: plan.delete.len(), all, percent });
     }
     // What cannot be read may be anything, the newest point too.
-    if let Some(damaged) = catalog.damaged.first() {
-        let source = windlass_repo::error::RepositoryError::Misplaced { key: damaged.key.clone() };
+    if let Some(Damaged { key, error, .. }) = catalog.damaged.into_iter().next() {
         let application = site.application.name.clone();
-        let error = SweepError::Unreadable { application, key: damaged.key.clone(), source };
-        return Err(TaskError::Sweep(Box::new(error)));
+        return Err(TaskError::Sweep(Box::new(SweepError::Unreadable { application, key, source: error })));
     }
     let digest = plan.digest();
     if !plan.delete.is_empty() {

@@ -33,7 +33,9 @@ pub async fn pin(vault: &Vault, entry: &Entry, why: &str, progress: &dyn Progres
         Err(error) => return Err(error.into()),
     };
     let now = windlass_repo::live::now_of(vault.store()).await?;
-    let mark = Tombstone::load(vault).await?.into_iter().find(|mark| mark.point == entry.point.id);
+    // A tombstone that cannot be read stops every sweep.
+    let (marks, _) = Tombstone::load_what_can_be(vault).await?;
+    let mark = marks.into_iter().find(|mark| mark.point == entry.point.id);
     match mark.and_then(|mark| mark.since) {
         Some(since) if now.duration_since(since) >= GRACE => Err(TaskError::Going { point: entry.point.id }),
         _ => Ok(Some(pin)),

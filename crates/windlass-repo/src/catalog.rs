@@ -3,7 +3,7 @@
 //! Any process can build it from the store alone. A document that cannot be read or trusted is not passed over:
 //! it stands in [`Catalog::damaged`], and whatever deletes must stop at it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::stream::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -54,7 +54,7 @@ pub struct Damaged {
 pub struct Catalog {
     /// Points that can be read and trusted.
     pub entries: Vec<Entry>,
-    /// Commit records that cannot.
+    /// Commit records that cannot, and tombstones.
     pub damaged: Vec<Damaged>,
 }
 
@@ -64,8 +64,8 @@ impl Catalog {
         let listed =
             vault.store().list_all(Some(&layout::points(vault.application()))).await.map_err(RepositoryError::Store)?;
         let mut holds = Hold::load(vault).await?;
-        let mut tombstones: BTreeMap<PointId, Tombstone> =
-            Tombstone::load(vault).await?.into_iter().map(|t| (t.point, t)).collect();
+        let (marks, unreadable) = Tombstone::load_what_can_be(vault).await?;
+        let mut tombstones: BTreeMap<PointId, Tombstone> = marks.into_iter().map(|t| (t.point, t)).collect();
         let read: Vec<_> = futures::stream::iter(listed)
             .map(|object| async move {
                 let result = read_point(vault, &object.key).await;
@@ -74,7 +74,8 @@ impl Catalog {
             .buffered(PARALLEL)
             .collect()
             .await;
-        let mut catalog = Self::default();
+        let damaged = unreadable.into_iter().map(|(key, error)| Damaged { key, point: None, error }).collect();
+        let mut catalog = Self { damaged, ..Self::default() };
         for (object, result) in read {
             match result {
                 Ok((point, sha256)) => catalog.entries.push(Entry {
@@ -144,16 +145,18 @@ pub struct Intent {
     pub started: Timestamp,
 }
 
-/// The applications that have points, keyrings or runs in a repository, by the folders that are there.
+/// The applications that have keyrings, points or runs in a repository, by the folders that are there.
 pub async fn applications(store: &crate::store::Store) -> Result<Vec<Name>, RepositoryError> {
-    let keys: Vec<_> = store
-        .list(Some(&Key::foreign("keys")))
-        .map_ok(|object| object.key)
-        .try_collect()
-        .await
-        .map_err(RepositoryError::Store)?;
-    let mut names: Vec<Name> = keys.iter().filter_map(|key| key.segments().nth(1)?.parse().ok()).collect();
-    names.sort();
-    names.dedup();
-    Ok(names)
+    let mut names = BTreeSet::new();
+    for folder in ["keys", "points", "runs"] {
+        let mut listing = store.list(Some(&Key::foreign(folder)));
+        while let Some(object) = listing.try_next().await.map_err(RepositoryError::Store)? {
+            // `keys/<application>/…`: what lies directly in the folder belongs to none.
+            let segments: Vec<&str> = object.key.segments().collect();
+            if let [_, name, _, ..] = segments.as_slice() {
+                names.extend(name.parse::<Name>());
+            }
+        }
+    }
+    Ok(names.into_iter().collect())
 }

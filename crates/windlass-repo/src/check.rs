@@ -159,6 +159,12 @@ fn is_ours(key: &Key, applications: &[Name]) -> bool {
     }
 }
 
+/// Of an application without a keyring nothing can be opened.
+pub fn without_keyring(name: &Name) -> Finding {
+    let why = "there is no keyring: nothing of it can be opened without the recovery kit, which holds it";
+    finding(Kind::Missing, &layout::keys(name), why, vec![format!("{name}: all of it")])
+}
+
 /// What belongs to one application. `read_data` also reads every byte back; `moved` hears of each, in bytes.
 pub async fn application(
     vault: &Vault,
@@ -171,6 +177,17 @@ pub async fn application(
     for damaged in &catalog.damaged {
         let costs = damaged.point.map(|point| format!("{point}: all of it")).into_iter().collect();
         findings.push(finding(Kind::Damaged, &damaged.key, windlass_core::diagnose::chain(&damaged.error), costs));
+    }
+    for (entry, hold) in catalog.entries.iter().flat_map(|e| e.holds.iter().map(move |h| (e, h))) {
+        if !hold.is_readable() {
+            let key = layout::hold(vault.application(), entry.point.id, hold.entry);
+            findings.push(finding(
+                Kind::Damaged,
+                &key,
+                "it cannot be read or trusted; it holds all the same",
+                Vec::new(),
+            ));
+        }
     }
     let mut manifests: Vec<(PointId, ComponentManifest)> = Vec::new();
     for entry in &catalog.entries {
@@ -313,8 +330,8 @@ async fn leftovers(
     listing: &Listing,
 ) -> Result<Vec<Finding>, CheckError> {
     let application = vault.application();
-    let marked: BTreeSet<PointId> =
-        Tombstone::load(vault).await.map_err(CheckError::Repository)?.into_iter().map(|mark| mark.point).collect();
+    let (marks, _) = Tombstone::load_what_can_be(vault).await.map_err(CheckError::Repository)?;
+    let marked: BTreeSet<PointId> = marks.into_iter().map(|mark| mark.point).collect();
     let committed: BTreeSet<PointId> =
         catalog.entries.iter().map(|e| e.point.id).chain(catalog.damaged.iter().filter_map(|d| d.point)).collect();
     let named: BTreeSet<&str> = manifests.iter().flat_map(|(_, m)| m.objects()).map(|o| o.key.as_str()).collect();

@@ -17,7 +17,6 @@ use windlass_core::point::FORMAT;
 use crate::error::RepositoryError;
 use crate::layout;
 use crate::random::Fresh;
-use crate::sign::DocumentError;
 use crate::store::{Key, Store};
 use crate::vault::Vault;
 use crate::writer::Writer;
@@ -122,7 +121,22 @@ pub struct Hold {
     pub since: Timestamp,
 }
 
+/// What stands for the reason of a hold that cannot be read.
+const UNREADABLE: &str = "a hold that cannot be read";
+
 impl Hold {
+    /// Whether it could be read; it holds all the same.
+    pub fn is_readable(&self) -> bool {
+        self.reason != UNREADABLE
+    }
+
+    /// Whether a point is held now, by the names of the holds alone.
+    pub async fn holds(vault: &Vault, point: PointId) -> Result<bool, RepositoryError> {
+        let listed = vault.store().list_all(Some(&layout::holds(vault.application()))).await;
+        let begins = format!("{point}.");
+        Ok(listed.map_err(RepositoryError::Store)?.iter().any(|object| object.key.file_name().starts_with(&begins)))
+    }
+
     /// Sets a hold.
     pub async fn set(vault: &Vault, writer: &Writer, point: PointId, reason: &str) -> Result<Self, RepositoryError> {
         let entry = EntryId::fresh().map_err(RepositoryError::Randomness)?;
@@ -150,8 +164,7 @@ impl Hold {
                 continue;
             };
             let bytes = vault.store().get(&object.key).await.map_err(RepositoryError::Store)?;
-            let unreadable =
-                Self { format: FORMAT, entry, point, reason: "unreadable hold".into(), since: object.modified };
+            let unreadable = Self { format: FORMAT, entry, point, reason: UNREADABLE.into(), since: object.modified };
             holds.entry(point).or_default().push(vault.accept(&object.key, &bytes).unwrap_or(unreadable));
         }
         Ok(holds)
@@ -214,20 +227,24 @@ impl Tombstone {
     /// All tombstones of an application. One that cannot be trusted is an error: nothing is deleted on its word,
     /// and nothing else is while it lies there.
     pub async fn load(vault: &Vault) -> Result<Vec<Self>, RepositoryError> {
-        let mut all = Vec::new();
-        for object in vault
-            .store()
-            .list_all(Some(&layout::tombstones(vault.application())))
-            .await
-            .map_err(RepositoryError::Store)?
-        {
+        let (good, damaged) = Self::load_what_can_be(vault).await?;
+        damaged.into_iter().next().map_or(Ok(good), |(_, error)| Err(error))
+    }
+
+    /// The tombstones that can be trusted, and those that cannot, which mark nothing: for whoever does not delete.
+    pub async fn load_what_can_be(vault: &Vault) -> Result<(Vec<Self>, Vec<(Key, RepositoryError)>), RepositoryError> {
+        let (mut good, mut damaged) = (Vec::new(), Vec::new());
+        let folder = layout::tombstones(vault.application());
+        for object in vault.store().list_all(Some(&folder)).await.map_err(RepositoryError::Store)? {
             let Some(bytes) = vault.store().find(&object.key).await.map_err(RepositoryError::Store)? else { continue };
-            let tombstone: Self = vault.accept(&object.key, &bytes)?;
-            if object.key != layout::tombstone(vault.application(), tombstone.point) {
-                return Err(RepositoryError::Document { key: object.key, source: DocumentError::Shape });
+            match vault.accept::<Self>(&object.key, &bytes) {
+                Ok(mark) if object.key == layout::tombstone(vault.application(), mark.point) => {
+                    good.push(Self { since: Some(object.modified), ..mark });
+                }
+                Ok(_) => damaged.push((object.key.clone(), RepositoryError::Misplaced { key: object.key })),
+                Err(error) => damaged.push((object.key, error)),
             }
-            all.push(Self { since: Some(object.modified), ..tombstone });
         }
-        Ok(all)
+        Ok((good, damaged))
     }
 }

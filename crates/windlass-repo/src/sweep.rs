@@ -20,7 +20,7 @@ use crate::catalog::{Catalog, Entry};
 use crate::error::RepositoryError;
 use crate::format::restic::{Files, FilesError, Pruned};
 use crate::layout;
-use crate::live::{self, Tombstone, Why};
+use crate::live::{self, Hold, Tombstone, Why};
 use crate::store::{Key, ObjectInfo, StoreError};
 use crate::vault::Vault;
 use crate::writer::Writer;
@@ -183,7 +183,7 @@ pub async fn sweep(vault: &Vault, writer: &Writer, rules: Rules) -> Result<Swept
     Ok(swept)
 }
 
-/// Whether a point must stay though it is due. Pins are read here, right before the deletion: whoever reads a
+/// Whether a point must stay though it is due. Pins and holds are read here, right before the deletion: whoever reads a
 /// point pins it first and looks for its tombstone then.
 async fn spared(
     vault: &Vault,
@@ -193,7 +193,7 @@ async fn spared(
     now: Timestamp,
 ) -> Result<bool, RepositoryError> {
     let (pinned, _) = live::pinned(vault, now).await?;
-    let held = entry.is_some_and(|entry| !entry.holds.is_empty());
+    let held = entry.is_some() && Hold::holds(vault, point).await?;
     Ok(held || pinned.contains(&point) || newest_complete == Some(point))
 }
 

@@ -1,7 +1,10 @@
 //! `windlass repo check`: what is missing, changed or foreign, and what it costs.
 
 use windlass_core::name::Name;
-use windlass_repo::check::{Finding, Kind, application, common, list};
+use windlass_host::host::HostError;
+use windlass_repo::check::{Finding, Kind, application, common, list, without_keyring};
+use windlass_repo::error::RepositoryError;
+use windlass_repo::keyring::KeyError;
 
 use crate::context::Context;
 use crate::failure::{Result, Status};
@@ -15,7 +18,13 @@ pub(crate) async fn run(context: &Context, name: Option<&Name>, read_data: bool)
     let mut findings = common(&repository, &listing, &names).await?;
     for name in &names {
         context.printer.note(&format!("check {name}"));
-        let vault = context.host.open_vault(settings, name).await?;
+        let vault = match context.host.open_vault(settings, name).await {
+            Err(HostError::Repository(RepositoryError::Key(KeyError::Missing { .. }))) => {
+                findings.push(without_keyring(name));
+                continue;
+            }
+            vault => vault?,
+        };
         findings.extend(application(&vault, &listing, read_data, &|_| {}).await?);
     }
     context.printer.result(&findings, |_| describe(&findings, listing.len(), read_data));

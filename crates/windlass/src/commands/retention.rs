@@ -94,7 +94,7 @@ async fn carry_out(context: &Context, application: &Name, confirm: Option<&str>,
         }
         confirmed(&plan.digest(), confirm, yes, "Mark these points for deletion?")?;
     }
-    let swept = apply(&context.host, &site, &catalog, &plan, beyond).await?;
+    let swept = apply(&context.host, &site, catalog, &plan, beyond).await?;
     for key in &swept.swept.denied {
         context.printer.warning(&format!("the store refuses to delete `{key}`: it is still there, and still listed"));
     }

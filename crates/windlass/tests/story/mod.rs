@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -11,8 +12,8 @@ use windlass_testkit::s3::{ACCESS_KEY, BUCKET, SECRET_KEY};
 /// A machine with an application on it.
 pub(crate) struct Stage {
     root: tempfile::TempDir,
-    /// The server of its database.
-    pub(crate) server: PgCluster,
+    /// The server of its database, started when it is first used.
+    pub(crate) server: LazyLock<PgCluster>,
     components: String,
     application: String,
     repository: String,
@@ -59,7 +60,7 @@ impl Stage {
         let repository = format!("url = \"file://{}/repository\"\n", root.path().display());
         let stage = Self {
             root,
-            server: PgCluster::start()?,
+            server: LazyLock::new(|| PgCluster::start().unwrap()),
             components: String::new(),
             application: String::new(),
             repository,

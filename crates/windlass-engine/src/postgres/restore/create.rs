@@ -91,14 +91,14 @@ pub(super) async fn maintenance(tools: &Tools) -> Result<Session, PostgresError>
 /// Why the locale of a dump is not to be had on a server, as far as that can be told without making a database: by a
 /// collation of it, which is taken back.
 pub(super) async fn missing_locale(tools: &Tools, dump: &DatabaseDump) -> Result<Option<String>, PostgresError> {
-    if let Err(why) = wanted(tools.server_version, dump) {
-        return Ok(Some(why));
-    }
-    let mut session = maintenance(tools).await?;
     #[derive(serde::Deserialize)]
     struct Encoding {
         name: String,
     }
+    if let Err(why) = wanted(tools.server_version, dump) {
+        return Ok(Some(why));
+    }
+    let mut session = maintenance(tools).await?;
     let encoding = "select pg_encoding_to_char(encoding) as name from pg_database where datname = current_database()";
     // A collation is one of the encoding it is made in.
     if session.row::<Encoding>(encoding).await?.name != dump.encoding {

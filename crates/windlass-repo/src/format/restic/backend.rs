@@ -7,15 +7,14 @@
 //! Every file but the configuration is named by the SHA-256 of its bytes, so the same file written twice is the
 //! same object; a whole file that is read is checked against its name. restic's locks are neither written nor read.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use ring::digest::{SHA256, digest};
 use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
 use tokio::runtime::Handle;
 
-use super::error::to_rustic;
 use crate::hex;
 use crate::store::{Created, Key, Store, StoreError};
 
@@ -27,17 +26,32 @@ pub(super) struct Backend {
     runtime: Handle,
     writable: bool,
     vanished: Arc<AtomicBool>,
+    outage: Arc<Mutex<Option<StoreError>>>,
 }
 
 impl Backend {
     /// Must be made on a thread that belongs to a runtime, and used on one that does not run its tasks.
     pub(super) fn new(store: Store, prefix: Key, writable: bool) -> Self {
-        Self { store, prefix, runtime: Handle::current(), writable, vanished: Arc::default() }
+        Self { store, prefix, runtime: Handle::current(), writable, vanished: Arc::default(), outage: Arc::default() }
     }
 
     /// Whether an index or snapshot was gone when it was read: someone pruned or forgot between a listing and a read.
     pub(super) fn saw_one_vanish(&self) -> bool {
         self.vanished.load(Ordering::Relaxed)
+    }
+
+    /// What the store said, where it could not be asked: nothing is known then of what lies there.
+    pub(super) fn take_outage(&self) -> Option<StoreError> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// An error of the store in the terms of `rustic_core`, which keep its words only.
+    fn failed(&self, error: StoreError) -> Box<RusticError> {
+        let text = windlass_core::diagnose::chain(&error);
+        if !matches!(error, StoreError::NotFound { .. } | StoreError::Occupied { .. }) {
+            *self.outage.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
+        RusticError::new(ErrorKind::Backend, text)
     }
 
     /// The key of a file.
@@ -52,7 +66,7 @@ impl Backend {
         self.below(&path)
     }
 
-    fn below(&self, path: &str) -> Key {
+    pub(super) fn below(&self, path: &str) -> Key {
         if self.prefix.as_str().is_empty() {
             Key::foreign(path)
         } else {
@@ -71,11 +85,13 @@ impl ReadBackend for Backend {
             return match self.runtime.block_on(self.store.head(&self.below("config"))) {
                 Ok(info) => Ok(vec![(Id::default(), u32::try_from(info.size).unwrap_or(u32::MAX))]),
                 Err(StoreError::NotFound { .. }) => Ok(Vec::new()),
-                Err(error) => Err(to_rustic(error)),
+                Err(error) => Err(self.failed(error)),
             };
         }
-        let listed =
-            self.runtime.block_on(self.store.list_all(Some(&self.below(kind.dirname())))).map_err(to_rustic)?;
+        let listed = self
+            .runtime
+            .block_on(self.store.list_all(Some(&self.below(kind.dirname()))))
+            .map_err(|error| self.failed(error))?;
         // What is not named as restic names its files is none of its files.
         let ids = listed.iter().filter_map(|info| {
             let id = info.key.file_name().parse::<Id>().ok()?;
@@ -90,7 +106,7 @@ impl ReadBackend for Backend {
             if matches!((&error, kind), (StoreError::NotFound { .. }, FileType::Index | FileType::Snapshot)) {
                 self.vanished.store(true, Ordering::Relaxed);
             }
-            to_rustic(error)
+            self.failed(error)
         })?;
         if kind != FileType::Config && hex::encode(digest(&SHA256, &bytes).as_ref()) != id.to_hex().as_str() {
             return Err(RusticError::new(
@@ -104,7 +120,7 @@ impl ReadBackend for Backend {
     fn read_partial(&self, kind: FileType, id: &Id, _cacheable: bool, offset: u32, length: u32) -> RusticResult<Bytes> {
         let key = self.key(kind, id);
         let range = u64::from(offset)..u64::from(offset) + u64::from(length);
-        let bytes = self.runtime.block_on(self.store.get_range(&key, range)).map_err(to_rustic)?;
+        let bytes = self.runtime.block_on(self.store.get_range(&key, range)).map_err(|error| self.failed(error))?;
         if bytes.len() as u64 != u64::from(length) {
             return Err(RusticError::new(
                 ErrorKind::Verification,
@@ -130,7 +146,7 @@ impl WriteBackend for Backend {
         }
         match self.runtime.block_on(self.store.create_from(&key, content.into_vec())) {
             Ok(Created::Now | Created::Before) => Ok(()),
-            Err(error) => Err(to_rustic(error)),
+            Err(error) => Err(self.failed(error)),
         }
     }
 
@@ -142,6 +158,6 @@ impl WriteBackend for Backend {
                 format!("`{key}` is in someone else's repository, where nothing is deleted"),
             ));
         }
-        self.runtime.block_on(self.store.delete(&key)).map_err(to_rustic)
+        self.runtime.block_on(self.store.delete(&key)).map_err(|error| self.failed(error))
     }
 }

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use rustic_core::{ErrorKind, RusticError};
+use rustic_core::RusticError;
 use windlass_core::diagnose::{Diagnose, Outcome, Retry};
+
+use crate::store::StoreError;
 
 /// An operation on a restic repository that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,9 @@ pub enum FilesError {
         /// Why it did not work.
         why: String,
     },
+    /// The store could not be asked.
+    #[error(transparent)]
+    Store(StoreError),
     /// Packs went missing between two tries, every time.
     #[error("capture into `{place}`: packs it relies on were removed meanwhile, {tries} times over")]
     Unsettled {
@@ -84,14 +89,21 @@ impl FilesError {
         if error.is_incorrect_password() {
             return Self::WrongPassword { place };
         }
-        Self::Repository { doing, place, why: error.display_log() }
+        Self::Repository { doing, place, why: words(error) }
     }
 }
 
-/// An error of ours, in the terms of `rustic_core`.
-pub(super) fn to_rustic(error: impl std::error::Error + Send + Sync + 'static) -> Box<RusticError> {
-    let text = windlass_core::diagnose::chain(&error);
-    RusticError::with_source(ErrorKind::Backend, text, error)
+/// What `rustic_core` says, without what it says for its own maintainers: the first line, and the message of the error
+/// behind it where there is one.
+fn words(error: &RusticError) -> String {
+    let all = error.display_log();
+    let first = all.lines().next().unwrap_or_default();
+    let first = first.strip_prefix("Error: ").unwrap_or(first);
+    let first = first.split(" (kind: related to").next().unwrap_or(first);
+    match all.split_once("\nMessage:\n").and_then(|(_, behind)| behind.lines().next()) {
+        Some(message) => format!("{first}: {message}"),
+        None => first.to_owned(),
+    }
 }
 
 impl Diagnose for FilesError {
@@ -106,6 +118,7 @@ impl Diagnose for FilesError {
             Self::Hostile { .. } => "WDL-1407",
             Self::Pattern { .. } => "WDL-1408",
             Self::Interrupted { .. } => "WDL-1409",
+            Self::Store(error) => error.code(),
         }
     }
 
@@ -120,11 +133,13 @@ impl Diagnose for FilesError {
             Self::Hostile { .. } => "HostileName",
             Self::Pattern { .. } => "InvalidPattern",
             Self::Interrupted { .. } => "Interrupted",
+            Self::Store(error) => error.reason(),
         }
     }
 
     fn retry(&self) -> Retry {
         match self {
+            Self::Store(error) => error.retry(),
             Self::Repository { .. } | Self::Unsettled { .. } | Self::Interrupted { .. } => Retry::Soon,
             _ => Retry::Never,
         }
@@ -135,6 +150,7 @@ impl Diagnose for FilesError {
             Self::Missing { .. } | Self::WrongPassword { .. } | Self::NoSnapshot { .. } | Self::Pattern { .. } => {
                 Outcome::CouldNotRun
             }
+            Self::Store(error) => error.outcome(),
             _ => Outcome::Failed,
         }
     }
@@ -150,6 +166,7 @@ impl Diagnose for FilesError {
             Self::Hostile { .. } => "someone tampered with the snapshot, or it was made elsewhere: do not trust it",
             Self::Pattern { .. } => "write it as in a .gitignore file",
             Self::Interrupted { .. } => "run it again",
+            Self::Store(error) => return error.hints(),
         };
         vec![hint.to_owned()]
     }

@@ -139,9 +139,12 @@ impl Files {
         backend: Backend,
         work: impl FnOnce(Backend) -> RusticResult<T> + Send + 'static,
     ) -> Result<T, FilesError> {
-        let place = self.place();
+        let (place, watched) = (self.place(), backend.clone());
         let done = tokio::task::spawn_blocking(move || work(backend)).await;
-        done.map_err(|_| FilesError::Interrupted { doing })?.map_err(|error| FilesError::of(doing, &place, &error))
+        done.map_err(|_| FilesError::Interrupted { doing })?.map_err(|error| match watched.take_outage() {
+            Some(outage) => FilesError::Store(outage),
+            None => FilesError::of(doing, &place, &error),
+        })
     }
 }
 

@@ -1,7 +1,6 @@
 //! The level `read` for snapshots: every pack a snapshot needs is read back whole and hashed.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
 
 use futures::stream::{StreamExt, TryStreamExt};
 use ring::digest::{Context, SHA256};
@@ -83,7 +82,8 @@ impl Files {
                 return Ok(Verified { damage, ..Verified::default() });
             }
             Err(FilesError::Repository { why, .. }) => {
-                return Ok(Verified { damage: vec![why], ..Verified::default() });
+                let damage = vec![self.with_pack(why).await];
+                return Ok(Verified { damage, ..Verified::default() });
             }
             Err(error) => return Err(error),
         };
@@ -97,7 +97,7 @@ impl Files {
                 match read_pack(store, &key, &id, end, moved).await {
                     Ok(bytes) => Ok(Ok(bytes)),
                     Err(Failed::Damaged(why)) => Ok(Err(why)),
-                    Err(Failed::Store(error)) => Err(self.unreachable(&error)),
+                    Err(Failed::Store(error)) => Err(FilesError::Store(error)),
                 }
             })
             .buffer_unordered(PARALLEL)
@@ -141,21 +141,28 @@ impl Files {
         looked.await
     }
 
-    fn unreachable(&self, error: &Arc<StoreError>) -> FilesError {
-        let why = windlass_core::diagnose::chain(&**error);
-        FilesError::Repository { doing: "read packs", place: self.place(), why }
+    /// What is wrong, beginning with the key of the pack where it names one: `error processing Pack:3605ee86 at …`.
+    async fn with_pack(&self, why: String) -> String {
+        let digits = why.split_once("Pack:").and_then(|(_, behind)| behind.get(..8));
+        let Some(digits) = digits.filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit())) else { return why };
+        let folder = self.backend().below(&format!("data/{}", digits.get(..2).unwrap_or_default()));
+        let listed = self.store().list_all(Some(&folder)).await.unwrap_or_default();
+        match listed.iter().find(|object| object.key.file_name().starts_with(digits)) {
+            Some(pack) => format!("`{}` is damaged: {why}", pack.key),
+            None => why,
+        }
     }
 }
 
 enum Failed {
     Damaged(String),
-    Store(Arc<StoreError>),
+    Store(StoreError),
 }
 
 async fn read_pack(store: &Store, key: &Key, id: &str, end: u32, moved: &(dyn Fn(u64) + Sync)) -> Result<u64, Failed> {
     let failed = |error: StoreError| match error {
         StoreError::NotFound { .. } => Failed::Damaged(format!("`{key}` is missing")),
-        error => Failed::Store(Arc::new(error)),
+        error => Failed::Store(error),
     };
     let mut stream = store.read(key).await.map_err(failed)?;
     let mut hash = Context::new(&SHA256);
