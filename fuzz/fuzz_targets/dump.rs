@@ -1,13 +1,14 @@
-//! Dumps from the bucket: any bytes, in any pieces.
+//! Dumps from the bucket: any bytes, in pieces of any size.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use windlass_repo::format::dump::Walker;
 
-fuzz_target!(|input: (u8, &[u8])| {
-    let (piece, bytes) = input;
+fuzz_target!(|bytes: &[u8]| {
+    // The last byte says how large the pieces are, so that a real dump is an input as it stands.
+    let size = bytes.last().map_or(1, |last| usize::from(*last) + 1);
     let mut walker = Walker::new();
-    for piece in bytes.chunks(usize::from(piece) + 1) {
+    for piece in bytes.chunks(size) {
         if walker.feed(piece).is_err() {
             return;
         }
