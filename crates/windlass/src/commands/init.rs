@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
 use serde::Serialize;
-use windlass::settings::{Findings, FoundCompose, FoundDatabase, FoundFolder, template};
+use windlass::settings::{Findings, FoundDatabase, FoundFolder, template};
 use windlass_core::name::Name;
 use windlass_engine::postgres::inspect::databases;
 use windlass_engine::restore::tools_for;
 
 use crate::cli;
+use crate::commands::compose::{self, Found};
 use crate::failure::{Failure, Result, Status};
 use crate::printer::Printer;
 
@@ -30,13 +31,24 @@ pub(crate) async fn run(printer: &Printer, arguments: &cli::Init) -> Result {
     let file = here.join(&arguments.file);
     let folder = file.parent().unwrap_or(&here);
     let passphrase = folder.join("windlass-passphrase");
+    let Found { compose, databases: mut all, folders: mut mounted } = compose::find(&here).await;
+    for database in found_databases().await {
+        if !all.iter().any(|other| other.name == database.name) {
+            all.push(database);
+        }
+    }
+    for folder in found_folders(&here) {
+        if !mounted.iter().any(|other| other.name == folder.name || folder.path.starts_with(&other.path)) {
+            mounted.push(folder);
+        }
+    }
     let findings = Findings {
         application: name_of(&here),
         repository: format!("file://{}", folder.join("windlass-repository").display()),
         passphrase: passphrase.clone(),
-        databases: found_databases().await,
-        folders: found_folders(&here),
-        compose: compose(&here),
+        databases: all,
+        folders: mounted,
+        compose,
     };
     write_new(&file, template(&findings).as_bytes(), 0o644)?;
     if !passphrase.exists() {
@@ -113,10 +125,4 @@ fn found_folders(here: &Path) -> Vec<FoundFolder> {
         Some(FoundFolder { name: name.parse().ok()?, path: path.is_dir().then_some(path)? })
     };
     likely.iter().filter_map(folder).collect()
-}
-
-fn compose(here: &Path) -> Option<FoundCompose> {
-    let names = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
-    let file = names.iter().map(|name| here.join(name)).find(|path| path.is_file())?;
-    Some(FoundCompose { file, service: None })
 }

@@ -3,6 +3,7 @@
 pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod completions;
+mod compose;
 pub(crate) mod confirm;
 pub(crate) mod doctor;
 pub(crate) mod drill;
