@@ -95,6 +95,8 @@ pub struct Site {
     pub vault: Vault,
     /// Who signs for this host.
     pub writer: Writer,
+    /// The hosts that wrote the application before, where this one has just joined them.
+    pub joins: Vec<String>,
 }
 
 impl Site {
@@ -120,18 +122,19 @@ impl Host {
         Ok(repository)
     }
 
-    /// Makes the keys of an application and introduces this host as its writer. Idempotent.
+    /// Makes the keys of an application and introduces this host as its writer. Idempotent. Returns the hosts that wrote
+    /// the application before, where this one has just joined them.
     pub async fn init_application(
         &self,
         repository: &Repository,
         settings: &RepositorySettings,
         application: &Name,
-    ) -> Result<Vault, HostError> {
+    ) -> Result<Vec<String>, HostError> {
         let encryption = encryption(settings)?;
         Vault::create(repository, application, encryption).await.map_err(HostError::Repository)?;
         let mut vault = open_vault(repository, application, encryption).await?;
-        self.introduce(&mut vault).await?;
-        Ok(vault)
+        let Introduced { joins, .. } = self.introduce(&mut vault).await?;
+        Ok(joins)
     }
 
     /// Opens a repository that is there.
@@ -162,25 +165,39 @@ impl Host {
     /// Opens an application to work on.
     pub async fn open(&self, settings: &RepositorySettings, application: &Application) -> Result<Site, HostError> {
         let mut vault = self.open_to_write(settings, &application.name).await?;
-        let writer = self.introduce(&mut vault).await?;
-        Ok(Site { application: application.clone(), vault, writer })
+        let Introduced { writer, joins } = self.introduce(&mut vault).await?;
+        Ok(Site { application: application.clone(), vault, writer, joins })
     }
 
     /// This host's writer, made known to the repository.
-    pub(crate) async fn introduce(&self, vault: &mut Vault) -> Result<Writer, HostError> {
+    pub(crate) async fn introduce(&self, vault: &mut Vault) -> Result<Introduced, HostError> {
         let id = vault.repository().id();
         let writer = Writer::load(&self.state, id, vault.application()).map_err(HostError::Repository)?;
         may_write(vault, writer.id).map_err(HostError::Repository)?;
         let known = vault.writers().key(writer.id).is_some();
         let endorsed = vault.writers().has_endorsement(writer.id);
+        let joins = if known { Vec::new() } else { hosts_of(vault) };
         if !known || (!endorsed && vault.keyring().is_ok()) {
             let keyring = vault.keyring().ok();
             let introduced = writer.introduce(vault.store(), vault.application(), &self.name, keyring).await;
             introduced.map_err(HostError::Repository)?;
             vault.reload_writers().await.map_err(HostError::Repository)?;
         }
-        Ok(writer)
+        Ok(Introduced { writer, joins })
     }
+}
+
+/// This host's writer, known to the repository.
+pub(crate) struct Introduced {
+    pub(crate) writer: Writer,
+    /// The hosts that wrote the application before, where this one has just joined them.
+    joins: Vec<String>,
+}
+
+fn hosts_of(vault: &Vault) -> Vec<String> {
+    let writers = vault.writers();
+    let others = writers.iter().filter(|w| w.application == *vault.application() && !writers.is_retired(w.writer));
+    others.map(|writer| writer.host.clone()).collect()
 }
 
 /// Whether a writer may write: it was not retired, and where the store cannot keep two apart it is the only one.

@@ -259,7 +259,7 @@ pub async fn record(
     started: jiff::Timestamp,
     failure: Option<&TaskError>,
 ) -> Result<(), HostError> {
-    let writer = host.introduce(vault).await?;
+    let writer = host.introduce(vault).await?.writer;
     let event = Event::Restore {
         point: planned.plan.point,
         plan: planned.digest.clone(),

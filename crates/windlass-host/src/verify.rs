@@ -78,8 +78,8 @@ pub async fn components(
         let verdict = match vault.component(point, summary).await {
             Ok(manifest) => component(vault, &manifest, progress).await?,
             // The store is away: nothing can be said.
-            Err(error @ RepositoryError::Store(StoreError::Unreachable { .. } | StoreError::Denied { .. })) => {
-                return Err(error.into());
+            Err(RepositoryError::Store(error)) if error.is_outage() => {
+                return Err(RepositoryError::Store(error).into());
             }
             Err(error) => failed(&summary.name, windlass_core::diagnose::chain(&error)),
         };

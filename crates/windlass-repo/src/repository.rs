@@ -103,7 +103,7 @@ async fn probed(store: Store) -> Result<Store, RepositoryError> {
 
 async fn find(store: &Store) -> Result<Option<Identity>, RepositoryError> {
     let key = layout::identity();
-    match store.find(&key).await.map_err(RepositoryError::Store)? {
+    match store.find_at_first(&key).await.map_err(RepositoryError::Store)? {
         None => Ok(None),
         Some(bytes) => sign::read(&bytes).map(Some).map_err(|source| RepositoryError::Document { key, source }),
     }

@@ -85,7 +85,20 @@ impl Context {
     /// Opens an application to work on.
     pub(crate) async fn open(&self, name: &Name) -> Result<Site> {
         let application = self.application(name)?;
-        Ok(self.host.open(self.repository_of(application)?, application).await?)
+        let site = self.host.open(self.repository_of(application)?, application).await?;
+        self.warn_of_joining(name, &site.joins);
+        Ok(site)
+    }
+
+    /// Says which hosts wrote an application before this one joined them: they may not be meant to be one.
+    pub(crate) fn warn_of_joining(&self, application: &Name, hosts: &[String]) {
+        if !hosts.is_empty() {
+            self.printer.warning(&format!(
+                "{application} was written by {} before, and from now on by this host, too: if that is another \
+                 application, give one of them another name",
+                hosts.join(", ")
+            ));
+        }
     }
 
     /// Opens an application to read.

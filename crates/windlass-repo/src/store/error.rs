@@ -26,7 +26,7 @@ pub enum StoreError {
         store: String,
     },
     /// The credentials are wrong, or lack the right.
-    #[error("{doing} `{key}` in {store}: access denied")]
+    #[error("{doing} `{key}` in {store}: access denied: {why}")]
     Denied {
         /// What was being done.
         doing: &'static str,
@@ -35,10 +35,16 @@ pub enum StoreError {
         /// In which store.
         store: String,
         /// What the store said.
-        source: Box<object_store::Error>,
+        why: String,
+    },
+    /// The bucket is not there.
+    #[error("open {store}: there is no such bucket")]
+    NoBucket {
+        /// Which store.
+        store: String,
     },
     /// No answer, or an answer that says: not now.
-    #[error("{doing} `{key}` in {store}")]
+    #[error("{doing} `{key}` in {store}: {why}")]
     Unreachable {
         /// What was being done.
         doing: &'static str,
@@ -47,7 +53,9 @@ pub enum StoreError {
         /// In which store.
         store: String,
         /// What went wrong.
-        source: Box<object_store::Error>,
+        why: String,
+        /// Whether the store does not know what it was asked.
+        unknown: bool,
     },
     /// The store cannot be opened with these settings.
     #[error("open the store {store}: {why}")]
@@ -72,16 +80,63 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    #[expect(clippy::needless_pass_by_value, reason = "it takes an error's place, in `map_err`")]
     pub(super) fn of(doing: &'static str, key: &Key, store: &str, source: object_store::Error) -> Self {
-        let (key, store) = (key.clone(), store.to_owned());
+        let (key, store, said) = (key.clone(), store.to_owned(), Said::of(&source));
+        let why = said.words;
         match source {
+            _ if said.code.as_deref() == Some("NoSuchBucket") => Self::NoBucket { store },
             object_store::Error::NotFound { .. } => Self::NotFound { doing, key, store },
             object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-                Self::Denied { doing, key, store, source: Box::new(source) }
+                Self::Denied { doing, key, store, why }
             }
-            _ => Self::Unreachable { doing, key, store, source: Box::new(source) },
+            _ => Self::Unreachable { doing, key, store, why, unknown: said.unknown },
         }
     }
+
+    /// Whether it says nothing of what lies in the store: it could not be asked.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Denied { .. } | Self::Unreachable { .. } | Self::NoBucket { .. } | Self::Open { .. })
+    }
+}
+
+/// What an answer says to a person.
+struct Said {
+    /// S3's own word for it.
+    code: Option<String>,
+    words: String,
+    unknown: bool,
+}
+
+impl Said {
+    /// S3 answers an error with a document (`<Code>`, `<Message>`, and much that is of no use here); where there is
+    /// none, the innermost cause is what happened, and what stands around it is how it was noticed.
+    fn of(error: &object_store::Error) -> Self {
+        let all = windlass_core::diagnose::chain(error);
+        let between = |from: &str, to: &str| Some(all.split_once(from)?.1.split_once(to)?.0.trim().to_owned());
+        let code = between("<Code>", "</Code>");
+        let mut words = match (&code, between("<Message>", "</Message>")) {
+            (Some(code), Some(message)) => format!("{code}: {message}"),
+            (Some(code), None) => code.clone(),
+            (None, _) => innermost(error),
+        };
+        if let Some(tries) = between(", after ", " retries") {
+            words.push_str(&format!(" (tried {tries} times again)"));
+        }
+        let unknown =
+            matches!(error, object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. })
+                || code.as_deref() == Some("NotImplemented")
+                || all.contains("501 Not Implemented");
+        Self { code, words, unknown }
+    }
+}
+
+fn innermost(error: &object_store::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }
 
 impl Diagnose for StoreError {
@@ -93,6 +148,7 @@ impl Diagnose for StoreError {
             Self::Unreachable { .. } => "WDL-1104",
             Self::Open { .. } => "WDL-1105",
             Self::Mismatch { .. } => "WDL-1106",
+            Self::NoBucket { .. } => "WDL-1107",
         }
     }
 
@@ -104,6 +160,7 @@ impl Diagnose for StoreError {
             Self::Unreachable { .. } => "StoreUnreachable",
             Self::Open { .. } => "StoreSettings",
             Self::Mismatch { .. } => "StoreMismatch",
+            Self::NoBucket { .. } => "NoSuchBucket",
         }
     }
 
@@ -116,7 +173,7 @@ impl Diagnose for StoreError {
 
     fn outcome(&self) -> Outcome {
         match self {
-            Self::Denied { .. } | Self::Unreachable { .. } | Self::Open { .. } => Outcome::CouldNotRun,
+            error if error.is_outage() => Outcome::CouldNotRun,
             _ => Outcome::Failed,
         }
     }
@@ -130,6 +187,9 @@ impl Diagnose for StoreError {
                 "check the endpoint, the network and the free space of the store; then run it again"
             }
             Self::Open { .. } => "correct the repository's settings; where it is to be made, run `windlass repo init`",
+            Self::NoBucket { .. } => {
+                "make the bucket first, or correct the repository's url; Windlass makes no buckets"
+            }
             Self::Mismatch { .. } => "run it again; if it repeats, the store loses data",
         };
         vec![hint.to_owned()]

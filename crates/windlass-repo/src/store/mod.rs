@@ -56,6 +56,8 @@ pub struct Store {
     local: Option<std::path::PathBuf>,
     bucket: Option<Arc<dead_upload::Bucket>>,
     looks_first: bool,
+    /// The same, but less patient.
+    at_first: Option<Arc<dyn ObjectStore>>,
 }
 
 impl fmt::Debug for Store {
@@ -81,6 +83,7 @@ impl Store {
             local: None,
             bucket: None,
             looks_first: false,
+            at_first: None,
         }
     }
 
@@ -147,6 +150,14 @@ impl Store {
         }
     }
 
+    /// The same, giving up soon where there is no answer: for the first question of all, when someone may be waiting.
+    pub async fn find_at_first(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
+        match &self.at_first {
+            Some(objects) => Self { objects: objects.clone(), ..self.clone() }.find(key).await,
+            None => self.find(key).await,
+        }
+    }
+
     /// Reads a range of an object's bytes; shorter than asked only where the object ends.
     pub async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.objects.get_range(&self.path(key), range).await.map_err(|source| self.failed("read", key, source))
@@ -210,7 +221,7 @@ impl Store {
             Ok(true) | Err(StoreError::Denied { .. }) => Ok(self),
             Ok(false) => Ok(Self { looks_first: true, ..self }),
             // A store that does not know conditions may refuse them instead of passing over them.
-            Err(StoreError::Unreachable { source, .. }) if !self.looks_first && is_not_implemented(&source) => {
+            Err(StoreError::Unreachable { unknown: true, .. }) if !self.looks_first => {
                 let looking = Self { looks_first: true, ..self };
                 looking.refuses_to_overwrite(trial).await?;
                 let _ = looking.delete(trial).await;
@@ -256,12 +267,4 @@ impl Store {
 fn timestamp(meta: &ObjectMeta) -> Timestamp {
     let (seconds, nanos) = (meta.last_modified.timestamp(), meta.last_modified.timestamp_subsec_nanos());
     Timestamp::new(seconds, i32::try_from(nanos).unwrap_or(0)).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-/// Whether the store says that it does not know what it was asked: 501, or 400 of those that know no better.
-fn is_not_implemented(error: &object_store::Error) -> bool {
-    let said = windlass_core::diagnose::chain(error);
-    matches!(error, object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. })
-        || said.contains("501 Not Implemented")
-        || said.contains("NotImplemented")
 }

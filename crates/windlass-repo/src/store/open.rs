@@ -89,12 +89,13 @@ fn open_s3(s3: &S3) -> Result<Store, OpenError> {
         // One by one, a refusal is told from an outage.
         .with_disable_bulk_delete(true)
         .with_http_connector(Wire)
-        .with_retry(retry())
+        .with_retry(retry(PATIENCE))
         .with_client_options(options.clone());
     if let Some(endpoint) = &s3.endpoint {
         builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
     }
     let failed = |e: object_store::Error| wrong(windlass_core::diagnose::chain(&e));
+    let at_first = builder.clone().with_retry(retry(PATIENCE_AT_FIRST)).build().map_err(failed)?;
     let objects = builder.build().map_err(failed)?;
     let credential = AwsCredential {
         key_id: access_key.expose_secret().to_owned(),
@@ -104,7 +105,11 @@ fn open_s3(s3: &S3) -> Result<Store, OpenError> {
     let allow_http = s3.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
     let bucket =
         Bucket::new(&options.with_allow_http(allow_http), credential, region, address(s3, region)).map_err(failed)?;
-    Ok(Store { bucket: Some(bucket), ..Store::over(Arc::new(objects), &s3.prefix, &location) })
+    Ok(Store {
+        bucket: Some(bucket),
+        at_first: Some(Arc::new(at_first)),
+        ..Store::over(Arc::new(objects), &s3.prefix, &location)
+    })
 }
 
 /// Where the bucket answers.
@@ -134,8 +139,14 @@ fn client(s3: &S3) -> Result<ClientOptions, String> {
     Ok(options)
 }
 
-/// Exponential, with jitter, for a minute: long enough for a store's restart, short enough for a person.
-fn retry() -> RetryConfig {
+/// How long a request is sent again: long enough for a store's restart, short enough for a person.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The same for the first request, when nothing is under way and an address may be wrong.
+const PATIENCE_AT_FIRST: Duration = Duration::from_secs(10);
+
+/// Exponential, with jitter.
+fn retry(patience: Duration) -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig {
             init_backoff: Duration::from_millis(100),
@@ -143,6 +154,6 @@ fn retry() -> RetryConfig {
             base: 2.0,
         },
         max_retries: 1000,
-        retry_timeout: Duration::from_mins(1),
+        retry_timeout: patience,
     }
 }

@@ -95,7 +95,8 @@ impl Service {
     /// The database the official image makes: of the user's name where none is said. The socket within the container
     /// asks for no password.
     fn database(&self, service: &str) -> Option<FoundDatabase> {
-        let of = |key: &str| self.environment.as_ref()?.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let of =
+            |key: &str| self.environment.as_ref()?.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
         let user = of("POSTGRES_USER").unwrap_or("postgres");
         let database = of("POSTGRES_DB").unwrap_or(user);
         let url = format!("postgresql://{}@/{}", Key::encode(user), Key::encode(database));

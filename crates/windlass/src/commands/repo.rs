@@ -36,7 +36,8 @@ pub(crate) async fn init(context: &Context, name: Option<&Name>) -> Result {
     }
     let applications: Vec<&Name> = context.applications_of(settings).map(|a| &a.name).collect();
     for application in &applications {
-        context.host.init_application(&repository, settings, application).await?;
+        let joins = context.host.init_application(&repository, settings, application).await?;
+        context.warn_of_joining(application, &joins);
     }
     let made = Made { repository: repository.id(), location: repository.store().location(), applications };
     context.printer.result(&made, |_| {
