@@ -47,6 +47,19 @@ pub trait Diagnose: Error {
     fn hints(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// Where the error is several at once: each as people read it, with its place and its remedy.
+    fn details(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// What comes before the words of a command in an error's text.
+pub const SAYING: &str = ", saying:\n";
+
+/// An error's text without what a command said: that may hold anything, secrets too, and is for the screen only.
+pub fn without_output(text: &str) -> &str {
+    text.split(SAYING).next().unwrap_or(text)
 }
 
 /// An error and all its sources, joined as `what: why: why`.

@@ -107,6 +107,7 @@ fn database_facts(database: &str) -> DatabaseFacts {
         server_version: 170_002,
         exists: false,
         tables: 0,
+        unfinished: false,
         missing_roles: vec![],
         missing_extensions: vec![],
         missing_required_roles: vec![],
@@ -171,6 +172,7 @@ fn what_would_harm_or_do_nothing_is_refused_by_name() {
     assert!(matches!(with(|db, _| (db.exists, db.tables) = (true, 1)), Refusal::DatabaseNotEmpty { .. }));
     assert!(matches!(with(|db, _| db.server_version = 140_010), Refusal::OlderServer { theirs: 14, ours: 15, .. }));
     assert!(matches!(with(|db, _| db.missing_extensions.push("vector".into())), Refusal::MissingExtensions { .. }));
+    assert!(matches!(with(|db, _| (db.exists, db.unfinished) = (true, true)), Refusal::Unfinished { .. }));
     assert!(matches!(with(|db, _| db.missing_required_roles.push("clerk".into())), Refusal::MissingRoles { .. }));
     assert!(matches!(with(|db, _| db.missing_locale = Some("none".into())), Refusal::MissingLocale { .. }));
     assert!(matches!(with(|db, _| db.missing_collations.push("sv".into())), Refusal::MissingCollations { .. }));

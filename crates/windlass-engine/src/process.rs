@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, ChildStderr, Command};
+use windlass_core::diagnose::SAYING;
 
 /// Bytes kept of what a command writes to its standard error: the end of it.
 pub const TAIL: usize = 16 << 10;
@@ -56,7 +57,7 @@ pub enum ProcessError {
 
 fn quoted(stderr: &str) -> String {
     let text = stderr.trim_end();
-    if text.is_empty() { String::new() } else { format!(", saying:\n{text}") }
+    if text.is_empty() { String::new() } else { format!("{SAYING}{text}") }
 }
 
 /// A running command, ended with its whole process group when dropped.

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use windlass_core::application::Application;
-use windlass_core::id::WriterId;
+use windlass_core::id::{RepositoryId, WriterId};
 use windlass_core::name::Name;
-use windlass_core::repository::{Encryption, Format, Repository as RepositorySettings};
+use windlass_core::repository::{Encryption, Format, Place, Repository as RepositorySettings};
 use windlass_repo::error::RepositoryError;
 use windlass_repo::evidence::{self, Event, Head};
 use windlass_repo::keyring::Unlock;
-use windlass_repo::repository::{Known, Repository};
-use windlass_repo::store::open::{OpenError, open};
+use windlass_repo::repository::{Known, Repository, remember_recipient};
+use windlass_repo::store::open::{OpenError, location_of, open};
 use windlass_repo::vault::Vault;
 use windlass_repo::writer::Writer;
 
@@ -110,9 +110,9 @@ impl Host {
     /// Makes a repository in an empty place, or takes the one this host made there.
     pub async fn init_repository(&self, settings: &RepositorySettings) -> Result<Repository, HostError> {
         encryption(settings)?;
-        let store = open_or_make(settings)?;
-        let known = Known::new(&self.state, &settings.name);
-        let seen = known.get(&store).map_err(HostError::Repository)?;
+        let (known, seen) = self.known(settings)?;
+        let store =
+            if seen.is_none() { open_or_make(settings)? } else { open(&settings.place).map_err(HostError::Open)? };
         let repository = match Repository::open(store.clone(), seen).await {
             Err(RepositoryError::Missing { .. }) => Repository::init(store, &self.name).await,
             other => other,
@@ -120,6 +120,20 @@ impl Host {
         let repository = repository.map_err(HostError::Repository)?.probed().await.map_err(HostError::Repository)?;
         known.set(&repository).map_err(HostError::Repository)?;
         Ok(repository)
+    }
+
+    /// What this host remembers of the place. A folder that is gone though a repository was seen in it has vanished: its
+    /// disk may not be mounted, and nothing is made in its stead.
+    fn known(&self, settings: &RepositorySettings) -> Result<(Known, Option<RepositoryId>), HostError> {
+        let known = Known::new(&self.state, &settings.name);
+        let location = location_of(&settings.place);
+        let seen = known.get(&location).map_err(HostError::Repository)?;
+        match (&settings.place, seen) {
+            (Place::Directory(path), Some(known)) if !path.is_dir() => {
+                Err(HostError::Repository(RepositoryError::Vanished { store: location, known }))
+            }
+            _ => Ok((known, seen)),
+        }
     }
 
     /// Makes the keys of an application and introduces this host as its writer. Idempotent. Returns the hosts that wrote
@@ -140,9 +154,8 @@ impl Host {
     /// Opens a repository that is there.
     pub async fn open_repository(&self, settings: &RepositorySettings) -> Result<Repository, HostError> {
         encryption(settings)?;
+        let (known, seen) = self.known(settings)?;
         let store = open(&settings.place).map_err(HostError::Open)?;
-        let known = Known::new(&self.state, &settings.name);
-        let seen = known.get(&store).map_err(HostError::Repository)?;
         let repository = Repository::open(store, seen).await.map_err(HostError::Repository)?;
         if seen.is_none() {
             known.set(&repository).map_err(HostError::Repository)?;
@@ -165,6 +178,10 @@ impl Host {
     /// Opens an application to work on.
     pub async fn open(&self, settings: &RepositorySettings, application: &Application) -> Result<Site, HostError> {
         let mut vault = self.open_to_write(settings, &application.name).await?;
+        if let (true, Some(recipient)) = (vault.keyrings().is_empty(), vault.newest_recipient()) {
+            remember_recipient(&self.state, vault.repository().id(), &application.name, recipient)
+                .map_err(HostError::Repository)?;
+        }
         let Introduced { writer, joins } = self.introduce(&mut vault).await?;
         Ok(Site { application: application.clone(), vault, writer, joins })
     }
@@ -231,7 +248,7 @@ pub fn encryption(settings: &RepositorySettings) -> Result<&Encryption, HostErro
 
 /// Opens the place of a new repository; a directory is made, a bucket must be there.
 fn open_or_make(settings: &RepositorySettings) -> Result<windlass_repo::store::Store, HostError> {
-    if let windlass_core::repository::Place::Directory(path) = &settings.place
+    if let Place::Directory(path) = &settings.place
         && !path.exists()
     {
         std::fs::create_dir_all(path)

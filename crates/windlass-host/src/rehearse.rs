@@ -15,17 +15,16 @@ use windlass_core::verification::{ComponentVerdict, DrillReport, Level, Verdict,
 use windlass_engine::action;
 use windlass_engine::postgres::counts;
 use windlass_engine::postgres::restore::{Roles, look};
-use windlass_engine::postgres::scratch::{Place, ScratchServer};
+use windlass_engine::postgres::scratch::{Place, ScratchServer, stale, teardown};
 use windlass_engine::postgres::session::Session;
 use windlass_engine::progress::{Event, Progress};
 use windlass_engine::restore::{self, dump_of};
 use windlass_engine::supervisor::{Orders, Supervisor};
 use windlass_repo::catalog::Entry;
-use windlass_repo::verify;
 
 use crate::error::TaskError;
 use crate::host::{Host, Site};
-use crate::verify::{components, pin, record_of, unpin};
+use crate::verify::{components, pin, put_on_record, record_of, unpin};
 
 /// The longest a rehearsal may take before the supervisor tears it down.
 const LONGEST: SignedDuration = SignedDuration::from_hours(24);
@@ -59,6 +58,14 @@ async fn rehearse(
     let (started, clock) = (Timestamp::now(), Instant::now());
     let pin = pin(vault, entry, if is_drill { "drill" } else { "verify --deep" }, progress).await?;
     let mut verdicts = components(vault, point, &[], progress).await?;
+    for left in stale() {
+        let said = match teardown(&left) {
+            Ok(()) => "removed",
+            Err(_) => "cannot be removed by this user",
+        };
+        let text = format!("{} was left by a drill that was killed with its supervisor: {said}", left.display());
+        progress.event(Event::Warning { text: &text });
+    }
     let place = Place::make().map_err(TaskError::Postgres)?;
     let deadline = u64::try_from(LONGEST.as_secs()).unwrap_or(u64::MAX);
     let orders = Orders { after: Vec::new(), teardown: vec![place.path.clone()], deadline };
@@ -86,7 +93,7 @@ async fn rehearse(
         let rpo_ms = u64::try_from(started.duration_since(point.at).as_millis()).unwrap_or(0);
         record.drill = Some(DrillReport { rto_ms, rpo_ms });
     }
-    verify::record(vault, &site.writer, &record).await?;
+    put_on_record(vault, &site.writer, &record, progress).await?;
     Ok(record)
 }
 
@@ -107,6 +114,11 @@ async fn bring_up(
         ComponentData::Disk(data) => folder(site, manifest, data, place, verdict, progress).await,
         ComponentData::Action(_) => output(site, manifest, verdict, progress).await,
     }
+}
+
+/// What an error says of the point: nothing, where the store could not be asked or this machine lacks something.
+fn judge(error: &restore::RestoreError) -> Verdict {
+    if error.is_outage() || error.is_of_this_machine() { Verdict::Inconclusive } else { Verdict::Failed }
 }
 
 fn worsen(verdict: &mut ComponentVerdict, to: Verdict, why: String) {
@@ -152,12 +164,13 @@ async fn databases(
         match restore::database(&site.vault, manifest, &step, &server.tools, progress).await {
             Ok(left_out) => verdict.left_out.extend(left_out.iter().map(|what| format!("{}: {what}", dump.name))),
             Err(error) => {
-                worsen(verdict, Verdict::Failed, chain(&error));
+                worsen(verdict, judge(&error), chain(&error));
                 continue;
             }
         }
         if let Err(error) = check_database(site, manifest, &step, &server, verdict).await {
-            worsen(verdict, Verdict::Failed, chain(&error));
+            // No session could be had, or it went away: of what lies in the database nothing is known.
+            worsen(verdict, Verdict::Inconclusive, chain(&error));
         }
     }
     // Torn down here so that the next component finds the place free; the supervisor would do it as well.
@@ -274,7 +287,7 @@ async fn folder(
         bytes: data.bytes,
     };
     match restore::folder(&site.vault, &step, progress).await {
-        Err(error) => worsen(verdict, Verdict::Failed, chain(&error)),
+        Err(error) => worsen(verdict, judge(&error), chain(&error)),
         Ok(_) => match tally(&target) {
             Ok((files, bytes)) if (files, bytes) == (data.files, data.bytes) => {
                 verdict.checked.push(format!("{files} files, {} as captured", windlass_core::size::display(bytes)));
@@ -325,7 +338,11 @@ async fn output(site: &Site, manifest: &ComponentManifest, verdict: &mut Compone
         Err(error) => return worsen(verdict, Verdict::Failed, chain(&error)),
     };
     match action::restore(&manifest.component, &rehearsal, &data.object, reader, progress).await {
-        Ok(()) => verdict.checked.push(format!("its rehearsal `{}` ended well", rehearse.join(" "))),
+        Ok(()) => {
+            // Its program only: arguments may hold a secret.
+            let program = rehearse.first().map_or("", String::as_str);
+            verdict.checked.push(format!("its rehearsal `{program}` ended well"));
+        }
         Err(error) => worsen(verdict, Verdict::Failed, chain(&error)),
     }
 }

@@ -8,14 +8,17 @@ use windlass_core::diagnose::{Diagnose, chain};
 use windlass_core::id::PointId;
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentData, ComponentManifest, DatabaseDump};
-use windlass_core::restore::{FolderFacts, Plan, Relation, Request, Source, Step, TargetFacts, Wanted, plan, wanted};
+use windlass_core::restore::{
+    FolderFacts, Plan, Refusal, Relation, Request, Source, Step, TargetFacts, Wanted, plan, wanted,
+};
 use windlass_core::verification::Verdict;
 use windlass_engine::postgres::restore::{Roles, look};
 use windlass_engine::postgres::{PostgresError, database_of};
-use windlass_engine::progress::Progress;
+use windlass_engine::progress::{Event, Progress, Silent};
 use windlass_engine::restore::{self as engine, free_bytes, tools_for};
 use windlass_repo::catalog::{Catalog, Entry};
-use windlass_repo::evidence::{self, Event};
+use windlass_repo::error::RepositoryError;
+use windlass_repo::evidence;
 use windlass_repo::format::dump::{Walker, select};
 use windlass_repo::vault::Vault;
 
@@ -64,18 +67,28 @@ pub struct Planned {
     /// Its digest.
     pub digest: String,
     manifests: Vec<ComponentManifest>,
+    request: Request,
 }
 
 /// Plans a restore. Nothing is written.
 pub async fn prepare(
     vault: &Vault,
+    catalog: &Catalog,
     entry: &Entry,
     request: &Request,
     settings: Option<&Application>,
 ) -> Result<Planned, TaskError> {
     let mut manifests = Vec::new();
     for summary in &entry.point.components {
-        manifests.push(vault.component(&entry.point, summary).await?);
+        match vault.component(&entry.point, summary).await {
+            Ok(manifest) => manifests.push(manifest),
+            Err(RepositoryError::Store(error)) if error.is_outage() => return Err(RepositoryError::Store(error).into()),
+            Err(error) => {
+                // It says what is damaged, and names the newest point that is not.
+                prove(vault, catalog, entry, std::slice::from_ref(&summary.name), &Silent).await?;
+                return Err(error.into());
+            }
+        }
     }
     let source = Source { repository: vault.repository().id(), point: &entry.point, components: &manifests };
     let parts = wanted(&source, request).map_err(TaskError::Refused)?;
@@ -85,13 +98,13 @@ pub async fn prepare(
     }
     let plan = plan(&source, &parts, &facts).map_err(TaskError::Refused)?;
     let digest = plan.digest();
-    Ok(Planned { plan, digest, manifests })
+    Ok(Planned { plan, digest, manifests, request: request.clone() })
 }
 
 async fn facts_of(vault: &Vault, part: &Wanted<'_>, settings: Option<&Application>) -> Result<TargetFacts, TaskError> {
     match &part.manifest.data {
         ComponentData::Postgres(_) => database_facts(vault, part, settings).await,
-        ComponentData::Disk(_) => folder_facts(&part.target).map(TargetFacts::Folder),
+        ComponentData::Disk(_) => folder_facts(vault, &part.target).map(TargetFacts::Folder),
         ComponentData::Action(_) => {
             let action = settings.and_then(|application| action_of(application, &part.manifest.component));
             let program = action.and_then(|action| action.restore.as_ref()?.first().cloned());
@@ -126,17 +139,23 @@ async fn database_facts(
 
 /// The roles a dump names, as far as the relations need them (none: all); no more of it than its head is read.
 async fn roles_of(vault: &Vault, dump: &DatabaseDump, relations: &[Relation]) -> Result<Roles, TaskError> {
-    let mut reader = vault.read(&dump.object).await.map_err(TaskError::Object)?;
+    let mut roles = Roles { owners: [dump.owner.clone()].into(), required: BTreeSet::new() };
+    let mut reader = match vault.read(&dump.object).await {
+        // What is damaged or gone is found when all of it is read back, before the first write.
+        Err(error) if windlass_repo::verify::is_damage(&error) => return Ok(roles),
+        reader => reader.map_err(TaskError::Object)?,
+    };
     let mut walker = Walker::new();
     while walker.toc().is_none()
-        && let Some(piece) = reader.next().await.map_err(TaskError::Object)?
+        && let Some(piece) = match reader.next().await {
+            Err(error) if windlass_repo::verify::is_damage(&error) => None,
+            piece => piece.map_err(TaskError::Object)?,
+        }
     {
-        // A dump that is no dump is found when all of it is read back, before the first write.
         if walker.feed(&piece).is_err() {
             break;
         }
     }
-    let mut roles = Roles { owners: [dump.owner.clone()].into(), required: BTreeSet::new() };
     if let Some(toc) = walker.toc() {
         let all = || toc.entries.iter().map(|entry| entry.id).collect();
         // A relation that the dump does not hold is refused when it is restored.
@@ -148,13 +167,21 @@ async fn roles_of(vault: &Vault, dump: &DatabaseDump, relations: &[Relation]) ->
     Ok(roles)
 }
 
-fn folder_facts(target: &str) -> Result<FolderFacts, TaskError> {
+fn folder_facts(vault: &Vault, target: &str) -> Result<FolderFacts, TaskError> {
     let path = PathBuf::from(target.strip_prefix("file://").unwrap_or(target));
     let path = std::path::absolute(&path).unwrap_or(path);
     let unreadable = |source| TaskError::Postgres(PostgresError::File { path: path.clone(), source });
+    let bad = |why| TaskError::Refused(Refusal::BadTarget { path: path.to_string_lossy().into_owned(), why });
+    let real = path.ancestors().find_map(|there| there.canonicalize().ok());
+    if let (Some(repository), Some(real)) = (vault.store().directory().and_then(|r| r.canonicalize().ok()), real)
+        && real.starts_with(&repository)
+    {
+        return Err(bad("lies in the repository"));
+    }
     let entries = match std::fs::read_dir(&path) {
         Ok(entries) => Some(entries.count() as u64),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => return Err(bad("is no folder")),
         Err(error) => return Err(unreadable(error)),
     };
     Ok(FolderFacts {
@@ -194,6 +221,11 @@ pub async fn run(
     let pin = pin(vault, entry, "restore", progress).await?;
     let names: Vec<Name> = planned.plan.steps.iter().map(|step| step.component().clone()).collect();
     prove(vault, catalog, entry, &names, progress).await?;
+    // Reading takes its time, and so does a person: the targets are looked at again right before the first write.
+    let now = prepare(vault, catalog, entry, &planned.request, settings).await?.digest;
+    if now != planned.digest {
+        return Err(TaskError::Changed { confirmed: planned.digest.clone(), now });
+    }
     let mut notes = Vec::new();
     for step in &planned.plan.steps {
         let manifest = planned.manifests.iter().find(|m| m.component == *step.component());
@@ -219,6 +251,9 @@ pub async fn run(
     Ok(notes)
 }
 
+/// Points read back in search of one that is whole.
+const LOOKED_AT: usize = 5;
+
 /// Reads everything back that is going to be restored; if it is damaged, looks for the newest point that is not.
 async fn prove(
     vault: &Vault,
@@ -231,9 +266,15 @@ async fn prove(
     if damage.is_empty() {
         return Ok(());
     }
+    for damage in &damage {
+        progress.event(Event::Warning { text: damage });
+    }
+    let holds_all = |other: &&Entry| names.iter().all(|name| other.point.components.iter().any(|c| c.name == *name));
+    let others = catalog.live().rev().filter(|other| other.point.is_complete() && other.point.id != entry.point.id);
     let mut intact = None;
-    for other in catalog.live().rev().filter(|other| other.point.is_complete() && other.point.id != entry.point.id) {
-        if damage_of(vault, other, names, progress).await?.is_empty() {
+    for other in others.filter(holds_all).take(LOOKED_AT) {
+        // What cannot be looked at now is not known to be whole; the damage is what must be told.
+        if damage_of(vault, other, names, progress).await.is_ok_and(|damage| damage.is_empty()) {
             intact = Some(other.point.id);
             break;
         }
@@ -260,7 +301,7 @@ pub async fn record(
     failure: Option<&TaskError>,
 ) -> Result<(), HostError> {
     let writer = host.introduce(vault).await?.writer;
-    let event = Event::Restore {
+    let event = evidence::Event::Restore {
         point: planned.plan.point,
         plan: planned.digest.clone(),
         started,

@@ -11,9 +11,11 @@ use windlass_repo::evidence::Event;
 use windlass_repo::format::restic::Pruned;
 use windlass_repo::live::{Hold, Tombstone, Why};
 use windlass_repo::sweep::{Rules, SweepError, Swept, prune, sweep};
+use windlass_repo::vault::Vault;
 
 use crate::error::TaskError;
 use crate::host::{Host, Site};
+use crate::verify::is_going;
 
 /// From the mark to the deletion: time enough to notice a mistake, and to lift it by `retention hold`.
 pub const GRACE: SignedDuration = SignedDuration::from_hours(24);
@@ -93,6 +95,11 @@ pub async fn apply(
 pub async fn hold(host: &Host, site: &Site, point: PointId, reason: &str) -> Result<Hold, TaskError> {
     Catalog::load(&site.vault).await?.get(&site.application.name, point)?;
     let hold = Hold::set(&site.vault, &site.writer, point, reason).await?;
+    // A sweep looks for holds right before it deletes, but it may be past that where the grace is over.
+    if is_going(&site.vault, point).await? || is_gone(&site.vault, point).await? {
+        hold.lift(&site.vault).await?;
+        return Err(TaskError::Going { point });
+    }
     // Only once the hold is there: a sweep at this moment sees one or the other.
     Tombstone::lift(&site.vault, point).await?;
     site.record(host, Event::Hold { point, entry: hold.entry, reason: reason.to_owned() }).await?;
@@ -112,4 +119,9 @@ pub async fn release(host: &Host, site: &Site, point: PointId) -> Result<Vec<Hol
         hold.lift(&site.vault).await?;
     }
     Ok(holds)
+}
+
+/// Whether a sweep has deleted a point's commit record since it was listed.
+async fn is_gone(vault: &Vault, point: PointId) -> Result<bool, TaskError> {
+    Ok(Catalog::load(vault).await?.entries.iter().all(|entry| entry.point.id != point))
 }

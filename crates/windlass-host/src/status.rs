@@ -19,10 +19,10 @@ pub async fn assess_now(vault: &Vault, goals: &BTreeMap<Name, Goals>) -> Result<
         .live()
         .map(|entry| PointSummary {
             id: entry.point.id,
-            stored: entry.point.finished,
+            stored: entry.committed,
             // A partial point restores what it holds, but never counts.
             components: if entry.point.is_complete() {
-                entry.point.components.iter().map(|c| (c.name.clone(), c.window.from)).collect()
+                entry.point.components.iter().map(|c| (c.name.clone(), c.window.from.min(entry.committed))).collect()
             } else {
                 BTreeMap::new()
             },

@@ -1,6 +1,8 @@
 //! Reads a point back: every byte, hashed.
 
 use jiff::Timestamp;
+use windlass_core::diagnose::without_output;
+use windlass_core::id::PointId;
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentManifest, RecoveryPoint};
 use windlass_core::verification::{ComponentVerdict, Level, Verdict, Verification};
@@ -8,6 +10,7 @@ use windlass_engine::backup::files;
 use windlass_engine::progress::{Event, Progress};
 use windlass_repo::catalog::Entry;
 use windlass_repo::error::RepositoryError;
+use windlass_repo::format::restic::{FilesError, Verified};
 use windlass_repo::live::{Pin, Tombstone};
 use windlass_repo::random::Fresh;
 use windlass_repo::store::StoreError;
@@ -32,14 +35,20 @@ pub async fn pin(vault: &Vault, entry: &Entry, why: &str, progress: &dyn Progres
         }
         Err(error) => return Err(error.into()),
     };
+    if is_going(vault, entry.point.id).await? {
+        pin.lift().await;
+        return Err(TaskError::Going { point: entry.point.id });
+    }
+    Ok(Some(pin))
+}
+
+/// Whether a point may be deleted at this very moment: it was marked a grace ago.
+pub(crate) async fn is_going(vault: &Vault, point: PointId) -> Result<bool, TaskError> {
     let now = windlass_repo::live::now_of(vault.store()).await?;
     // A tombstone that cannot be read stops every sweep.
     let (marks, _) = Tombstone::load_what_can_be(vault).await?;
-    let mark = marks.into_iter().find(|mark| mark.point == entry.point.id);
-    match mark.and_then(|mark| mark.since) {
-        Some(since) if now.duration_since(since) >= GRACE => Err(TaskError::Going { point: entry.point.id }),
-        _ => Ok(Some(pin)),
-    }
+    let since = marks.into_iter().find(|mark| mark.point == point).and_then(|mark| mark.since);
+    Ok(since.is_some_and(|since| now.duration_since(since) >= GRACE))
 }
 
 /// Lifts a pin, if there is one.
@@ -62,8 +71,25 @@ pub async fn read(
     let components = components(vault, &entry.point, &[], progress).await?;
     unpin(pin).await;
     let record = record_of(vault, host, &entry.point, Level::Read, started, components)?;
-    verify::record(vault, writer, &record).await?;
+    put_on_record(vault, writer, &record, progress).await?;
     Ok(record)
+}
+
+/// Records a verification. What was found out is told also where these credentials cannot write it down.
+pub(crate) async fn put_on_record(
+    vault: &Vault,
+    writer: &Writer,
+    record: &Verification,
+    progress: &dyn Progress,
+) -> Result<(), TaskError> {
+    match verify::record(vault, writer, record).await {
+        Err(RepositoryError::Store(StoreError::Denied { .. })) => {
+            let text = "these credentials cannot write, so this verification is not recorded and does not count";
+            progress.event(Event::Warning { text });
+            Ok(())
+        }
+        other => Ok(other?),
+    }
 }
 
 /// Reads the components of a point back, or those named.
@@ -105,7 +131,13 @@ async fn component(
     let mut verdict = verify::objects(vault, manifest, &moved).await.map_err(TaskError::Object)?;
     if let Some(snapshot) = manifest.snapshot() {
         let files = files(vault).map_err(TaskError::Key)?;
-        let verified = files.verify(snapshot, &moved).await.map_err(TaskError::Files)?;
+        let verified = match files.verify(snapshot, &moved).await {
+            // Its password is in the keyring, and its place is in the repository: whatever is not there was there.
+            Err(
+                error @ (FilesError::Missing { .. } | FilesError::WrongPassword { .. } | FilesError::NoSnapshot { .. }),
+            ) => Verified { damage: vec![windlass_core::diagnose::chain(&error)], ..Verified::default() },
+            verified => verified.map_err(TaskError::Files)?,
+        };
         verdict.bytes_read += verified.bytes;
         if !verified.damage.is_empty() {
             verdict.verdict = Verdict::Failed;
@@ -136,6 +168,10 @@ pub(crate) fn record_of(
     started: Timestamp,
     components: Vec<ComponentVerdict>,
 ) -> Result<Verification, TaskError> {
+    let mut components = components;
+    for finding in components.iter_mut().flat_map(|component| &mut component.findings) {
+        *finding = without_output(finding).to_owned();
+    }
     Ok(Verification {
         format: windlass_core::point::FORMAT,
         id: Fresh::fresh().map_err(RepositoryError::Randomness)?,

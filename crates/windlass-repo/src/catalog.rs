@@ -38,6 +38,14 @@ pub struct Entry {
     pub tombstone: Option<Tombstone>,
 }
 
+impl Entry {
+    /// The moment the point stands for, but never one after its commit by the store's clock: where a server's clock is
+    /// ahead, an old point must not pass for the newest.
+    pub fn stands_for(&self) -> Timestamp {
+        self.point.at.min(self.committed)
+    }
+}
+
 /// A document that cannot be read or trusted.
 #[derive(Debug)]
 pub struct Damaged {
@@ -92,7 +100,7 @@ impl Catalog {
                 Err(error) => catalog.damaged.push(Damaged { point: point_of(&object.key), key: object.key, error }),
             }
         }
-        catalog.entries.sort_by_key(|entry| (entry.point.at, entry.point.id));
+        catalog.entries.sort_by_key(|entry| (entry.stands_for(), entry.point.id));
         Ok(catalog)
     }
 

@@ -14,6 +14,7 @@ use crate::catalog::{Catalog, Intent, point_of};
 use crate::error::RepositoryError;
 use crate::evidence;
 use crate::format::restic::{Files, FilesError};
+use crate::hex;
 use crate::keyring::StoredKeyring;
 use crate::layout;
 use crate::live::Tombstone;
@@ -37,6 +38,8 @@ pub enum Kind {
     Foreign,
     /// A run that died left it; it is swept in time.
     Leftover,
+    /// It could not be looked at here.
+    Unseen,
 }
 
 /// One difference.
@@ -112,14 +115,20 @@ pub async fn common(
     let mut findings = Vec::new();
     let readme = repository.store().find(&layout::readme()).await;
     let readme = readme.map_err(|e| CheckError::Repository(RepositoryError::Store(e)))?;
-    let expected = manual::readme(repository.identity());
+    let expected = repository.identity().readme_sha256.as_deref();
     match readme {
         None => findings.push(finding(Kind::Missing, &layout::readme(), "the manual is gone", Vec::new())),
-        Some(text) if text != expected => {
-            let why = "the manual was changed, or written by another version of Windlass";
+        Some(text)
+            if expected.is_some_and(|expected| hex::sha256(&text) != expected)
+                || !String::from_utf8_lossy(&text).contains(&manual::made(repository.identity())) =>
+        {
+            let why = "the manual was changed; `windlass repo manual` prints it";
             findings.push(finding(Kind::Damaged, &layout::readme(), why, Vec::new()));
         }
         Some(_) => {}
+    }
+    if repository.identity().role != "primary" {
+        findings.push(finding(Kind::Damaged, &layout::identity(), "its role is none that is known", Vec::new()));
     }
     for key in listing.keys().filter(|key| !is_ours(key, applications)) {
         findings.push(finding(Kind::Foreign, key, "Windlass writes no such object", Vec::new()));
@@ -261,7 +270,15 @@ async fn snapshots(
     moved: &(dyn Fn(u64) + Sync),
 ) -> Result<Vec<Finding>, CheckError> {
     let mut findings = Vec::new();
-    let Ok(keyring) = vault.keyring() else { return Ok(findings) };
+    let Ok(keyring) = vault.keyring() else {
+        let unseen = manifests.iter().filter(|(_, manifest)| manifest.snapshot().is_some());
+        let costs: Vec<String> = unseen.map(|(point, manifest)| format!("{point}: {}", manifest.component)).collect();
+        if !costs.is_empty() {
+            let why = "not looked at: its keyring is not open on this host; what it may cost is named beside";
+            findings.push(finding(Kind::Unseen, &layout::files(vault.application()), why, costs));
+        }
+        return Ok(findings);
+    };
     let files = Files::ours(vault.store(), &layout::files(vault.application()), keyring.restic_password());
     for (point, manifest) in manifests {
         let Some(snapshot) = manifest.snapshot() else { continue };

@@ -99,6 +99,16 @@ pub enum RepositoryError {
         /// Its host.
         host: String,
     },
+    /// Another keyring has appeared, which this host cannot open to see whose it is.
+    #[error("seal to the keyring of {application}: the newest is for {found} now, and this host has sealed to {known}")]
+    OtherRecipient {
+        /// The application.
+        application: Name,
+        /// The recipient this host knows.
+        known: String,
+        /// The one that is there.
+        found: String,
+    },
     /// This host's writer was retired.
     #[error("write for {application}: this host's writer {writer} was retired")]
     Retired {
@@ -160,6 +170,7 @@ impl Diagnose for RepositoryError {
             Self::State { .. } => "WDL-1222",
             Self::SecondWriter { .. } => "WDL-1223",
             Self::Retired { .. } => "WDL-1224",
+            Self::OtherRecipient { .. } => "WDL-1225",
             Self::Randomness(_) => "WDL-1509",
             Self::Key(error) => error.code(),
             Self::Store(error) => error.code(),
@@ -183,6 +194,7 @@ impl Diagnose for RepositoryError {
             Self::State { .. } => "HostState",
             Self::SecondWriter { .. } => "SecondWriter",
             Self::Retired { .. } => "WriterRetired",
+            Self::OtherRecipient { .. } => "RecipientChanged",
             Self::Randomness(_) => "NoRandomness",
             Self::Key(error) => error.reason(),
             Self::Store(error) => error.reason(),
@@ -213,7 +225,7 @@ impl Diagnose for RepositoryError {
     fn hints(&self) -> Vec<String> {
         let hint = match self {
             Self::Missing { .. } => "run `windlass repo init` to make one, or correct the repository's url".to_owned(),
-            Self::Vanished { .. } => "look at the store: the wrong bucket may be mounted, or someone emptied it. Windlass never makes a repository anew by itself".into(),
+            Self::Vanished { .. } => "look at the store: its disk may not be mounted, the bucket may be another one, or someone emptied it. Windlass never makes a repository anew by itself".into(),
             Self::Replaced { .. } => "point the settings at the right place; if the change was meant, give the repository another name in the settings".into(),
             Self::Foreign { .. } => "choose an empty place or another prefix".into(),
             Self::Exists { .. } => "nothing needs to be done to use it".into(),
@@ -225,6 +237,7 @@ impl Diagnose for RepositoryError {
             Self::NoPoint { .. } => "run `windlass points` to see those there are".into(),
             Self::WriterKey { .. } | Self::State { .. } => "check that the user Windlass runs as may read and write the state folder".into(),
             Self::SecondWriter { first, .. } => format!("use a store with conditional writes; or, if that host is gone for good, run `windlass repo keys retire {first}`"),
+            Self::OtherRecipient { .. } => "if you sealed it anew, or made another, remove this application's file in `recipients/` of the state folder; if you did not, someone else writes to the store".into(),
             Self::Retired { .. } => "to begin as a new writer, remove this application's file in `writers/` of the state folder".into(),
             Self::Write(_) | Self::Randomness(_) => "run it again".into(),
             Self::Key(error) => return error.hints(),

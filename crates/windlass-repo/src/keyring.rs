@@ -88,6 +88,14 @@ pub enum KeyError {
         /// The repository.
         store: String,
     },
+    /// There is none, though there are points that need one.
+    #[error("open the keyring of `{application}` in {store}: it is gone, and points of it are there")]
+    Lost {
+        /// The application.
+        application: Name,
+        /// The repository.
+        store: String,
+    },
     /// The recipients or the identity in the settings are no age keys.
     #[error("use the age key `{shown}`: {why}")]
     Recipient {
@@ -125,6 +133,7 @@ impl Diagnose for KeyError {
             Self::Damaged { .. } => "WDL-1505",
             Self::Missing { .. } => "WDL-1506",
             Self::Recipient { .. } => "WDL-1507",
+            Self::Lost { .. } => "WDL-1510",
             Self::Seal { .. } => "WDL-1508",
             Self::Randomness(_) => "WDL-1509",
             Self::Secret(error) => error.code(),
@@ -141,6 +150,7 @@ impl Diagnose for KeyError {
             Self::Damaged { .. } => "KeyringDamaged",
             Self::Missing { .. } => "KeyringMissing",
             Self::Recipient { .. } => "InvalidAgeKey",
+            Self::Lost { .. } => "KeyringLost",
             Self::Seal { .. } => "SealKeyring",
             Self::Randomness(_) => "NoRandomness",
             Self::Secret(error) => error.reason(),
@@ -169,7 +179,12 @@ impl Diagnose for KeyError {
             Self::Open { .. } => {
                 "say `encryption = \"none\"`, or make a new repository that is sealed from the start".into()
             }
-            Self::Damaged { .. } => "put it back from the recovery kit, which holds the same keyring".into(),
+            Self::Damaged { .. } => {
+                "remove it and put it back from the recovery kit: `windlass repo keys restore --kit FILE`".into()
+            }
+            Self::Lost { .. } => {
+                "put it back from the recovery kit: `windlass repo keys restore --kit FILE`; nothing else opens what is there".into()
+            }
             Self::Missing { .. } => "run `windlass repo init`, or check that this is the right repository".into(),
             Self::Recipient { .. } => {
                 "make one with `age-keygen`: recipients begin with age1, identities with AGE-SECRET-KEY-1".into()

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use secrecy::{ExposeSecret, SecretString};
-use windlass_core::id::EntryId;
+use windlass_core::id::{EntryId, RepositoryId};
 use windlass_core::name::Name;
 use windlass_core::repository::Place;
 
@@ -100,6 +100,11 @@ impl windlass_core::diagnose::Diagnose for KitError {
     fn hints(&self) -> Vec<String> {
         vec!["give the whole page, as `windlass repo kit` printed it".into()]
     }
+}
+
+/// The repository a page belongs to, where it says so.
+pub fn repository_of(page: &str) -> Option<RepositoryId> {
+    page.lines().find_map(|line| line.strip_prefix("Repository:"))?.trim().parse().ok()
 }
 
 /// Reads the keyrings of a page.

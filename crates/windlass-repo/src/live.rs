@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use windlass_core::id::{EntryId, PointId};
 use windlass_core::point::FORMAT;
@@ -32,6 +32,13 @@ pub async fn now_of(store: &Store) -> Result<Timestamp, RepositoryError> {
     // A store whose credentials cannot delete still tells the time; the probe is swept later.
     let _ = store.delete(&key).await;
     Ok(now)
+}
+
+/// How long ago a run began, by the store's clock, which also went on while this machine slept.
+pub async fn age_of_run(vault: &Vault, run: PointId) -> Result<SignedDuration, RepositoryError> {
+    let intent = layout::intent(vault.application(), run);
+    let began = vault.store().head(&intent).await.map_err(RepositoryError::Store)?.modified;
+    Ok(now_of(vault.store()).await?.duration_since(began))
 }
 
 /// A pin that is renewed until it is dropped or the process ends.

@@ -5,10 +5,11 @@ use crate::repository::Identity;
 /// `README.txt` of a repository.
 pub fn readme(identity: &Identity) -> String {
     format!(
-        "This is a Windlass repository, {id}, made on {owner} at {created}.
+        "This is a Windlass repository, {made}.
 
 Everything in it can be brought back without Windlass, with stock tools: age, pg_restore, psql, restic, jq.
-<APPLICATION> and <COMPONENT> are names of your own; <POINT> is the newest (greatest) name in points/<APPLICATION>/.
+<APPLICATION> and <COMPONENT> are names of your own; <POINT> is the newest (greatest) name in points/<APPLICATION>/ that
+does not end in .partial.json: those lack what could not be captured. Step 2 says what a point holds.
 
 1. THE KEYRING opens everything. In keys/<APPLICATION>/ take the newest (greatest) file.
    It ends in .age:  age --decrypt --output keyring.txt keys/<APPLICATION>/<FILE>.age
@@ -28,7 +29,7 @@ Everything in it can be brought back without Windlass, with stock tools: age, pg
 4. FOLDERS AND FILES are a restic repository, files/<APPLICATION>.
    Its password:        sed -n 's/^# restic-password: //p' keyring.txt > restic-password
    The snapshot:        jq .snapshot in the component's manifest (2.), or  restic snapshots --tag <POINT>
-   Everything in it:    restic --repo files/<APPLICATION> --password-file restic-password restore <SNAPSHOT> --target <FOLDER>
+   Everything in it:    restic --no-lock --repo files/<APPLICATION> --password-file restic-password restore <SNAPSHOT> --target <FOLDER>
    In a bucket, restic reads it in place:  --repo s3:https://<SERVER>/<BUCKET>/<PREFIX>/files/<APPLICATION>
 
 5. THE OUTPUT OF A COMMAND (an action) is one file in dumps/<APPLICATION>/<COMPONENT>/<POINT>/, *.out or *.out.age.
@@ -37,8 +38,11 @@ Everything in it can be brought back without Windlass, with stock tools: age, pg
 Nothing here is ever overwritten. Do not run `restic forget` or `restic prune` in files/: Windlass does that,
 without locks, and two that prune at once can lose data.
 ",
-        id = identity.id,
-        owner = identity.owner,
-        created = identity.created,
+        made = made(identity),
     )
+}
+
+/// What the manual of every version says of the repository itself.
+pub fn made(identity: &Identity) -> String {
+    format!("{}, made on {} at {}", identity.id, identity.owner, identity.created)
 }

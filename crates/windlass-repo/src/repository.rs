@@ -10,6 +10,7 @@ use windlass_core::name::Name;
 use windlass_core::point::FORMAT;
 
 use crate::error::RepositoryError;
+use crate::hex;
 use crate::random::Fresh;
 use crate::store::Store;
 use crate::{layout, manual, sign};
@@ -27,6 +28,9 @@ pub struct Identity {
     pub owner: String,
     /// `primary`; replicas come later.
     pub role: String,
+    /// SHA-256 of `README.txt` as it was written, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readme_sha256: Option<String>,
 }
 
 /// A repository, opened. Cheap to clone.
@@ -46,13 +50,15 @@ impl Repository {
             return Err(RepositoryError::Foreign { store: store.location().to_owned(), example: object.key });
         }
         let store = probed(store).await?;
-        let identity = Identity {
+        let mut identity = Identity {
             format: FORMAT,
             id: RepositoryId::fresh().map_err(RepositoryError::Randomness)?,
             created: Timestamp::now(),
             owner: owner.to_owned(),
             role: "primary".to_owned(),
+            readme_sha256: None,
         };
+        identity.readme_sha256 = Some(hex::sha256(manual::readme(&identity).as_bytes()));
         let mut bytes =
             serde_json::to_vec_pretty(&identity).map_err(|e| RepositoryError::Write(sign::DocumentError::Json(e)))?;
         bytes.push(b'\n');
@@ -70,7 +76,11 @@ impl Repository {
                 Err(RepositoryError::Replaced { store: location(), known, found: identity.id })
             }
             (Some(identity), _) => Ok(Self { store, identity }),
-            (None, Some(known)) => Err(RepositoryError::Vanished { store: location(), known }),
+            (None, Some(known)) => {
+                // Some servers answer credentials they do not know with "no such object"; a listing tells.
+                store.list(None).try_next().await.map_err(RepositoryError::Store)?;
+                Err(RepositoryError::Vanished { store: location(), known })
+            }
             (None, None) => Err(RepositoryError::Missing { store: location() }),
         }
     }
@@ -121,12 +131,12 @@ impl Known {
     }
 
     /// The repository seen there, if one was.
-    pub fn get(&self, store: &Store) -> Result<Option<RepositoryId>, RepositoryError> {
+    pub fn get(&self, location: &str) -> Result<Option<RepositoryId>, RepositoryError> {
         let failed = |source| RepositoryError::State { path: self.path.clone(), source };
         match std::fs::read(&self.path) {
             Ok(bytes) => {
                 let seen: Seen = serde_json::from_slice(&bytes).map_err(|e| failed(e.into()))?;
-                Ok((seen.location == store.location()).then_some(seen.id))
+                Ok((seen.location == location).then_some(seen.id))
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(error)),
@@ -141,8 +151,9 @@ impl Known {
         std::fs::create_dir_all(folder).map_err(failed)?;
         let file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
         serde_json::to_writer(&file, &seen).map_err(|e| failed(e.into()))?;
+        file.as_file().sync_all().map_err(failed)?;
         file.persist(&self.path).map_err(|e| failed(e.error))?;
-        Ok(())
+        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
     }
 }
 
@@ -150,4 +161,28 @@ impl Known {
 struct Seen {
     location: String,
     id: RepositoryId,
+}
+
+/// What this host has sealed to before: it cannot open a keyring to see that a new one is ours.
+pub fn remember_recipient(
+    state: &Path,
+    repository: RepositoryId,
+    application: &Name,
+    found: &str,
+) -> Result<(), RepositoryError> {
+    let path = state.join("recipients").join(repository.to_string()).join(application.to_string());
+    let failed = |source| RepositoryError::State { path: path.clone(), source };
+    match std::fs::read_to_string(&path) {
+        Ok(known) if known.trim() == found => Ok(()),
+        Ok(known) => Err(RepositoryError::OtherRecipient {
+            application: application.clone(),
+            known: known.trim().to_owned(),
+            found: found.to_owned(),
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            std::fs::create_dir_all(path.parent().unwrap_or(state)).map_err(failed)?;
+            std::fs::write(&path, format!("{found}\n")).map_err(failed)
+        }
+        Err(error) => Err(failed(error)),
+    }
 }

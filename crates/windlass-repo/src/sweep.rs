@@ -161,6 +161,8 @@ impl Live {
 /// Sweeps one application. Its restic repository is pruned apart, by [`prune`].
 pub async fn sweep(vault: &Vault, writer: &Writer, rules: Rules) -> Result<Swept, SweepError> {
     let now = live::now_of(vault.store()).await.map_err(SweepError::Repository)?;
+    // Who cannot open the keyring can neither forget snapshots nor tell whose tombstones these are.
+    vault.keyring().map_err(|error| SweepError::Repository(RepositoryError::Key(error)))?;
     let live = Live::read(vault).await?;
     let mut swept = Swept::default();
     let newest_complete = live.catalog.entries.iter().rev().find(|e| e.point.is_complete()).map(|e| e.point.id);

@@ -4,6 +4,7 @@
 //! nothing can be read back here, and nothing written that needs a keyring ([`Vault::keyring`] says so).
 
 use age::x25519;
+use futures::StreamExt;
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentManifest, ComponentSummary, ObjectRef, RecoveryPoint};
 use windlass_core::repository::Encryption;
@@ -24,6 +25,8 @@ pub struct Vault {
     stored: Vec<StoredKeyring>,
     keyrings: Vec<Keyring>,
     writers: Writers,
+    /// Whether the settings say that nothing is sealed.
+    in_the_open: bool,
 }
 
 impl Vault {
@@ -37,6 +40,11 @@ impl Vault {
         if !stored.is_empty() {
             return Ok(());
         }
+        // Another key would open nothing of what is there, and stand in the way of the right one.
+        if has_points(repository.store(), application).await? {
+            let (application, store) = (application.clone(), repository.store().location().to_owned());
+            return Err(RepositoryError::Key(KeyError::Lost { application, store }));
+        }
         let keyring = Keyring::generate(application).map_err(RepositoryError::Key)?;
         keyring.store(repository.store(), encryption).await.map_err(RepositoryError::Key)
     }
@@ -46,15 +54,27 @@ impl Vault {
         let store = repository.store();
         let stored = StoredKeyring::list(store, application).await.map_err(RepositoryError::Key)?;
         if stored.is_empty() {
+            let lost = has_points(store, application).await?;
             let (application, store) = (application.clone(), store.location().to_owned());
-            return Err(RepositoryError::Key(KeyError::Missing { application, store }));
+            return Err(RepositoryError::Key(if lost {
+                KeyError::Lost { application, store }
+            } else {
+                KeyError::Missing { application, store }
+            }));
         }
         let mut keyrings = Vec::new();
         if !matches!(unlock, Unlock::Recipients) {
             keyrings = open_all(store, application, &stored, unlock).await.map_err(RepositoryError::Key)?;
         }
         let writers = Writers::load(store).await?;
-        Ok(Self { repository: repository.clone(), application: application.clone(), stored, keyrings, writers })
+        Ok(Self {
+            repository: repository.clone(),
+            application: application.clone(),
+            stored,
+            keyrings,
+            writers,
+            in_the_open: matches!(unlock, Unlock::Open),
+        })
     }
 
     /// Opens it with a keyring that lies outside the repository: a recovery kit.
@@ -68,6 +88,7 @@ impl Vault {
             stored,
             keyrings: vec![kit],
             writers,
+            in_the_open: false,
         })
     }
 
@@ -117,10 +138,17 @@ impl Vault {
         &self.keyrings
     }
 
+    /// The recipient of the newest keyring, as its name says.
+    pub fn newest_recipient(&self) -> Option<&str> {
+        self.stored.last().map(|stored| stored.recipient.as_str())
+    }
+
     /// What new dumps are sealed to; `None` where encryption was said to be "none".
     pub fn recipient(&self) -> Result<Option<x25519::Recipient>, KeyError> {
         match self.stored.last() {
             Some(stored) if stored.sealed => parse_recipient(&stored.recipient).map(Some),
+            // A keyring in the open is a word of whoever put it there; that nothing is sealed, the settings must say.
+            Some(stored) if !self.in_the_open => Err(KeyError::Open { key: stored.key.clone() }),
             _ => Ok(None),
         }
     }
@@ -199,6 +227,16 @@ impl Vault {
         }
         Err(RepositoryError::NotEndorsed { key: key.clone(), writer, application: self.application.clone() })
     }
+}
+
+/// Whether there is anything of an application that a keyring opens.
+async fn has_points(store: &Store, application: &Name) -> Result<bool, RepositoryError> {
+    for folder in [layout::points(application), layout::runs(application), layout::dumps(application)] {
+        if store.list(Some(&folder)).next().await.transpose().map_err(RepositoryError::Store)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Opens every keyring there is; of one that was sealed anew and lies there twice, one that opens is enough.

@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -171,11 +170,13 @@ fn keep(path: &PathBuf) -> Result<Kept, RepositoryError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(failed)?;
     let mut file = tempfile::Builder::new().tempfile_in(folder).map_err(failed)?;
-    fs::OpenOptions::new().mode(0o600).append(true).open(file.path()).map_err(failed)?;
     let text = serde_json::to_vec(&kept).map_err(|e| failed(e.into()))?;
     file.write_all(&text).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
     match file.persist_noclobber(path) {
-        Ok(_) => Ok(kept),
+        Ok(_) => {
+            fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+            Ok(kept)
+        }
         // Another process made it in the meantime: theirs is the writer.
         Err(_) => serde_json::from_slice(&fs::read(path).map_err(failed)?).map_err(|e| failed(e.into())),
     }

@@ -278,6 +278,14 @@ pub(crate) enum Keys {
         #[arg(long)]
         repository: Option<Name>,
     },
+    /// Put keyrings back that are gone, from the recovery kit
+    Restore {
+        /// The repository [default: the only one in the settings]
+        repository: Option<Name>,
+        /// The recovery kit
+        #[arg(long, value_name = "FILE")]
+        kit: PathBuf,
+    },
     /// Seal the keyrings anew, to what the settings name now; no data are rewritten
     Reseal {
         /// The repository [default: the only one in the settings]

@@ -45,6 +45,10 @@ fn main() -> ExitCode {
     });
     // What still runs on other threads - a capture, a restore - is not waited for after an interrupt.
     runtime.shutdown_background();
+    if let Some(error) = printer::unwritten() {
+        printer.warning(&format!("what this command prints could not be written: {error}"));
+        return ExitCode::from(1);
+    }
     match status {
         Some(Ok(status)) => status.into(),
         Some(Err(failure)) => {
@@ -52,25 +56,38 @@ fn main() -> ExitCode {
             failure.exit_code()
         }
         None => {
-            printer.warning(
-                "interrupted: nothing was committed; after-hooks are run and scratch places removed by the supervisor",
-            );
+            printer.warning(match cli.verb {
+                Verb::Restore(_) => {
+                    "interrupted: what was restored so far is left as it is, and is not whole: look at the targets, and remove them before the next attempt"
+                }
+                _ => "interrupted: nothing was committed; after-hooks are run and scratch places removed by the supervisor",
+            });
             ExitCode::from(1)
         }
     }
 }
 
-/// Returns at the first SIGINT or SIGTERM.
+/// Returns at the first SIGINT, SIGTERM or SIGHUP: the last comes where a session over the network breaks.
 async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    let stays = ignores_hangup();
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
     else {
         return std::future::pending().await;
     };
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+        _ = hangup.recv(), if !stays => {}
     }
+}
+
+/// Whether we were started so that a hangup does not end us, by `nohup` for one: bit 0 of what `/proc` says is ignored.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 fn log_to_stderr(verbose: u8) {
@@ -120,6 +137,9 @@ async fn repo(context: &Context, verb: &Repo) -> Result {
         Repo::Kit { repository, file } => commands::repo::kit(context, repository.as_ref(), file.as_deref()).await,
         Repo::Manual { repository } => commands::repo::manual(context, repository.as_ref()).await,
         Repo::Keys(Keys::List { repository }) => commands::keys::list(context, repository.as_ref()).await,
+        Repo::Keys(Keys::Restore { repository, kit }) => {
+            commands::keys::restore(context, repository.as_ref(), kit).await
+        }
         Repo::Keys(Keys::Retire { writer, repository }) => {
             commands::keys::retire(context, *writer, repository.as_ref()).await
         }

@@ -1,8 +1,7 @@
 //! All that people and programs see: text and progress on standard error, results on standard output.
 
-#![expect(clippy::print_stderr, reason = "the one place that prints")]
-
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
@@ -50,11 +49,11 @@ impl Printer {
         if self.is_json() {
             match serde_json::to_string_pretty(value) {
                 Ok(json) => say(&format!("{json}\n")),
-                Err(error) => eprintln!("error: write JSON: {error}"),
+                Err(error) => tell(&format!("error: write JSON: {error}")),
             }
         } else {
             let text = text(self);
-            say(&format!("{}\n", text.trim_end_matches('\n')));
+            say(&format!("{}\n", tame(&text).trim_end_matches('\n')));
         }
     }
 
@@ -66,34 +65,44 @@ impl Printer {
     /// Something on the way, for people.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            tell(&tame(text));
         }
     }
 
     /// Something a person should know.
     pub(crate) fn warning(&self, text: &str) {
-        eprintln!("{}: {text}", self.paint("warning", "33;1"));
+        tell(&format!("{}: {}", self.paint("warning", "33;1"), tame(text)));
     }
 
     /// An error: what happened, why, what to do. With JSON also as a document on standard output.
     pub(crate) fn failure(&self, failure: &Failure) {
         let error = &*failure.0;
-        eprintln!("{}[{}]: {}", self.paint("error", "31;1"), error.code(), error);
+        let details = error.details();
+        for detail in &details {
+            tell(detail);
+        }
+        if details.is_empty() {
+            self.cause(error);
+        }
+        if self.is_json() {
+            self.result(&json_of(error), |_| String::new());
+        }
+    }
+
+    fn cause(&self, error: &(dyn Diagnose + Send + Sync)) {
+        tell(&format!("{}[{}]: {}", self.paint("error", "31;1"), error.code(), tame(&error.to_string())));
         let mut source = std::error::Error::source(error);
         let mut said = error.to_string();
         while let Some(cause) = source {
             let text = cause.to_string();
             if !said.contains(&text) {
-                eprintln!("  caused by: {}", text.replace('\n', "\n             "));
+                tell(&format!("  caused by: {}", tame(&text).replace('\n', "\n             ")));
             }
             said = text;
             source = cause.source();
         }
         for hint in error.hints() {
-            eprintln!("  {}: {hint}", self.paint("hint", "36"));
-        }
-        if self.is_json() {
-            self.result(&json_of(error), |_| String::new());
+            tell(&format!("  {}: {hint}", self.paint("hint", "36")));
         }
     }
 
@@ -135,10 +144,33 @@ impl Printer {
     }
 }
 
-/// Writes to standard output. Whoever reads it may have seen enough and be gone.
+/// Whether a result could not be written to standard output: the disk behind it is full, for one.
+static UNWRITTEN: Mutex<Option<std::io::Error>> = Mutex::new(None);
+
+/// Why results could not be written, if so. Whoever reads them may have seen enough and be gone: that is no failure.
+pub(crate) fn unwritten() -> Option<std::io::Error> {
+    UNWRITTEN.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// Writes to standard output.
 fn say(text: &str) {
     let mut output = std::io::stdout().lock();
-    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            *UNWRITTEN.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
+        _ => {}
+    }
+}
+
+/// Writes a line to standard error. What cannot be told ends nothing that is under way.
+fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// A text without what would steer the terminal: it may hold what a command said.
+fn tame(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
 fn json_of(error: &dyn Diagnose) -> serde_json::Value {
@@ -151,5 +183,6 @@ fn json_of(error: &dyn Diagnose) -> serde_json::Value {
         "reason": error.reason(),
         "message": message,
         "hints": error.hints(),
+        "details": error.details(),
     }})
 }

@@ -119,7 +119,7 @@ fn following_the_readme_alone_gets_everything_back() -> Result<()> {
     for line in [
         "age --decrypt --output keyring.txt",
         "createdb --template=template0",
-        "restic --repo files/",
+        "restic --no-lock --repo files/",
         "# restic-password: ",
     ] {
         assert!(readme.contains(line), "README.txt does not say `{line}`");

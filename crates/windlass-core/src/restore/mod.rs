@@ -43,8 +43,11 @@ pub struct DatabaseFacts {
     pub server_version: u32,
     /// Whether the database exists.
     pub exists: bool,
-    /// How many tables it has.
+    /// How many tables, functions, schemas and other objects it holds.
     pub tables: u64,
+    /// Whether a restore made it and did not come to its end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unfinished: bool,
     /// Roles that own something in the dump, or have a privilege, and that the target lacks.
     pub missing_roles: Vec<String>,
     /// Roles of policies and user mappings that the target lacks: without them those cannot be made.
@@ -372,6 +375,9 @@ fn database_step(
     let (theirs, ours) = (target.server_version / 10_000, data.server_version / 10_000);
     if theirs < ours {
         return Err(Refusal::OlderServer { database: dump.name.clone(), theirs, ours });
+    }
+    if target.exists && target.unfinished {
+        return Err(Refusal::Unfinished { database: target.database });
     }
     if target.exists && target.tables > 0 {
         return Err(Refusal::DatabaseNotEmpty { database: target.database, tables: target.tables });

@@ -66,7 +66,9 @@ pub enum Refusal {
         ours: u32,
     },
     /// The target database holds tables.
-    #[error("plan the restore: the target database `{database}` is not empty: it has {tables} tables")]
+    #[error(
+        "plan the restore: the target database `{database}` is not empty: it holds {tables} tables, functions, schemas or other objects"
+    )]
     DatabaseNotEmpty {
         /// The target.
         database: String,
@@ -104,6 +106,30 @@ pub enum Refusal {
         database: String,
         /// The collations.
         collations: Vec<String>,
+    },
+    /// The dump holds no such relation.
+    #[error("plan the restore: {database} holds no {schema}.{table} in this point")]
+    NoRelation {
+        /// The database.
+        database: String,
+        /// The schema asked for.
+        schema: String,
+        /// The table asked for, or `*`.
+        table: String,
+    },
+    /// An earlier restore did not end.
+    #[error("plan the restore: the target database `{database}` was left by a restore that did not come to its end")]
+    Unfinished {
+        /// The target.
+        database: String,
+    },
+    /// The target is no place for a restore.
+    #[error("plan the restore: the target `{path}` {why}")]
+    BadTarget {
+        /// The target.
+        path: String,
+        /// Why not.
+        why: &'static str,
     },
     /// The target folder holds something.
     #[error("plan the restore: the target folder `{path}` is not empty: it has {entries} entries")]
@@ -147,6 +173,9 @@ impl Diagnose for Refusal {
             Self::MissingRoles { .. } => "WDL-0263",
             Self::MissingLocale { .. } => "WDL-0264",
             Self::MissingCollations { .. } => "WDL-0265",
+            Self::NoRelation { .. } => "WDL-0266",
+            Self::Unfinished { .. } => "WDL-0267",
+            Self::BadTarget { .. } => "WDL-0268",
         }
     }
 
@@ -167,6 +196,9 @@ impl Diagnose for Refusal {
             Self::MissingRoles { .. } => "MissingRoles",
             Self::MissingLocale { .. } => "MissingLocale",
             Self::MissingCollations { .. } => "MissingCollations",
+            Self::NoRelation { .. } => "NoSuchRelation",
+            Self::Unfinished { .. } => "UnfinishedRestore",
+            Self::BadTarget { .. } => "BadTarget",
         }
     }
 
@@ -203,6 +235,11 @@ impl Diagnose for Refusal {
             Self::MissingCollations { .. } => {
                 "install the locales on the target's server, and run `select pg_import_system_collations('pg_catalog')` there"
             }
+            Self::NoRelation { .. } => "check the name and its quoting; `SCHEMA.*` takes all of a schema",
+            Self::Unfinished { .. } => {
+                "Windlass made it and nothing else is in it: drop it (`dropdb NAME`), or name another"
+            }
+            Self::BadTarget { .. } => "name a folder of its own that does not exist yet",
             Self::NoSpace { .. } => "name a folder on a larger file system, or restore less with `--only`",
         };
         vec![hint.to_owned()]

@@ -152,6 +152,9 @@ fn warnings(report: &Report) -> Vec<String> {
     if report.sockets > 0 {
         warnings.push(format!("{} sockets were left out: they hold no data", report.sockets));
     }
+    if report.vanished > 0 {
+        warnings.push(format!("{} entries went away before they could be read", report.vanished));
+    }
     for path in report.changed.iter().take(NAMED) {
         warnings
             .push(format!("`{}` changed while it was read: what was captured may be of two moments", path.display()));

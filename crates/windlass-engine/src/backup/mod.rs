@@ -13,16 +13,18 @@ mod disk;
 mod postgres;
 
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use windlass_core::application::{Application, Component, Hooks, Strategy};
-use windlass_core::diagnose::{Diagnose, Outcome, chain};
+use windlass_core::diagnose::{Diagnose, Outcome, chain, without_output};
 use windlass_core::id::PointId;
 use windlass_core::point::{ComponentFailure, ComponentManifest, ComponentSummary, Consistency, FORMAT, RecoveryPoint};
 use windlass_repo::catalog::Intent;
 use windlass_repo::error::RepositoryError;
 use windlass_repo::evidence;
 use windlass_repo::layout;
+use windlass_repo::live;
 use windlass_repo::vault::Vault;
 use windlass_repo::writer::Writer;
 
@@ -129,6 +131,8 @@ pub struct Taken {
     pub point: RecoveryPoint,
     /// Why the run is a failure nevertheless: an after-hook failed, and the application may still be paused.
     pub hook_failures: Vec<String>,
+    /// The components that could not be captured, with what their commands said: the point itself keeps nothing of that.
+    pub failed: Vec<ComponentFailure>,
     /// Why its record of evidence could not be written; the point itself is there.
     pub unrecorded: Option<RepositoryError>,
 }
@@ -145,21 +149,27 @@ pub async fn run(task: &Backup<'_>, id: PointId) -> Result<Taken, BackupError> {
     let started = Timestamp::now();
     begin(task, id, started).await?;
     let supervisor = arm(task, &task.application.hooks).await?;
-    let captured = capture_all(task, id, supervisor.is_some()).await;
-    let hook_failures = disarm(supervisor).await?;
-    let captured = captured?;
+    let limit = Duration::from_secs(LONGEST_RUN.as_secs().unsigned_abs());
+    let captured = tokio::time::timeout(limit, capture_all(task, id, supervisor.is_some())).await;
+    let mut hook_failures = disarm(supervisor).await?;
+    for failure in &hook_failures {
+        task.progress.event(Event::Warning { text: &format!("after-hook: {failure}") });
+    }
+    let captured = captured.map_err(|_| BackupError::Overdue)??;
     if captured.summaries.is_empty() {
         return Err(BackupError::AllFailed { failed: captured.failed });
     }
+    hook_failures.extend(captured.hook_failures.iter().cloned());
+    let failed = captured.failed.clone();
     let mut point = assemble(task, id, started, captured, &hook_failures);
     point.evidence = evidence::heads(task.vault).await.map_err(BackupError::Repository)?;
-    if Timestamp::now().duration_since(started) > LONGEST_RUN {
+    if live::age_of_run(task.vault, id).await.map_err(BackupError::Repository)? > LONGEST_RUN {
         return Err(BackupError::Overdue);
     }
     let sha256 = task.vault.commit(task.writer, &point).await.map_err(BackupError::Repository)?;
     let event = evidence::Event::Backup { point: id, complete: point.is_complete(), sha256 };
     let unrecorded = evidence::append(task.vault, task.writer, task.host, event).await.err();
-    Ok(Taken { point, hook_failures, unrecorded })
+    Ok(Taken { point, hook_failures, failed, unrecorded })
 }
 
 async fn begin(task: &Backup<'_>, id: PointId, started: Timestamp) -> Result<(), BackupError> {
@@ -183,6 +193,8 @@ struct Captured {
     failed: Vec<ComponentFailure>,
     consistency: Consistency,
     warnings: Vec<String>,
+    /// After-hooks of components that failed.
+    hook_failures: Vec<String>,
 }
 
 async fn capture_all(task: &Backup<'_>, id: PointId, supervised: bool) -> Result<Captured, BackupError> {
@@ -192,14 +204,20 @@ async fn capture_all(task: &Backup<'_>, id: PointId, supervised: bool) -> Result
         failed: Vec::new(),
         consistency: Consistency::Coordinated,
         warnings: Vec::new(),
+        hook_failures: Vec::new(),
     };
     for component in &task.components {
-        match capture_one(task, id, component, supervised).await {
-            Ok((manifest, hook_failures)) => {
+        let (part, hook_failures) = capture_one(task, id, component, supervised).await;
+        for failure in &hook_failures {
+            let text = format!("{}: after-hook: {failure}", component.name);
+            task.progress.event(Event::Warning { text: &text });
+            all.hook_failures.push(text);
+        }
+        match part {
+            Ok(manifest) => {
                 let text = format!("captured, {} new", windlass_core::size::display(manifest.stored_bytes()));
                 all.consistency = all.consistency.min(manifest.consistency);
                 all.warnings.extend(manifest.warnings.iter().map(|w| format!("{}: {w}", component.name)));
-                all.warnings.extend(hook_failures.iter().map(|w| format!("{}: after-hook: {w}", component.name)));
                 let summary = task.vault.put_component(task.writer, &manifest).await;
                 all.summaries.push(summary.map_err(BackupError::Repository)?);
                 task.progress.event(Event::Done { component: &component.name, text: &text });
@@ -227,14 +245,18 @@ async fn capture_all(task: &Backup<'_>, id: PointId, supervised: bool) -> Result
 
 type AnyError = Box<dyn Diagnose + Send + Sync>;
 
+/// Captures one component; says also which of its after-hooks failed, whatever became of the capture.
 async fn capture_one(
     task: &Backup<'_>,
     id: PointId,
     component: &Component,
     held_still: bool,
-) -> Result<(ComponentManifest, Vec<String>), AnyError> {
+) -> (Result<ComponentManifest, AnyError>, Vec<String>) {
     let started = Timestamp::now();
-    let supervisor = arm(task, &component.hooks).await.map_err(boxed)?;
+    let supervisor = match arm(task, &component.hooks).await {
+        Ok(supervisor) => supervisor,
+        Err(error) => return (Err(boxed(error)), Vec::new()),
+    };
     let result = async {
         run_before(&component.hooks).await.map_err(boxed)?;
         match &component.strategy {
@@ -244,10 +266,12 @@ async fn capture_one(
         }
     };
     let result = result.await;
-    let hook_failures = disarm(supervisor).await.map_err(boxed)?;
-    let part = result?;
+    let hook_failures = match disarm(supervisor).await {
+        Ok(failures) => failures,
+        Err(error) => return (Err(boxed(error)), Vec::new()),
+    };
     let quiesced = held_still || !component.hooks.before.is_empty();
-    let manifest = ComponentManifest {
+    let manifest = result.map(|part| ComponentManifest {
         format: FORMAT,
         point: id,
         application: task.application.name.clone(),
@@ -259,8 +283,8 @@ async fn capture_one(
         tools: part.tools,
         warnings: part.warnings,
         data: part.data,
-    };
-    Ok((manifest, hook_failures))
+    });
+    (manifest, hook_failures)
 }
 
 /// What a strategy gives of one component.
@@ -292,8 +316,12 @@ fn assemble(task: &Backup<'_>, id: PointId, started: Timestamp, captured: Captur
         consistency: captured.consistency,
         skew_ms: i64::try_from(to.duration_since(from).as_millis()).unwrap_or(i64::MAX),
         components: captured.summaries,
-        failed: captured.failed,
-        warnings,
+        failed: captured
+            .failed
+            .into_iter()
+            .map(|failure| ComponentFailure { message: without_output(&failure.message).to_owned(), ..failure })
+            .collect(),
+        warnings: warnings.iter().map(|warning| without_output(warning).to_owned()).collect(),
         evidence: std::collections::BTreeMap::new(),
     }
 }

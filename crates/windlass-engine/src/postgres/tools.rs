@@ -110,12 +110,24 @@ impl Tools {
             }
         };
         command.stdin(Stdio::null()).kill_on_drop(true);
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| self.must_not_see(name)) {
+                command.env_remove(name);
+            }
+        }
         command.env("LC_ALL", "C").env("PGAPPNAME", "windlass").env("PGCONNECT_TIMEOUT", "15");
         match &self.password {
             Some(password) => command.env("PGPASSWORD", password.expose_secret()),
             None => &mut command,
         };
         command
+    }
+
+    /// Whether a variable of our environment would lead libpq elsewhere than the URL says. Of those that are defaults,
+    /// such as `PGHOST` and `PGPASSFILE`, a scratch server must see none either: it is reached by its URL alone.
+    fn must_not_see(&self, variable: &str) -> bool {
+        const ELSEWHERE: [&str; 5] = ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGTARGETSESSIONATTRS", "PGOPTIONS"];
+        ELSEWHERE.contains(&variable) || (self.scratch && variable.starts_with("PG"))
     }
 
     /// `--dbname=` for a database of the server.

@@ -56,6 +56,38 @@ pub enum RestoreError {
 }
 
 impl RestoreError {
+    /// Whether it says nothing of what was to be restored: something is lacking on this machine.
+    pub fn is_of_this_machine(&self) -> bool {
+        match self {
+            Self::Database { source, .. } => matches!(
+                source,
+                PostgresError::File { .. }
+                    | PostgresError::Start { .. }
+                    | PostgresError::NoTool { .. }
+                    | PostgresError::Connect { .. }
+                    | PostgresError::Scratch { .. }
+            ),
+            // Every pack was read back whole a moment ago: what cannot be read now is on its way here.
+            Self::Folder { source, .. } => matches!(source, FilesError::Target { .. } | FilesError::Repository { .. }),
+            _ => false,
+        }
+    }
+
+    /// Whether it says nothing at all: the store could not be asked.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Object(ObjectError::Store(error)) | Self::Folder { source: FilesError::Store(error), .. } => {
+                error.is_outage()
+            }
+            // The dump is read while it is restored; what it said is in its words only.
+            Self::Database { source: PostgresError::Dump { source, .. }, .. } => {
+                let within = source.get_ref().and_then(|error| error.downcast_ref::<ObjectError>());
+                matches!(within, Some(ObjectError::Store(error)) if error.is_outage())
+            }
+            _ => false,
+        }
+    }
+
     fn inner(&self) -> Option<&dyn Diagnose> {
         match self {
             Self::Database { source, .. } => Some(source),

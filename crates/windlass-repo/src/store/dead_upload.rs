@@ -189,7 +189,9 @@ fn walk(root: &Path, folder: &Path, found: &mut Vec<DeadUpload>) -> std::io::Res
         // Only where we upload, and only names of ours: a file of someone else's stays.
         let ours = key.parse::<Key>().is_ok_and(|key| FOLDERS.contains(&key.segments().next().unwrap_or_default()));
         if ours && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) {
-            let since = entry.metadata()?.modified()?.try_into().unwrap_or(Timestamp::UNIX_EPOCH);
+            // It was finished, or given up, since it was listed.
+            let Ok(meta) = entry.metadata() else { continue };
+            let since = meta.modified()?.try_into().unwrap_or(Timestamp::UNIX_EPOCH);
             found.push(DeadUpload { key: key.to_owned(), since, handle: relative.clone() });
         }
     }

@@ -1,5 +1,8 @@
 //! What can go wrong with a store, told apart by what a person would do about it.
 
+use std::error::Error;
+use std::io::ErrorKind;
+
 use windlass_core::diagnose::{Diagnose, Outcome, Retry};
 
 use super::Key;
@@ -65,6 +68,16 @@ pub enum StoreError {
         /// What is wrong with the settings.
         why: String,
     },
+    /// It is larger than an object can be.
+    #[error("write `{key}` in {store}: it has more than {size} bytes, and no object can")]
+    TooLarge {
+        /// The key.
+        key: Key,
+        /// In which store.
+        store: String,
+        /// Bytes written so far.
+        size: u64,
+    },
     /// What arrived is not what was sent.
     #[error("write `{key}` in {store}: {sent} bytes were sent, the store has {stored}")]
     Mismatch {
@@ -86,10 +99,15 @@ impl StoreError {
         let why = said.words;
         match source {
             _ if said.code.as_deref() == Some("NoSuchBucket") => Self::NoBucket { store },
+            // Whatever the status is they come with: some servers answer an unknown key with 404.
+            _ if said.code.as_deref().is_some_and(|code| REFUSALS.contains(&code)) => {
+                Self::Denied { doing, key, store, why }
+            }
             object_store::Error::NotFound { .. } => Self::NotFound { doing, key, store },
             object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
                 Self::Denied { doing, key, store, why }
             }
+            _ if said.refused => Self::Denied { doing, key, store, why },
             _ => Self::Unreachable { doing, key, store, why, unknown: said.unknown },
         }
     }
@@ -100,12 +118,25 @@ impl StoreError {
     }
 }
 
+/// S3's words for credentials that are not accepted.
+const REFUSALS: [&str; 7] = [
+    "AccessDenied",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+    "UnknownAccessKeyId",
+];
+
 /// What an answer says to a person.
 struct Said {
     /// S3's own word for it.
     code: Option<String>,
     words: String,
     unknown: bool,
+    /// Whether a file system refuses: no right, or only to read.
+    refused: bool,
 }
 
 impl Said {
@@ -127,16 +158,23 @@ impl Said {
             matches!(error, object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. })
                 || code.as_deref() == Some("NotImplemented")
                 || all.contains("501 Not Implemented");
-        Self { code, words, unknown }
+        Self { code, words, unknown, refused: is_refused(error) }
     }
 }
 
 fn innermost(error: &object_store::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
+    causes(error).last().map_or_else(String::new, ToString::to_string)
+}
+
+fn is_refused(error: &object_store::Error) -> bool {
+    let kinds = causes(error).filter_map(|cause| Some(cause.downcast_ref::<std::io::Error>()?.kind()));
+    kinds.into_iter().any(|kind| matches!(kind, ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem))
+}
+
+/// The error and what lies behind it.
+fn causes(error: &object_store::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let first: &(dyn Error + 'static) = error;
+    std::iter::successors(Some(first), |cause| (*cause).source())
 }
 
 impl Diagnose for StoreError {
@@ -149,6 +187,7 @@ impl Diagnose for StoreError {
             Self::Open { .. } => "WDL-1105",
             Self::Mismatch { .. } => "WDL-1106",
             Self::NoBucket { .. } => "WDL-1107",
+            Self::TooLarge { .. } => "WDL-1108",
         }
     }
 
@@ -161,6 +200,7 @@ impl Diagnose for StoreError {
             Self::Open { .. } => "StoreSettings",
             Self::Mismatch { .. } => "StoreMismatch",
             Self::NoBucket { .. } => "NoSuchBucket",
+            Self::TooLarge { .. } => "ObjectTooLarge",
         }
     }
 
@@ -186,7 +226,10 @@ impl Diagnose for StoreError {
             Self::Unreachable { .. } => {
                 "check the endpoint, the network and the free space of the store; then run it again"
             }
-            Self::Open { .. } => "correct the repository's settings; where it is to be made, run `windlass repo init`",
+            Self::Open { .. } => {
+                "correct the repository's url, or mount its disk; only where no repository was made yet, run `windlass repo init`"
+            }
+            Self::TooLarge { .. } => "capture less in one database or action: an object of S3 holds 531 GiB",
             Self::NoBucket { .. } => {
                 "make the bucket first, or correct the repository's url; Windlass makes no buckets"
             }

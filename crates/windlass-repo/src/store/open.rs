@@ -52,11 +52,20 @@ impl OpenError {
     }
 }
 
+/// Where a place is, as a URL people would write: [`Store::location`] once it is open.
+pub fn location_of(place: &Place) -> String {
+    match place {
+        Place::Directory(path) => format!("file://{}", path.display()),
+        Place::S3(s3) if s3.prefix.is_empty() => format!("s3://{}", s3.bucket),
+        Place::S3(s3) => format!("s3://{}/{}", s3.bucket, s3.prefix),
+    }
+}
+
 /// Opens a store; no request is sent yet. A directory must be there already.
 pub fn open(place: &Place) -> Result<Store, OpenError> {
     match place {
         Place::Directory(path) => {
-            let location = format!("file://{}", path.display());
+            let location = location_of(place);
             let wrong = |why: String| OpenError::Store(StoreError::Open { store: location.clone(), why });
             if !path.is_dir() {
                 return Err(wrong("there is no such folder".into()));
@@ -66,14 +75,12 @@ pub fn open(place: &Place) -> Result<Store, OpenError> {
                 .with_fsync(true);
             Ok(Store { local: Some(path.clone()), ..Store::over(Arc::new(files), "", &location) })
         }
-        Place::S3(s3) => open_s3(s3),
+        Place::S3(s3) => open_s3(s3, &location_of(place)),
     }
 }
 
-fn open_s3(s3: &S3) -> Result<Store, OpenError> {
-    let location =
-        if s3.prefix.is_empty() { format!("s3://{}", s3.bucket) } else { format!("s3://{}/{}", s3.bucket, s3.prefix) };
-    let wrong = |why: String| OpenError::Store(StoreError::Open { store: location.clone(), why });
+fn open_s3(s3: &S3, location: &str) -> Result<Store, OpenError> {
+    let wrong = |why: String| OpenError::Store(StoreError::Open { store: location.to_owned(), why });
     let access_key = secret::resolve(&s3.access_key).map_err(OpenError::Secret)?;
     let secret_key = secret::resolve(&s3.secret_key).map_err(OpenError::Secret)?;
     let region = s3.region.as_deref().unwrap_or("us-east-1");
@@ -92,7 +99,9 @@ fn open_s3(s3: &S3) -> Result<Store, OpenError> {
         .with_retry(retry(PATIENCE))
         .with_client_options(options.clone());
     if let Some(endpoint) = &s3.endpoint {
-        builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
+        // With the bucket in the host, object_store takes the endpoint as it stands.
+        let endpoint_of_it = if s3.path_style { endpoint.clone() } else { address(s3, region) };
+        builder = builder.with_endpoint(endpoint_of_it).with_allow_http(endpoint.starts_with("http://"));
     }
     let failed = |e: object_store::Error| wrong(windlass_core::diagnose::chain(&e));
     let at_first = builder.clone().with_retry(retry(PATIENCE_AT_FIRST)).build().map_err(failed)?;
@@ -108,7 +117,7 @@ fn open_s3(s3: &S3) -> Result<Store, OpenError> {
     Ok(Store {
         bucket: Some(bucket),
         at_first: Some(Arc::new(at_first)),
-        ..Store::over(Arc::new(objects), &s3.prefix, &location)
+        ..Store::over(Arc::new(objects), &s3.prefix, location)
     })
 }
 

@@ -7,10 +7,20 @@ use tokio::task::JoinSet;
 
 use super::{Key, Store, StoreError};
 
-/// Bytes of one part. S3 allows 10,000 parts, so this bounds an object at 156 GiB; [`part_size`] grows it.
+/// Bytes of one part, for the first [`SMALL`]; of each after them four times as much.
 const PART: usize = 16 << 20;
 
-/// Parts on their way at once. With the part being filled this bounds an upload's memory at 80 MiB.
+/// Parts of 16 MiB: 31 GiB of an object.
+const SMALL: u32 = 2_000;
+
+/// The most parts S3 allows; with parts of 64 MiB after the small ones this bounds an object at 531 GiB.
+const MOST: u32 = 10_000;
+
+/// Bytes on their way at once. With the part being filled this bounds an upload's memory at 80 MiB, and at 192 MiB
+/// for an object of more than 31 GiB.
+const ON_THE_WAY: usize = 128 << 20;
+
+/// Small parts on their way at once.
 const PARALLEL: usize = 4;
 
 /// What was stored.
@@ -101,7 +111,11 @@ impl Upload {
                 none.insert(Parts { upload, sent: 0, running: JoinSet::new() })
             }
         };
-        while parts.running.len() >= PARALLEL {
+        if parts.sent >= MOST {
+            let store = self.store.location().to_owned();
+            return Err(StoreError::TooLarge { key: self.key.clone(), store, size: self.size });
+        }
+        while parts.running.len() >= PARALLEL.min(ON_THE_WAY / part_size(parts.sent)) {
             settle(parts.running.join_next().await).map_err(failed)?;
         }
         parts.sent += 1;
@@ -115,8 +129,12 @@ impl Upload {
         while !parts.running.is_empty() {
             settle(parts.running.join_next().await).map_err(failed)?;
         }
-        parts.upload.complete().await.map_err(failed)?;
-        Ok(())
+        let Err(error) = parts.upload.complete().await else { return Ok(()) };
+        // Its answer may have been lost, and the next attempt told that there is no such upload any more.
+        match self.store.head(&self.key).await {
+            Ok(info) if info.size == self.size => Ok(()),
+            _ => Err(failed(error)),
+        }
     }
 }
 
@@ -128,11 +146,6 @@ fn settle(part: Option<Result<object_store::Result<()>, tokio::task::JoinError>>
     }
 }
 
-/// S3 takes at most 10,000 parts of at most 5 GiB; growing parts keep 5 TiB within reach at bounded memory.
 fn part_size(sent: u32) -> usize {
-    match sent {
-        0..4_000 => PART,
-        4_000..7_000 => 4 * PART,
-        _ => 8 * PART,
-    }
+    if sent < SMALL { PART } else { 4 * PART }
 }

@@ -43,7 +43,7 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Backup) -> Result {
         other => other?,
     };
     let point = &taken.point;
-    for failure in &point.failed {
+    for failure in &taken.failed {
         say_failed(&context.printer, &failure.name, &failure.code, &failure.message);
     }
     for warning in &point.warnings {

@@ -19,7 +19,7 @@ pub(crate) async fn run(context: &Context, name: Option<&Name>, read_data: bool)
     for name in &names {
         context.printer.note(&format!("check {name}"));
         let vault = match context.host.open_vault(settings, name).await {
-            Err(HostError::Repository(RepositoryError::Key(KeyError::Missing { .. }))) => {
+            Err(HostError::Repository(RepositoryError::Key(KeyError::Missing { .. } | KeyError::Lost { .. }))) => {
                 findings.push(without_keyring(name));
                 continue;
             }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use windlass_core::application::{Postgres, Strategy};
 use windlass_core::diagnose::{Diagnose, chain};
 use windlass_core::duration::display;
+use windlass_core::name::Name;
 use windlass_core::repository::Format;
 use windlass_engine::postgres::tools::{Tools, server_folder};
 use windlass_engine::restore::free_bytes;
@@ -48,6 +49,11 @@ pub(crate) async fn run(context: &Context) -> Result {
         });
     }
     findings.push(space(context));
+    for place in windlass_engine::postgres::scratch::stale() {
+        let fix = vec!["the next `windlass drill` removes it; or do so now, and end what runs in it".to_owned()];
+        let said = format!("{} was left by a drill that was killed together with its supervisor", place.display());
+        findings.push(Finding { what: "scratch place".into(), good: false, said, fix });
+    }
     for repository in context.settings.repositories.values() {
         match &repository.format {
             Format::Windlass(_) => findings.extend(repositories(context, repository).await),
@@ -55,6 +61,7 @@ pub(crate) async fn run(context: &Context) -> Result {
         }
     }
     for application in context.settings.applications.values() {
+        findings.extend(keyring(context, &application.name).await);
         for component in &application.components {
             if let Strategy::Postgres(source) = &component.strategy {
                 findings.extend(postgres(&format!("{}/{}", application.name, component.name), source).await);
@@ -96,7 +103,12 @@ async fn repositories(context: &Context, settings: &windlass_core::repository::R
         Ok(repository) => repository,
         Err(error) => return vec![Finding::bad(what, &error, chain(&error))],
     };
-    let mut findings = vec![Finding::good(&what, format!("{} in {}", repository.id(), repository.store().location()))];
+    let free = repository
+        .store()
+        .directory()
+        .map_or_else(String::new, |folder| format!(", {} free", Printer::size(free_bytes(folder))));
+    let found = format!("{} in {}{free}", repository.id(), repository.store().location());
+    let mut findings = vec![Finding::good(&what, found)];
     match now_of(repository.store()).await {
         Err(error) => findings.push(Finding::bad(format!("{what}: write"), &error, chain(&error))),
         Ok(now) => {
@@ -123,6 +135,21 @@ async fn create_only(what: &str, repository: Repository) -> Finding {
         },
         Ok(_) => Finding::good(what, "the store never overwrites"),
         Err(error) => Finding::bad(what, &error, chain(&error)),
+    }
+}
+
+/// Whether the keyring opens; where there is no repository yet, that has been said.
+async fn keyring(context: &Context, application: &Name) -> Option<Finding> {
+    let what = format!("{application}: keyring");
+    match context.open_vault(application).await {
+        Ok(vault) if vault.keyring().is_ok() => Some(Finding::good(what, "it opens")),
+        Ok(_) => Some(Finding::good(what, "sealed to recipients; this host can write dumps only")),
+        Err(failure)
+            if ["WDL-1501", "WDL-1503", "WDL-1504", "WDL-1505", "WDL-1506", "WDL-1510"].contains(&failure.0.code()) =>
+        {
+            Some(Finding::bad(what, &*failure.0, chain(&*failure.0)))
+        }
+        Err(_) => None,
     }
 }
 

@@ -7,8 +7,10 @@ use serde::Serialize;
 use windlass_core::id::WriterId;
 use windlass_core::name::Name;
 use windlass_repo::error::RepositoryError;
-use windlass_repo::keyring::{KeyError, StoredKeyring, Unlock, identities};
-use windlass_repo::store::StoreError;
+use windlass_repo::keyring::{KeyError, Keyring, StoredKeyring, Unlock, identities};
+use windlass_repo::kit;
+use windlass_repo::repository::Repository;
+use windlass_repo::store::{Store, StoreError};
 use windlass_repo::vault::Vault;
 use windlass_repo::writer::{WriterRecord, Writers, endorse};
 
@@ -127,6 +129,42 @@ fn no_writer(writer: WriterId) -> Failure {
     Failure::usage(format!("there is no writer {writer}"), "run `windlass repo keys list` to see them")
 }
 
+/// `repo keys restore`.
+pub(crate) async fn restore(context: &Context, name: Option<&Name>, kit: &Path) -> Result {
+    let settings = context.repository(name)?;
+    let encryption = windlass_host::host::encryption(settings)?;
+    let repository = context.host.open_repository(settings).await?.probed().await?;
+    let mut put_back = Vec::new();
+    for keyring in read_kit(kit, &repository)? {
+        let there = StoredKeyring::list(repository.store(), &keyring.application).await;
+        if there.map_err(RepositoryError::Key)?.is_empty() {
+            keyring.store(repository.store(), encryption).await.map_err(RepositoryError::Key)?;
+            put_back.push(keyring.application.clone());
+        }
+    }
+    context.printer.result(&put_back, |_| match put_back.as_slice() {
+        [] => "every keyring of the kit is there already: nothing was written".to_owned(),
+        names => {
+            let names: Vec<&str> = names.iter().map(Name::as_str).collect();
+            format!("put back the keyrings of: {}", names.join(", "))
+        }
+    });
+    Ok(Status::Done)
+}
+
+/// The keyrings of a recovery kit; one of another repository is refused.
+pub(crate) fn read_kit(file: &Path, repository: &Repository) -> Result<Vec<Keyring>> {
+    let page = std::fs::read_to_string(file).map_err(|error| {
+        let why = format!("read the recovery kit `{}`: {error}", file.display());
+        Failure::usage(why, "name the file that `windlass repo kit` wrote")
+    })?;
+    if let Some(other) = kit::repository_of(&page).filter(|other| *other != repository.id()) {
+        let why = format!("the kit is that of the repository {other}, and this one is {}", repository.id());
+        return Err(Failure::usage(why, "take the kit of this repository, or name the repository of the kit"));
+    }
+    Ok(kit::parse(&SecretString::from(page))?)
+}
+
 #[derive(Serialize)]
 struct Resealed {
     application: Name,
@@ -167,6 +205,7 @@ pub(crate) async fn reseal(context: &Context, name: Option<&Name>, old: &Path) -
                     .store(store, encryption)
                     .await
                     .map_err(RepositoryError::Key)?;
+                prove_resealed(store, name, &stored.recipient, &new).await?;
             }
             let removed = match store.delete(&stored.key).await {
                 Ok(()) => true,
@@ -191,6 +230,21 @@ pub(crate) async fn reseal(context: &Context, name: Option<&Name>, old: &Path) -
         text.join("\n")
     });
     Ok(if done.iter().all(|row| row.removed) { Status::Done } else { Status::Failed })
+}
+
+/// Makes sure that what was sealed anew opens with what the settings name now: only then may the old one go.
+async fn prove_resealed(store: &Store, application: &Name, recipient: &str, new: &Unlock) -> Result<()> {
+    let all = StoredKeyring::list(store, application).await.map_err(RepositoryError::Key)?;
+    for stored in all.iter().rev().filter(|stored| stored.recipient == recipient) {
+        if stored.open(store, application, new).await.is_ok() {
+            return Ok(());
+        }
+    }
+    let why = format!("the keyring of {application} was sealed anew, but what the settings name does not open it");
+    Err(Failure::usage(
+        why,
+        "the old one was kept: correct `encryption` in the settings, its `identity` too, and run it again",
+    ))
 }
 
 /// A file holds identities, or a passphrase.

@@ -79,7 +79,7 @@ pub(crate) async fn run(context: &Context, application: &Name) -> Result {
         context.printer.warning(&format!("`{}` is not listed: {}", unreadable.key, unreadable.why));
     }
     context.printer.result(&report, |printer| describe(printer, &report));
-    Ok(Status::Done)
+    Ok(if report.unreadable.is_empty() { Status::Done } else { Status::Failed })
 }
 
 fn row(entry: &Entry, verifications: &[&windlass_core::verification::Verification]) -> Row {
@@ -114,6 +114,10 @@ fn row(entry: &Entry, verifications: &[&windlass_core::verification::Verificatio
 }
 
 fn describe(printer: &Printer, report: &Report) -> String {
+    if report.points.is_empty() && !report.unreadable.is_empty() {
+        let (name, all) = (&report.application, report.unreadable.len());
+        return format!("{name} has {all} points that cannot be read or trusted: run `windlass repo check`");
+    }
     if report.points.is_empty() {
         return format!("{} has no recovery points yet: run `windlass backup {0}`", report.application);
     }

@@ -115,7 +115,7 @@ pub(crate) async fn kit(context: &Context, name: Option<&Name>, file: Option<&Pa
             write_new(path, text.expose_secret()).map_err(|error| {
                 Failure::usage(
                     format!("write the recovery kit to `{}`: {error}", path.display()),
-                    "name a file that does not exist yet",
+                    "name a file that does not exist yet, where there is room for it",
                 )
             })?;
             let words = format!(
@@ -131,6 +131,10 @@ pub(crate) async fn kit(context: &Context, name: Option<&Name>, file: Option<&Pa
 
 fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // Half a kit would only be taken for one.
+        let _ = std::fs::remove_file(path);
+    }
+    written
 }

@@ -1,6 +1,5 @@
 //! `windlass restore`: plan, preview, confirm, run.
 
-use secrecy::SecretString;
 use serde::Serialize;
 use windlass_core::application::Application;
 use windlass_core::id::{InvalidId, PointId};
@@ -11,7 +10,6 @@ use windlass_core::secret::SecretRef;
 use windlass_host::host::Host;
 use windlass_host::restore::{Planned, Which, find, prepare, record, run as run_plan};
 use windlass_repo::catalog::Catalog;
-use windlass_repo::kit;
 use windlass_repo::repository::Repository;
 use windlass_repo::store::open::open;
 use windlass_repo::vault::Vault;
@@ -19,6 +17,7 @@ use windlass_repo::vault::Vault;
 use crate::cli;
 use crate::commands::confirm::confirmed;
 use crate::commands::foreign;
+use crate::commands::keys::read_kit;
 use crate::context::Context;
 use crate::failure::{Failure, Result, Status};
 use crate::printer::Printer;
@@ -51,13 +50,9 @@ pub(crate) async fn from_kit(printer: &Printer, arguments: &cli::Restore) -> Res
     let (Some(url), Some(file)) = (&arguments.from, &arguments.kit) else {
         return Err(Failure::usage("--from and --kit belong together", "give both"));
     };
-    let page = std::fs::read_to_string(file).map_err(|error| {
-        Failure::usage(
-            format!("read the recovery kit `{}`: {error}", file.display()),
-            "name the file that `windlass repo kit` wrote",
-        )
-    })?;
-    let mut keyrings = kit::parse(&SecretString::from(page))?;
+    let store = open(&place(url, arguments)?)?;
+    let repository = Repository::open(store, None).await?.probed().await?;
+    let mut keyrings = read_kit(file, &repository)?;
     let found = match &arguments.application {
         Some(name) => keyrings.iter().position(|keyring| keyring.application == *name),
         None if keyrings.len() == 1 => Some(0),
@@ -70,8 +65,6 @@ pub(crate) async fn from_kit(printer: &Printer, arguments: &cli::Restore) -> Res
             format!("name one of: {}", known.join(", ")),
         ));
     };
-    let store = open(&place(url, arguments)?)?;
-    let repository = Repository::open(store, None).await?.probed().await?;
     let vault = Vault::open_with_kit(&repository, keyrings.swap_remove(index)).await?;
     carry_out(printer, vault, None, arguments).await
 }
@@ -110,7 +103,7 @@ async fn carry_out(
     let catalog = Catalog::load(&vault).await?;
     let wanted: Vec<&Name> = request.into.keys().collect();
     let entry = find(&catalog, vault.application(), which(printer, arguments)?, &wanted)?;
-    let planned = prepare(&vault, entry, &request, settings).await?;
+    let planned = prepare(&vault, &catalog, entry, &request, settings).await?;
     if !printer.is_json() && arguments.confirm.is_none() {
         printer.result(&(), |printer| describe(printer, &planned));
     }

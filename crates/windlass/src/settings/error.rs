@@ -69,6 +69,13 @@ impl SettingsError {
 }
 
 impl Diagnose for SettingsError {
+    fn details(&self) -> Vec<String> {
+        match self {
+            Self::Invalid { problems, .. } => problems.iter().map(Problem::report).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     fn code(&self) -> &'static str {
         match self {
             Self::NotFound { .. } => "WDL-0101",

@@ -178,6 +178,10 @@ impl Fault {
 }
 
 impl Diagnose for Problem {
+    fn details(&self) -> Vec<String> {
+        vec![self.report()]
+    }
+
     fn code(&self) -> &'static str {
         self.fault.code_and_reason().0
     }

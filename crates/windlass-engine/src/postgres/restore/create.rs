@@ -44,6 +44,36 @@ pub(super) async fn database(
     Ok(vec![format!("the locale {}, taken for {instead} here: {why}", dump.collate)])
 }
 
+/// The comment of a database whose restore has not come to its end.
+const UNFINISHED: &str = "windlass: a restore into this database has not come to its end";
+
+/// Marks a database that was made, or takes the mark away unless the dump brought a comment of its own. A server that
+/// does not let us goes without.
+pub(super) async fn mark(tools: &Tools, database: &str, unfinished: bool) {
+    let (comment, quoted) = (literal(UNFINISHED), name(database));
+    let sql = if unfinished {
+        format!("comment on database {quoted} is {comment}")
+    } else {
+        format!(
+            "do $$ begin if shobj_description((select oid from pg_database where datname = current_database()), 'pg_database') = {comment} \
+             then execute {}; end if; end $$",
+            literal(&format!("comment on database {quoted} is null"))
+        )
+    };
+    if let Ok(mut session) = Session::open(tools, database).await {
+        let _ = session.lines(&sql).await;
+        session.close().await;
+    }
+}
+
+/// A query whose `n` is 1 where the database of the session is marked so.
+pub(super) fn is_unfinished() -> String {
+    format!(
+        "select count(*) as n from pg_database where datname = current_database() and shobj_description(oid, 'pg_database') = {}",
+        literal(UNFINISHED)
+    )
+}
+
 /// Drops a database, and ends who is connected to it: that is nobody but a restore that has just been ended.
 pub(super) async fn drop(tools: &Tools, database: &str) -> Result<(), PostgresError> {
     let force = if tools.server_version >= 130_000 { " with (force)" } else { "" };

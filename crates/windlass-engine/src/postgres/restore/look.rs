@@ -7,18 +7,26 @@ use windlass_core::point::DatabaseDump;
 use windlass_core::restore::DatabaseFacts;
 
 use super::PostgresError;
-use super::create::{maintenance, missing_locale};
+use super::create::{is_unfinished, maintenance, missing_locale};
 use crate::postgres::quote::{literal, name};
 use crate::postgres::session::Session;
 use crate::postgres::tools::Tools;
 use crate::postgres::with_database;
 
-/// What there is of one's own in a database: relations, but those an extension brings along.
-const RELATIONS: &str = "\
-    select count(*) as n from pg_class c join pg_namespace n on n.oid = c.relnamespace \
-    where c.relkind in ('r', 'p', 'v', 'm', 'S', 'f') and n.nspname not in ('pg_catalog', 'information_schema') \
-      and n.nspname !~ '^pg_(toast|temp)' \
-      and not exists (select 1 from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')";
+/// What there is of one's own in a database: relations, functions, types of their own, schemas and large objects, but
+/// those an extension brings along, and the schema `public`.
+const OBJECTS: &str = "\
+    with own as (select oid from pg_namespace where nspname not in ('pg_catalog', 'information_schema') and nspname !~ '^pg_(toast|temp)'), \
+    brought as (select classid, objid from pg_depend where deptype = 'e') \
+    select (select count(*) from pg_class c where c.relkind in ('r', 'p', 'v', 'm', 'S', 'f') and c.relnamespace in (select oid from own) \
+              and (('pg_class'::regclass)::oid, c.oid) not in (select classid, objid from brought)) \
+         + (select count(*) from pg_proc p where p.pronamespace in (select oid from own) \
+              and (('pg_proc'::regclass)::oid, p.oid) not in (select classid, objid from brought)) \
+         + (select count(*) from pg_type t where t.typnamespace in (select oid from own) and t.typtype in ('d', 'e', 'r') \
+              and (('pg_type'::regclass)::oid, t.oid) not in (select classid, objid from brought)) \
+         + (select count(*) from pg_namespace n where n.oid in (select oid from own) and n.nspname <> 'public' \
+              and (('pg_namespace'::regclass)::oid, n.oid) not in (select classid, objid from brought)) \
+         + (select count(*) from pg_largeobject_metadata) as n";
 
 #[derive(Deserialize)]
 struct Named {
@@ -50,10 +58,11 @@ pub async fn look(
     let found = format!("select datname as name from pg_database where datname = {}", literal(database));
     let exists = !names(&mut session, &found).await?.is_empty();
     session.close().await;
-    let mut tables = 0;
+    let (mut tables, mut unfinished) = (0, false);
     if exists {
         let mut session = Session::open(tools, database).await?;
-        tables = session.number(RELATIONS).await?.into();
+        tables = session.number(OBJECTS).await?.into();
+        unfinished = session.number(&is_unfinished()).await? > 0;
         session.close().await;
     }
     let mut missing_extensions = Vec::new();
@@ -73,6 +82,7 @@ pub async fn look(
         server_version: tools.server_version,
         exists,
         tables,
+        unfinished,
         missing_roles: missing(&roles.owners),
         missing_required_roles: missing(&roles.required),
         missing_locale: if exists || tools.are_for_scratch() { None } else { missing_locale(tools, dump).await? },

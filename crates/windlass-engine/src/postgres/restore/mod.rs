@@ -11,7 +11,8 @@
 //!
 //! Promised: a database made for the restore is dropped again if it fails; one that was there stays as the failure
 //! left it, and the error says so. Subscriptions are left out, for a copy that subscribes acts on its source.
-//! Not promised: that a database made for it goes when the future is dropped half-way.
+//! Not promised: that a database made for it goes when the future is dropped or the process killed half-way; its comment
+//! then says what it is, and the next plan does.
 
 mod create;
 mod look;
@@ -78,9 +79,13 @@ impl Restore<'_> {
         if self.create {
             let owner = self.owners.then_some(self.dump.owner.as_str());
             left_out.extend(create::database(self.tools, self.database, self.dump, owner).await?);
+            create::mark(self.tools, self.database, true).await;
         }
         match self.fill(&tools, spool, dump, list.as_deref()).await {
             Ok(more) => {
+                if self.create {
+                    create::mark(self.tools, self.database, false).await;
+                }
                 left_out.extend(more);
                 Ok(left_out)
             }
@@ -108,7 +113,11 @@ impl Restore<'_> {
             left_out.push(format!("statistics, which autovacuum will gather: {error}"));
         }
         if self.create && self.relations.is_empty() {
-            left_out.extend(settings::apply(self, tools, &spool).await?);
+            match settings::apply(self, tools, &spool).await {
+                Ok(more) => left_out.extend(more),
+                // The data are in: what the database itself was set to can be told, and set by hand.
+                Err(error) => left_out.push(format!("the settings of the database itself: {error}")),
+            }
         }
         Ok(left_out)
     }

@@ -73,10 +73,11 @@ impl Spool {
         let mut command = tools.command("pg_restore");
         command.args(options).arg("--file=-").arg(format!("--use-list={}", list.display())).arg(&self.path);
         let mut running = Running::start("pg_restore --file=-", command.stdout(Stdio::piped()))?;
-        let mut script = String::new();
-        let read = running.stdout()?.take(PRINTED).read_to_string(&mut script).await;
+        let mut script = Vec::new();
+        let read = running.stdout()?.take(PRINTED).read_to_end(&mut script).await;
         read.map_err(|source| running.failed(source))?;
         running.finish().await?;
-        Ok(script)
+        // It comes in the dump's own encoding.
+        Ok(String::from_utf8_lossy(&script).into_owned())
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command};
 
-pub use self::place::Place;
+pub use self::place::{Place, stale};
 pub use self::teardown::teardown;
 use super::PostgresError;
 use super::child::Running;
@@ -73,8 +73,13 @@ impl ScratchServer {
         let began = Instant::now();
         loop {
             match Session::open_any(&tools).await {
-                Ok(session) => {
+                Ok(mut session) => {
+                    let at = session.lines("show data_directory").await?;
                     session.close().await;
+                    if at.first().is_none_or(|at| Path::new(at) != data) {
+                        teardown::end(&place.path);
+                        return Err(failed(format!("the server that answers is another one, in {}", at.join(""))));
+                    }
                     return Ok(Self { tools, place: place.path.clone() });
                 }
                 Err(error) => {

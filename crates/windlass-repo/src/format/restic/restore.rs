@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs::{File, Permissions};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::fs::{FileExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -96,7 +97,16 @@ where
     Repository<S>: Sync,
 {
     let folder = target.folder.clone();
-    std::fs::create_dir_all(&folder).map_err(|source| FilesError::Target { path: folder.clone(), source })?;
+    let failed = |source| FilesError::Target { path: folder.clone(), source };
+    let made = !folder.exists();
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    if made {
+        // Nobody looks into it before everything has the rights it had.
+        std::fs::set_permissions(&folder, Permissions::from_mode(0o700)).map_err(failed)?;
+    }
+    if std::fs::read_dir(&folder).map_err(failed)?.next().is_some() {
+        return Err(failed(std::io::Error::other("it is not empty any more")));
+    }
     let mut laying = Laying {
         repository,
         place,
@@ -140,7 +150,7 @@ where
         let failed = |source| FilesError::Target { path: path.clone(), source };
         match &node.node_type {
             NodeType::Dir => {
-                std::fs::create_dir(&path).map_err(failed)?;
+                std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
                 self.done.folders += 1;
                 let subtree = node.subtree;
                 self.folders.push((path.clone(), node));
@@ -210,7 +220,7 @@ where
 
     fn write_file(&self, path: &Path, node: &Node) -> Result<u64, FilesError> {
         let failed = |source| FilesError::Target { path: path.to_owned(), source };
-        let file = File::options().write(true).create_new(true).open(path).map_err(failed)?;
+        let file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
         let mut at = 0;
         for id in node.content.iter().flatten() {
             let blob = self.blob(id)?;

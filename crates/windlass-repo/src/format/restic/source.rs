@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,6 +41,8 @@ pub struct Report {
     pub excluded: u64,
     /// Files that changed while they were read.
     pub changed: Vec<PathBuf>,
+    /// Entries that went away between their listing and their reading.
+    pub vanished: u64,
     /// What could not be read, in words; at most a hundred.
     pub unreadable: Vec<String>,
     /// How many could not be read.
@@ -170,6 +173,8 @@ impl Iterator for Entries {
             match self.entry(&path) {
                 Ok(Some(entry)) => return Some(Ok(entry)),
                 Ok(None) => {}
+                // It went between the listing and the look: there is nothing to capture.
+                Err(error) if !is_root && error.kind() == std::io::ErrorKind::NotFound => self.report().vanished += 1,
                 Err(error) => self.report().note(&path, &error),
             }
         }
@@ -306,14 +311,37 @@ impl Seen {
     }
 }
 
+impl Opening {
+    /// Opens the file that was seen, and nothing that was put in its place since: no link is followed, and no pipe waited
+    /// for.
+    fn open_what_was_seen(&self) -> std::io::Result<File> {
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        let flags = i32::try_from(flags.bits()).unwrap_or_default();
+        let file = File::options().read(true).custom_flags(flags).open(&self.path)?;
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(std::io::Error::other("it is another kind of file than a moment ago"))
+        }
+    }
+}
+
 impl ReadSourceOpen for Opening {
     type Reader = Watched;
 
     fn open(self) -> RusticResult<Watched> {
-        match File::open(&self.path) {
+        match self.open_what_was_seen() {
             Ok(file) => Ok(Watched { file, of: self, read: 0 }),
             Err(error) => {
-                self.report.lock().unwrap_or_else(PoisonError::into_inner).note(&self.path, &error);
+                let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+                if error.kind() == std::io::ErrorKind::NotFound {
+                    report.vanished += 1;
+                    report.files -= 1;
+                    report.bytes -= self.seen.size;
+                } else {
+                    report.note(&self.path, &error);
+                }
+                drop(report);
                 Err(RusticError::with_source(ErrorKind::InputOutput, format!("open {}", self.path.display()), error))
             }
         }
@@ -335,6 +363,9 @@ impl Read for Watched {
                 let now = self.file.metadata().map(|meta| Seen::of(&meta));
                 if !now.is_ok_and(|now| now == self.of.seen) || self.read != self.of.seen.size {
                     let mut report = self.of.report.lock().unwrap_or_else(PoisonError::into_inner);
+                    // What was read is what is stored.
+                    report.bytes = report.bytes + self.read - self.of.seen.size;
+                    self.of.seen.size = self.read;
                     if report.changed.last() != Some(&self.of.path) {
                         report.changed.push(self.of.path.clone());
                     }
