@@ -158,9 +158,12 @@ async fn roles_of(vault: &Vault, dump: &DatabaseDump, relations: &[Relation]) ->
     }
     if let Some(toc) = walker.toc() {
         let all = || toc.entries.iter().map(|entry| entry.id).collect();
-        // A relation that the dump does not hold is refused when it is restored.
-        let wanted =
-            if relations.is_empty() { all() } else { select(toc, relations).map_or_else(|_| all(), |s| s.ids) };
+        let no_relation = |missing: Relation| {
+            let (database, schema) = (dump.name.clone(), missing.schema);
+            let table = missing.table.unwrap_or_else(|| "*".to_owned());
+            TaskError::Refused(Refusal::NoRelation { database, schema, table })
+        };
+        let wanted = if relations.is_empty() { all() } else { select(toc, relations).map_err(no_relation)?.ids };
         roles.owners.extend(toc.owners().into_iter().map(str::to_owned));
         roles.required.extend(toc.required_roles(&wanted).into_iter().map(str::to_owned));
     }

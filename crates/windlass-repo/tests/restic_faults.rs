@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use jiff::SignedDuration;
@@ -25,13 +26,19 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Result<Self> {
+        let bench = Self::empty()?;
+        bench.files.create().await?;
+        Ok(bench)
+    }
+
+    /// Where no repository has been made yet.
+    fn empty() -> Result<Self> {
         let root = tempfile::tempdir()?;
         std::fs::create_dir(root.path().join("store"))?;
         let inner = LocalFileSystem::new_with_prefix(root.path().join("store"))?;
         let faults = FaultStore::before(Arc::new(inner));
         let store = Store::over(Arc::new(faults.clone()), "", "file:///faulty");
         let files = Files::ours(&store, &"files/shop".parse::<Key>()?, &SecretString::from("a password"));
-        files.create().await?;
         Ok(Self { root, faults, files })
     }
 
@@ -230,6 +237,42 @@ async fn captures_prunes_verifications_and_restores_at_once() -> Result<()> {
     bench.restic_is_content()?;
     for snapshot in bench.files.snapshots().await? {
         assert!(bench.files.verify(&snapshot.id, &|_| {}).await?.damage.is_empty());
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_whose_making_died_at_any_step_is_made_by_the_next() -> Result<()> {
+    for lost_answer in [false, true] {
+        for step in 0.. {
+            let bench = Bench::empty()?;
+            bench.faults.set(if lost_answer { Fault::DiesAfter(step) } else { Fault::DiesAt(step) });
+            let died = bench.files.create_after(Duration::ZERO).await;
+            let writes = bench.faults.writes();
+            bench.faults.set(Fault::None);
+            bench.files.create_after(Duration::ZERO).await?;
+            let folder = bench.source("data", 1)?;
+            // Opened anew each time: whichever key is found first, it is the right one.
+            bench.capture(&folder, "one").await?;
+            assert_eq!(bench.files.snapshots().await?.len(), 1, "step {step}");
+            if writes <= step {
+                assert!(died.is_ok() && step >= 2, "step {step}");
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_that_make_it_at_once_agree_on_one() -> Result<()> {
+    for _ in 0..10 {
+        let bench = Bench::empty()?;
+        futures::future::try_join_all((0..4).map(|_| bench.files.create())).await?;
+        let folder = bench.source("data", 1)?;
+        bench.capture(&folder, "one").await?;
+        bench.files.snapshots().await?;
+        assert_eq!(std::fs::read_dir(bench.root.path().join("store/files/shop/keys"))?.count(), 1);
     }
     Ok(())
 }

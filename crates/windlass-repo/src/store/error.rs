@@ -68,8 +68,8 @@ pub enum StoreError {
         /// What is wrong with the settings.
         why: String,
     },
-    /// It is larger than an object can be.
-    #[error("write `{key}` in {store}: it has more than {size} bytes, and no object can")]
+    /// It is larger than an object can be, or a document ever is.
+    #[error("use `{key}` in {store}: it has more than {size} bytes")]
     TooLarge {
         /// The key.
         key: Key,
@@ -229,7 +229,9 @@ impl Diagnose for StoreError {
             Self::Open { .. } => {
                 "correct the repository's url, or mount its disk; only where no repository was made yet, run `windlass repo init`"
             }
-            Self::TooLarge { .. } => "capture less in one database or action: an object of S3 holds 531 GiB",
+            Self::TooLarge { .. } => {
+                "an object of S3 holds 531 GiB: capture less in one database or action; a document is never that large: someone else put it there"
+            }
             Self::NoBucket { .. } => {
                 "make the bucket first, or correct the repository's url; Windlass makes no buckets"
             }

@@ -27,6 +27,9 @@ pub use error::StoreError;
 pub use key::{InvalidKey, Key};
 pub use upload::{Stored, Upload};
 
+/// The most that is read as one piece, in bytes: documents, and restic's index files.
+const WHOLE: u64 = 128 << 20;
+
 /// What a listing or a look at one object says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectInfo {
@@ -138,7 +141,13 @@ impl Store {
     /// Reads a whole object; for objects whose size is known to be small.
     pub async fn get(&self, key: &Key) -> Result<Bytes, StoreError> {
         let failed = |source| self.failed("read", key, source);
-        self.objects.get(&self.path(key)).await.map_err(failed)?.bytes().await.map_err(failed)
+        let found = self.objects.get(&self.path(key)).await.map_err(failed)?;
+        // Told before a byte of it is read: what is that large is nothing that is read whole.
+        let size = found.meta.size;
+        if size > WHOLE {
+            return Err(StoreError::TooLarge { key: key.clone(), store: self.location.clone(), size: WHOLE });
+        }
+        found.bytes().await.map_err(failed)
     }
 
     /// Reads a whole object, or `None` where there is none.

@@ -27,17 +27,32 @@ pub(super) struct Backend {
     writable: bool,
     vanished: Arc<AtomicBool>,
     outage: Arc<Mutex<Option<StoreError>>>,
+    /// Key files written through this.
+    keys: Arc<Mutex<Vec<Id>>>,
 }
 
 impl Backend {
     /// Must be made on a thread that belongs to a runtime, and used on one that does not run its tasks.
     pub(super) fn new(store: Store, prefix: Key, writable: bool) -> Self {
-        Self { store, prefix, runtime: Handle::current(), writable, vanished: Arc::default(), outage: Arc::default() }
+        Self {
+            store,
+            prefix,
+            runtime: Handle::current(),
+            writable,
+            vanished: Arc::default(),
+            outage: Arc::default(),
+            keys: Arc::default(),
+        }
     }
 
     /// Whether an index or snapshot was gone when it was read: someone pruned or forgot between a listing and a read.
     pub(super) fn saw_one_vanish(&self) -> bool {
         self.vanished.load(Ordering::Relaxed)
+    }
+
+    /// The key files that were written through this.
+    pub(super) fn written_keys(&self) -> Vec<Id> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What the store said, where it could not be asked: nothing is known then of what lies there.
@@ -151,6 +166,9 @@ impl WriteBackend for Backend {
                 ErrorKind::AppendOnly,
                 format!("`{key}` is in someone else's repository, where nothing is written"),
             ));
+        }
+        if kind == FileType::Key {
+            self.keys.lock().unwrap_or_else(PoisonError::into_inner).push(*id);
         }
         match self.runtime.block_on(self.store.create_from(&key, content.into_vec())) {
             Ok(Created::Now | Created::Before) => Ok(()),

@@ -1,13 +1,13 @@
 //! Opens restic repositories.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rustic_core::repofile::SnapshotFile;
 use rustic_core::{
-    ConfigOptions, Credentials, KeyOptions, OpenStatus, ReadBackend, Repository, RepositoryBackends, RepositoryOptions,
-    RusticResult,
+    ConfigOptions, Credentials, FileType, KeyOptions, OpenStatus, ReadBackend, Repository, RepositoryBackends,
+    RepositoryOptions, RusticError, RusticResult, WriteBackend,
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
@@ -18,6 +18,9 @@ use crate::store::{Key, Store};
 
 /// How often something is tried again when files vanish under it.
 const TRIES: u32 = 5;
+
+/// How long a process that makes a repository may take from the key to the configuration.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The pause before the second time; each is longer by as much.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -80,13 +83,38 @@ impl Files {
 
     /// Makes the repository where there is none.
     pub async fn create(&self) -> Result<(), FilesError> {
+        self.create_after(PATIENCE).await
+    }
+
+    /// The same; a key without a configuration is another process at work on it for so long, and left by a dead one then.
+    ///
+    /// A key is written before the configuration it opens, and whoever reads takes the first key the password opens: one
+    /// that belongs to no configuration would stand in the way of the right one.
+    pub async fn create_after(&self, patience: Duration) -> Result<(), FilesError> {
         let credentials = Credentials::password(self.password.expose_secret());
         self.blocking("make it", self.backend(), move |backend| {
-            if !backend.list_with_size(rustic_core::FileType::Config)?.is_empty() {
-                return Ok(());
+            let is_made = || Ok::<_, Box<RusticError>>(!backend.list_with_size(FileType::Config)?.is_empty());
+            let began = Instant::now();
+            let strangers = loop {
+                if is_made()? {
+                    return Ok(());
+                }
+                let keys = backend.list(FileType::Key)?;
+                if keys.is_empty() || began.elapsed() >= patience {
+                    break keys;
+                }
+                std::thread::sleep(PAUSE);
+            };
+            for key in strangers {
+                backend.remove(FileType::Key, &key, false)?;
             }
-            repository(backend)?.init(&credentials, &KeyOptions::default(), &config())?;
-            Ok(())
+            let made = repository(backend.clone())?.init(&credentials, &KeyOptions::default(), &config());
+            let Err(error) = made else { return Ok(()) };
+            // Another process was faster: its configuration stays, and our key goes.
+            for key in backend.written_keys() {
+                let _ = backend.remove(FileType::Key, &key, false);
+            }
+            if is_made()? { Ok(()) } else { Err(error) }
         })
         .await
     }
@@ -116,7 +144,7 @@ impl Files {
                 (self.backend(), Arc::clone(&work), Credentials::password(self.password.expose_secret()));
             let watched = backend.clone();
             let done = self.blocking(doing, backend, move |backend| {
-                if backend.list_with_size(rustic_core::FileType::Config)?.is_empty() {
+                if backend.list_with_size(FileType::Config)?.is_empty() {
                     return Ok(None);
                 }
                 work(repository(backend)?.open(&credentials)?).map(Some)
