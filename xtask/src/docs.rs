@@ -53,6 +53,11 @@ fn errors() -> Result<String> {
             let meaning = meaning_of(&text, &variant).unwrap_or_default();
             entries.entry(code).or_insert((reason, meaning));
         }
+        for (code, name, reason) in errors_of_one_kind(&text) {
+            let declared = ["struct", "pub struct", "enum", "pub enum"].map(|word| format!("{word} {name}"));
+            let meaning = declared.iter().find_map(|declared| meaning_of(&text, declared));
+            entries.entry(code).or_insert((reason, meaning.unwrap_or_default()));
+        }
         for line in text.lines().filter(|line| line.trim().starts_with("(\"WDL-") && line.trim().ends_with("\"),")) {
             let words: Vec<&str> = line.split('"').collect();
             if let [_, code, _, reason, ..] = words.as_slice() {
@@ -93,6 +98,19 @@ fn codes(text: &str) -> Vec<(String, String)> {
         Some((code.to_owned(), name))
     };
     text.lines().filter_map(pair).collect()
+}
+
+/// The code, the name and the reason of an error that is a structure: `impl Diagnose for Name`, whose `code` is one text.
+fn errors_of_one_kind(text: &str) -> Vec<(String, String, String)> {
+    let is_text = |line: &&str| line.len() > 2 && line.starts_with('"') && line.ends_with('"');
+    let one = |(at, _): (usize, &str)| {
+        let name = text.get(at..)?.lines().next()?.split(" for ").nth(1)?.split([' ', '<']).next()?.to_owned();
+        let mut texts =
+            text.get(at..)?.lines().map(str::trim).filter(is_text).map(|line| line.trim_matches('"').to_owned());
+        let (code, reason) = (texts.next()?, texts.next()?);
+        code.starts_with("WDL-").then_some((code, name, reason))
+    };
+    text.match_indices("Diagnose for ").filter_map(one).collect()
 }
 
 fn reason_of(text: &str, variant: &str) -> Option<String> {
