@@ -57,6 +57,13 @@ impl Printer {
         }
     }
 
+    /// The result of something that was to be done. Where it was done and nobody wants to hear of it, nothing is said.
+    pub(crate) fn done<T: Serialize>(&self, good: bool, value: &T, text: impl FnOnce(&Self) -> String) {
+        if !(self.quiet && good) || self.is_json() {
+            self.result(value, text);
+        }
+    }
+
     /// A text that is the result itself, whatever the format: completions, the manual.
     pub(crate) fn raw(text: &str) {
         say(text);

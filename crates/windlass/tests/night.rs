@@ -114,6 +114,25 @@ fn what_cannot_be_printed_is_no_success_and_ends_no_backup() -> Result<()> {
 }
 
 #[test]
+fn quiet_says_nothing_of_what_went_well() -> Result<()> {
+    let stage = uploads()?;
+    let into = format!("uploads={}", stage.path("back").display());
+    for verb in [
+        vec!["-q", "backup", "shop"],
+        vec!["-q", "verify", "shop"],
+        vec!["-q", "drill", "shop"],
+        vec!["-q", "retention", "apply", "shop", "--yes"],
+        vec!["-q", "restore", "shop", "--yes", "--into", &into],
+    ] {
+        let ended = stage.windlass(&verb)?.with(0);
+        assert_eq!((ended.out.as_str(), ended.err.as_str()), ("", ""), "{verb:?}");
+    }
+    fs::remove_dir_all(stage.path("uploads"))?;
+    assert!(!stage.windlass(&["-q", "backup", "shop"])?.with(2).err.is_empty());
+    Ok(())
+}
+
+#[test]
 fn doctor_opens_the_keyring() -> Result<()> {
     let stage = uploads()?;
     stage.windlass(&["doctor"])?.with(0);

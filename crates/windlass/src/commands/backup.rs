@@ -60,7 +60,7 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Backup) -> Result {
         hook_failures: &taken.hook_failures,
         recorded: taken.unrecorded.is_none(),
     };
-    context.printer.result(&report, |_| describe(point));
+    context.printer.done(taken.is_success(), &report, |_| describe(point));
     Ok(if taken.is_success() { Status::Done } else { Status::Failed })
 }
 

@@ -22,7 +22,7 @@ pub(crate) async fn run(context: &Context, application: &Name, point: Option<Poi
     let watch = Watch::new(&context.printer);
     let record = rehearse::drill(&context.host, &site, entry, &watch).await?;
     drop(watch);
-    context.printer.result(&record, |_| {
+    context.printer.done(record.verdict == Verdict::Passed, &record, |_| {
         let measured = record.drill.as_ref().map_or(String::new(), |drill| {
             let time = |ms: u64| display(SignedDuration::from_millis(i64::try_from(ms).unwrap_or(i64::MAX))).to_string();
             format!("RTO {} (from the word to begin until everything was up and checked)\nRPO {} (what would have been lost)\n", time(drill.rto_ms), time(drill.rpo_ms))

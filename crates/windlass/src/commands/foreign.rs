@@ -155,7 +155,7 @@ pub(crate) async fn restore(context: &Context, repository: &Repository, argument
     }
     (report.done, report.files, report.bytes) = (true, Some(restored.files), Some(restored.bytes));
     report.warnings = restored.warnings;
-    printer.result(&report, |_| {
+    printer.done(true, &report, |_| {
         format!("{} files, {}, restored to {}", restored.files, Printer::size(restored.bytes), plan.target.display())
     });
     Ok(Status::Done)

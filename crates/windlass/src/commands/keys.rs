@@ -142,7 +142,7 @@ pub(crate) async fn restore(context: &Context, name: Option<&Name>, kit: &Path) 
             put_back.push(keyring.application.clone());
         }
     }
-    context.printer.result(&put_back, |_| match put_back.as_slice() {
+    context.printer.done(true, &put_back, |_| match put_back.as_slice() {
         [] => "every keyring of the kit is there already: nothing was written".to_owned(),
         names => {
             let names: Vec<&str> = names.iter().map(Name::as_str).collect();

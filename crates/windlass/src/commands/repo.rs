@@ -40,7 +40,7 @@ pub(crate) async fn init(context: &Context, name: Option<&Name>) -> Result {
         context.warn_of_joining(application, &joins);
     }
     let made = Made { repository: repository.id(), location: repository.store().location(), applications };
-    context.printer.result(&made, |_| {
+    context.printer.done(true, &made, |_| {
         let names: Vec<&str> = made.applications.iter().map(|n| n.as_str()).collect();
         format!(
             "repository {} in {}, with keys for: {}\n\

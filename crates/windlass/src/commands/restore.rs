@@ -104,7 +104,8 @@ async fn carry_out(
     let wanted: Vec<&Name> = request.into.keys().collect();
     let entry = find(&catalog, vault.application(), which(printer, arguments)?, &wanted)?;
     let planned = prepare(&vault, &catalog, entry, &request, settings).await?;
-    if !printer.is_json() && arguments.confirm.is_none() {
+    let is_asked_for = arguments.plan || !(printer.is_quiet() && arguments.yes);
+    if !printer.is_json() && arguments.confirm.is_none() && is_asked_for {
         printer.result(&(), |printer| describe(printer, &planned));
     }
     if arguments.plan {

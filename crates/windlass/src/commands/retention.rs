@@ -89,7 +89,7 @@ async fn carry_out(context: &Context, application: &Name, confirm: Option<&str>,
     let catalog = Catalog::load(&site.vault).await?;
     let plan = plan_now(context, &catalog, application)?;
     if !plan.delete.is_empty() {
-        if confirm.is_none() && !context.printer.is_json() {
+        if confirm.is_none() && !context.printer.is_json() && !(yes && context.printer.is_quiet()) {
             print_plan(context, application, &catalog, &plan);
         }
         confirmed(&plan.digest(), confirm, yes, "Mark these points for deletion?")?;
@@ -99,7 +99,7 @@ async fn carry_out(context: &Context, application: &Name, confirm: Option<&str>,
         context.printer.warning(&format!("the store refuses to delete `{key}`: it is still there, and still listed"));
     }
     let marked = plan.delete.len();
-    context.printer.result(&swept, |_| describe_sweep(&swept, marked));
+    context.printer.done(swept.swept.denied.is_empty(), &swept, |_| describe_sweep(&swept, marked));
     Ok(if swept.swept.denied.is_empty() { Status::Done } else { Status::Failed })
 }
 
@@ -150,7 +150,7 @@ async fn explain(context: &Context, application: &Name, point: PointId) -> Resul
 async fn hold(context: &Context, application: &Name, point: PointId, reason: &str) -> Result {
     let site = context.open(application).await?;
     let hold = windlass_host::retention::hold(&context.host, &site, point, reason).await?;
-    context.printer.result(&hold, |_| format!("{point} is held: {reason}"));
+    context.printer.done(true, &hold, |_| format!("{point} is held: {reason}"));
     Ok(Status::Done)
 }
 
@@ -160,6 +160,6 @@ async fn release(context: &Context, application: &Name, point: PointId) -> Resul
     if holds.is_empty() {
         return Err(Failure::usage(format!("{point} is not held"), "`windlass points` shows what is"));
     }
-    context.printer.result(&holds, |_| format!("{point} is released from {} holds", holds.len()));
+    context.printer.done(true, &holds, |_| format!("{point} is released from {} holds", holds.len()));
     Ok(Status::Done)
 }

@@ -43,8 +43,8 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Verify) -> Result {
         let why = windlass_core::diagnose::chain(&damaged.error);
         context.printer.warning(&format!("`{}` could not be looked at: {why}", damaged.key));
     }
-    context.printer.result(&records, |_| records.iter().map(describe).collect::<Vec<_>>().join("\n"));
     let good = catalog.damaged.is_empty() && records.iter().all(|record| record.verdict == Verdict::Passed);
+    context.printer.done(good, &records, |_| records.iter().map(describe).collect::<Vec<_>>().join("\n"));
     Ok(if good { Status::Done } else { Status::Failed })
 }
 

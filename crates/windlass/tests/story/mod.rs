@@ -57,6 +57,7 @@ impl Stage {
     pub(crate) fn new() -> Result<Self> {
         let root = tempfile::Builder::new().prefix("wl-story-").tempdir()?;
         std::fs::write(root.path().join("passphrase"), format!("{PASSPHRASE}\n"))?;
+        std::fs::set_permissions(root.path().join("passphrase"), std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         let repository = format!("url = \"file://{}/repository\"\n", root.path().display());
         let stage = Self {
             root,
