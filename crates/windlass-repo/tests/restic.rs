@@ -201,3 +201,33 @@ async fn a_wrong_password_and_a_missing_repository_are_told_apart() -> Result<()
     assert!(matches!(missing.snapshots().await.unwrap_err(), FilesError::Missing { .. }));
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_grows_while_it_is_read_is_flagged_and_counted_as_it_was_read() -> Result<()> {
+    let bench = Bench::new().await?;
+    let folder = bench.path("log");
+    std::fs::create_dir(&folder)?;
+    std::fs::write(folder.join("growing"), vec![7; 3_000_000])?;
+    let growing = folder.join("growing");
+    let once = std::sync::Once::new();
+    // At the first bytes read, more are written.
+    let moved = move |_| {
+        once.call_once(|| {
+            let file = std::fs::File::options().append(true).open(&growing);
+            file.and_then(|mut file| std::io::Write::write_all(&mut file, &[8; 1000])).unwrap();
+        });
+    };
+    let source = Source {
+        paths: vec![folder.clone()],
+        exclude: vec![],
+        host: "host-1".into(),
+        tags: vec![],
+        moved: Arc::new(moved),
+    };
+    let captured = bench.files.capture(source).await?;
+    assert_eq!(captured.report.changed, [folder.join("growing")]);
+    let back = bench.restore(&captured.snapshot, &folder, "back").await?;
+    assert_eq!(std::fs::metadata(back.join("growing"))?.len(), captured.report.bytes);
+    assert_eq!(captured.report.bytes, 3_001_000);
+    Ok(())
+}

@@ -19,7 +19,10 @@ use crate::failure::{Failure, Result};
 use crate::printer::Printer;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refused(&error),
+    };
     if matches!(cli.verb, Verb::Supervise) {
         return match windlass_engine::supervisor::serve() {
             Ok(()) => ExitCode::SUCCESS,
@@ -65,6 +68,23 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// Says what is wrong with the arguments, or what was asked of them: help, the version. They could not be read, so
+/// whether JSON is wanted is looked for in them as they stand.
+fn refused(error: &clap::Error) -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    let json = arguments.iter().any(|a| a == "--output=json")
+        || arguments.windows(2).any(|pair| pair.iter().map(String::as_str).eq(["--output", "json"]));
+    if json && error.use_stderr() {
+        let words = error.render().to_string();
+        let (why, hint) = words.trim_end().split_once("\n\n").unwrap_or((&words, ""));
+        let failure = Failure::usage(why.trim_start_matches("error: "), hint);
+        Printer::new(cli::Output::Json, true).failure(&failure);
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 /// Returns at the first SIGINT, SIGTERM or SIGHUP: the last comes where a session over the network breaks.

@@ -64,9 +64,18 @@ impl Printer {
         }
     }
 
-    /// A text that is the result itself, whatever the format: completions, the manual.
+    /// A text that is the result itself, whatever the format: completions.
     pub(crate) fn raw(text: &str) {
         say(text);
+    }
+
+    /// A page: as it stands, or as the one value of a document.
+    pub(crate) fn page(&self, name: &str, text: &str) {
+        if self.is_json() {
+            self.result(&serde_json::json!({ name: text }), |_| String::new());
+        } else {
+            say(text);
+        }
     }
 
     /// Something on the way, for people.

@@ -122,3 +122,49 @@ fn walk(root: &Path) -> Vec<String> {
     }
     files
 }
+
+#[test]
+fn a_snapshot_made_to_write_elsewhere_writes_nowhere() -> Result<()> {
+    let outside = tempfile::tempdir()?;
+    let out = outside.path().display();
+    let evil = |name: &str| format!("[{{\"name\": \"{name}\", \"type\": \"file\"}}]");
+    let through_a_link = format!(
+        "[{{\"name\": \"d\", \"type\": \"symlink\", \"linktarget\": \"{out}\"}}, \
+          {{\"name\": \"d\", \"type\": \"dir\", \"subtree\": [{{\"name\": \"evil\", \"type\": \"file\"}}]}}]"
+    );
+    let trees = [
+        evil("../evil"),
+        evil(&format!("{out}/evil")),
+        evil("a/../../evil"),
+        evil(".."),
+        evil("."),
+        evil(""),
+        evil("evil\\u0000"),
+        format!("[{{\"name\": \"sub\", \"type\": \"dir\", \"subtree\": {}}}]", evil("../../evil")),
+        through_a_link,
+    ];
+    let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/hostile-snapshot");
+    let stage = Stage::new()?.uploads()?;
+    let at = stage.path("theirs").display().to_string();
+    restic(&stage, &at, &["init"])?;
+    let stage = stage.repository(&format!("url = \"file://{at}\"\nformat = \"restic\""))?.alone()?;
+    for (number, tree) in trees.iter().enumerate() {
+        let mut craft = Command::new("python3");
+        let id = run(craft.arg(&tool).args([at.as_str(), PASSPHRASE, tree.as_str()]))?;
+        let parent = stage.path(&format!("parent-{number}"));
+        std::fs::create_dir(&parent)?;
+        let into = format!("files={}", parent.join("back").display());
+        let ended = stage.windlass(&["restore", "main", "--yes", "--point", id.trim(), "--into", &into])?;
+        assert_eq!(ended.code, 1, "{tree}: {}{}", ended.out, ended.err);
+        assert_eq!(std::fs::read_dir(outside.path())?.count(), 0, "{tree}");
+        let beside: Vec<String> = walk(&parent).into_iter().filter(|path| path.ends_with("evil")).collect();
+        assert!(beside.iter().all(|path| path.contains("/back/")), "{tree}: {beside:?}");
+    }
+    // The same way, an honest one comes back.
+    let mut craft = Command::new("python3");
+    let id = run(craft.arg(&tool).args([at.as_str(), PASSPHRASE, &evil("good")]))?;
+    let into = format!("files={}", stage.path("good").display());
+    stage.windlass(&["restore", "main", "--yes", "--point", id.trim(), "--into", &into])?.with(0);
+    assert!(stage.path("good/good").is_file());
+    Ok(())
+}

@@ -253,3 +253,43 @@ fn a_host_that_opens_no_keyring_seals_to_nobody_new_and_deletes_nothing() -> Res
     stage.windlass(&["backup", "shop"])?.with(0);
     Ok(())
 }
+
+#[test]
+fn json_is_had_of_every_verb_also_of_mistakes_in_the_arguments() -> Result<()> {
+    let stage = uploads()?;
+    for verb in [
+        vec!["repo", "kit"],
+        vec!["repo", "manual"],
+        vec!["repo", "stats"],
+        vec!["repo", "keys", "list"],
+        vec!["doctor"],
+    ] {
+        let mut arguments = vec!["--output", "json"];
+        arguments.extend(verb);
+        stage.windlass(&arguments)?.with(0).json();
+    }
+    let ended = stage.windlass(&["--output", "json", "backup"])?.with(2).json();
+    assert_eq!(ended["error"]["reason"], "Usage", "{ended}");
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_fails_loudly_and_older_points_stay() -> Result<()> {
+    let stage = uploads()?;
+    fs::create_dir(stage.path("small"))?;
+    // A disk of 8 MiB, in a namespace of its own, which ends with the script.
+    let script = format!(
+        "set -e; cd {0}; mount -t tmpfs -o size=8m tmpfs small; cp -r repository small/full; sed -i 's|/repository\"|/small/full\"|' windlass.toml
+         rm -r state/repositories; head -c 30000000 /dev/urandom > uploads/big
+         code=0; {1} --config windlass.toml backup shop || code=$?; test $code = 1
+         rm uploads/big; {1} --config windlass.toml repo check --read-data; {1} --config windlass.toml verify shop
+         {1} --config windlass.toml restore shop --yes --into uploads={0}/back",
+        stage.path("").display(),
+        env!("CARGO_BIN_EXE_windlass")
+    );
+    let ended = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output()?;
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success() && said.contains("No space left on device"), "{said}");
+    assert_eq!(fs::read_to_string(stage.path("back/file"))?, "content");
+    Ok(())
+}

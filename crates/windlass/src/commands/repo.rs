@@ -95,7 +95,7 @@ fn part_of(key: &str) -> String {
 /// `repo manual`.
 pub(crate) async fn manual(context: &Context, name: Option<&Name>) -> Result {
     let repository = context.host.open_repository(context.repository(name)?).await?;
-    Printer::raw(&manual::readme(repository.identity()));
+    context.printer.page("manual", &manual::readme(repository.identity()));
     Ok(Status::Done)
 }
 
@@ -110,7 +110,7 @@ pub(crate) async fn kit(context: &Context, name: Option<&Name>, file: Option<&Pa
     }
     let text = kit::text(&repository, &settings.place, &keyrings);
     match file {
-        None => Printer::raw(text.expose_secret()),
+        None => context.printer.page("kit", text.expose_secret()),
         Some(path) => {
             write_new(path, text.expose_secret()).map_err(|error| {
                 Failure::usage(
@@ -123,7 +123,7 @@ pub(crate) async fn kit(context: &Context, name: Option<&Name>, file: Option<&Pa
                  Print it or copy it away from this machine: whoever has it and the repository can read everything.",
                 path.display()
             );
-            context.printer.note(&words);
+            context.printer.done(true, &serde_json::json!({ "file": path }), |_| words);
         }
     }
     Ok(Status::Done)
