@@ -103,15 +103,22 @@ pub async fn catch_up(vault: &Vault, writer: &Writer, host: &str) -> Result<(), 
 /// The points the writer's newest records tell of, back to a horizon before `newest`.
 async fn lately_told(vault: &Vault, writer: &Writer, newest: Timestamp) -> Result<BTreeSet<PointId>, RepositoryError> {
     let mut told = BTreeSet::new();
-    for number in numbers(vault.store(), writer.id).await?.into_iter().rev() {
-        let key = layout::evidence_record(writer.id, number);
-        let bytes = vault.store().get(&key).await.map_err(RepositoryError::Store)?;
-        // What is damaged is for `check` to say.
-        let Ok(record) = vault.accept::<Record>(&key, &bytes) else { continue };
+    let numbers = numbers(vault.store(), writer.id).await?;
+    let mut records = futures::stream::iter(numbers.into_iter().rev())
+        .map(|number| async move {
+            let key = layout::evidence_record(writer.id, number);
+            let bytes = vault.store().get(&key).await.map_err(RepositoryError::Store)?;
+            // What is damaged is for `check` to say.
+            Ok::<_, RepositoryError>(vault.accept::<Record>(&key, &bytes).ok())
+        })
+        .buffered(PARALLEL);
+    while let Some(record) = records.try_next().await? {
+        let Some(record) = record else { continue };
         if let Event::Backup { point, .. } = record.event {
             told.insert(point);
         }
-        if newest.duration_since(record.at) > HORIZON * 2 {
+        // A record is written after what it tells of; an hour is for clocks that differ.
+        if newest.duration_since(record.at) > HORIZON + SignedDuration::from_hours(1) {
             break;
         }
     }
