@@ -67,11 +67,6 @@ pub fn runs(application: &Name) -> Key {
     Key::foreign(&format!("runs/{application}"))
 }
 
-/// `runs/<application>/<point>`: one run.
-pub fn run(application: &Name, point: PointId) -> Key {
-    Key::foreign(&format!("runs/{application}/{point}"))
-}
-
 /// `runs/<application>/<point>/intent.json`: what the run sets out to do, written before anything else.
 pub fn intent(application: &Name, point: PointId) -> Key {
     Key::foreign(&format!("runs/{application}/{point}/intent.json"))
@@ -85,11 +80,6 @@ pub fn component(application: &Name, point: PointId, component: &Name) -> Key {
 /// `verified/<application>`: its verifications.
 pub fn verifications(application: &Name) -> Key {
     Key::foreign(&format!("verified/{application}"))
-}
-
-/// `verified/<application>/<point>`: one point's verifications.
-pub fn verifications_of(application: &Name, point: PointId) -> Key {
-    Key::foreign(&format!("verified/{application}/{point}"))
 }
 
 /// `verified/<application>/<point>/<entry>.json`: one verification.

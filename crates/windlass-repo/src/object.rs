@@ -294,12 +294,6 @@ impl ObjectReader {
         }
     }
 
-    /// Reads to the end and throws the bytes away: the level `read`.
-    pub async fn prove_all(mut self) -> Result<u64, ObjectError> {
-        while self.next().await?.is_some() {}
-        Ok(self.expected.size)
-    }
-
     /// The opened bytes as a stream that ends in an error where they are not what was written.
     pub fn into_stream(self) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
         futures::stream::try_unfold(self, |mut this| async move {

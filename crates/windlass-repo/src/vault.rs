@@ -107,11 +107,6 @@ impl Vault {
         &self.application
     }
 
-    /// The application's keyrings as they lie in the repository, the newest last.
-    pub fn stored_keyrings(&self) -> &[StoredKeyring] {
-        &self.stored
-    }
-
     /// The writers of the repository, as they were when the vault was opened.
     pub fn writers(&self) -> &Writers {
         &self.writers

@@ -30,11 +30,6 @@ impl Key {
         Self(text.to_owned())
     }
 
-    /// Whether it is one that Windlass would write.
-    pub fn is_well_formed(&self) -> bool {
-        self.0.parse::<Self>().is_ok()
-    }
-
     /// Any text as one segment: `my db` becomes `my%20db`.
     pub fn encode(name: &str) -> String {
         match name {
