@@ -101,11 +101,11 @@ fn one_table_comes_back_with_what_belongs_to_it() -> Result<()> {
         &format!("db={}", stage.server.url("none")),
         "--yes",
     ])?;
-    missing.with(1).says("the dump holds no public.nothing");
+    missing.with(2).says("holds no public.nothing in this point");
     assert_eq!(
         stage.server.psql("postgres", "select count(*) from pg_database where datname = 'none'"),
         "0",
-        "what was made for it is gone"
+        "nothing was made for it"
     );
     Ok(())
 }
