@@ -8,7 +8,7 @@ mod story;
 use std::process::Stdio;
 
 use anyhow::Result;
-use story::{PASSPHRASE, Stage, scratch_places, script, wait_until};
+use story::{PASSPHRASE, Stage, scratch_places, script, wait_until, with_mounts_of_its_own};
 use windlass_testkit::tree;
 
 /// A database of one table, captured through a wrapper around PostgreSQL's tools.
@@ -396,8 +396,8 @@ fn from_a_repository_that_can_only_be_read_everything_comes_back() -> Result<()>
     let run = |arguments: &[&str]| -> Result<(i32, String)> {
         let script = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && exec \"$@\"";
         let command = stage.command(arguments);
-        let mut unshare = std::process::Command::new("unshare");
-        unshare.args(["--mount", "sh", "-c", script]).arg(stage.path("repository"));
+        let mut unshare = with_mounts_of_its_own();
+        unshare.args(["sh", "-c", script]).arg(stage.path("repository"));
         unshare.arg(command.get_program()).args(command.get_args());
         let ended = unshare.stdin(Stdio::null()).output()?;
         Ok((ended.status.code().unwrap_or(-1), String::from_utf8(ended.stderr)?))

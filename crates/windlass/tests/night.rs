@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::process::{Command, Stdio};
 
 use anyhow::Result;
-use story::{Stage, script};
+use story::{Stage, script, with_mounts_of_its_own};
 
 /// A folder with one file, and a first point of it.
 fn uploads() -> Result<Stage> {
@@ -287,7 +287,7 @@ fn a_full_disk_fails_loudly_and_older_points_stay() -> Result<()> {
         stage.path("").display(),
         env!("CARGO_BIN_EXE_windlass")
     );
-    let ended = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output()?;
+    let ended = with_mounts_of_its_own().args(["sh", "-c", &script]).output()?;
     let said = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.success() && said.contains("No space left on device"), "{said}");
     assert_eq!(fs::read_to_string(stage.path("back/file"))?, "content");

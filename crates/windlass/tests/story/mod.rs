@@ -220,3 +220,13 @@ pub(crate) fn script(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, format!("#!/bin/sh\n{text}\n"))?;
     Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?)
 }
+
+/// Runs a command where it may mount what nobody else sees: in a namespace of its own, which ends with it.
+pub(crate) fn with_mounts_of_its_own() -> Command {
+    let mut unshare = Command::new("unshare");
+    unshare.arg("--mount");
+    if !rustix::process::geteuid().is_root() {
+        unshare.arg("--map-root-user");
+    }
+    unshare
+}
