@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use windlass_core::application::{Action, Application, Postgres, Strategy};
-use windlass_core::diagnose::{Diagnose, chain};
+use windlass_core::diagnose::{Diagnose, chain, without_output};
 use windlass_core::id::PointId;
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentData, ComponentManifest, DatabaseDump};
@@ -308,7 +308,7 @@ pub async fn record(
         point: planned.plan.point,
         plan: planned.digest.clone(),
         started,
-        failure: failure.map(|error| format!("[{}] {}", error.code(), chain(error))),
+        failure: failure.map(|error| format!("[{}] {}", error.code(), without_output(&chain(error)))),
     };
     let recorded = evidence::append(vault, &writer, &host.name, event).await;
     recorded.map(drop).map_err(HostError::Repository)

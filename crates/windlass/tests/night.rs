@@ -6,6 +6,7 @@
 mod story;
 
 use std::fs::{self, File};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::Result;
@@ -150,7 +151,18 @@ fn what_a_command_said_is_on_the_screen_and_nowhere_in_the_repository() -> Resul
     let stage = stage.component("index", &action)?;
     let ended = stage.windlass(&["backup", "shop"])?.with(1).says("token=hush-hush");
     assert!(!ended.err.contains('\u{1b}'), "nothing of it steers the terminal");
-    for object in stage.objects() {
+    // A restore that fails is on record, without what its command said.
+    script(&stage.path("export"), "seq 10")?;
+    script(&stage.path("import"), "printf 'token=hush-hush\\n' >&2; exit 3")?;
+    let settings = fs::read_to_string(stage.path("windlass.toml"))?;
+    let import = format!("{settings}restore = [\"{}\"]\n", stage.path("import").display());
+    fs::write(stage.path("windlass.toml"), import)?;
+    stage.windlass(&["backup", "shop"])?.with(0);
+    stage.windlass(&["restore", "shop", "--into", "index=-", "--yes"])?.with(1).says("token=hush-hush");
+    let objects = stage.objects();
+    let recorded = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| text.contains("\"event\":\"restore\""));
+    assert!(objects.iter().any(recorded), "the restore is on record");
+    for object in objects {
         assert!(!String::from_utf8_lossy(&fs::read(&object)?).contains("hush-hush"), "{}", object.display());
     }
     Ok(())
