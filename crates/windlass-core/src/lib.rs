@@ -9,6 +9,7 @@ pub mod application;
 pub mod diagnose;
 pub mod duration;
 pub mod evidence;
+pub mod hex;
 pub mod id;
 pub mod name;
 pub mod point;

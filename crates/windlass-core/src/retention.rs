@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use ring::digest::{SHA256, digest};
 use serde::Serialize;
 
+use crate::hex;
 use crate::id::PointId;
 use crate::name::Name;
 
@@ -107,10 +107,7 @@ impl RetentionPlan {
         for doomed in &self.delete {
             let _ = writeln!(text, "delete {}", doomed.id);
         }
-        digest(&SHA256, text.as_bytes()).as_ref().iter().fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        hex::sha256(text.as_bytes())
     }
 }
 

@@ -146,25 +146,26 @@ pub async fn run(argv: &[String], limit: SignedDuration) -> Result<(), ProcessEr
     }
 }
 
-/// Reads to the end and keeps the last [`TAIL`] bytes.
+/// The end of what a command says, where it can be heard.
 async fn tail(stderr: Option<ChildStderr>) -> String {
     match stderr {
-        Some(stderr) => tail_of(stderr).await,
+        Some(stderr) => tail_of(stderr, TAIL).await,
         None => String::new(),
     }
 }
 
-async fn tail_of(mut stream: impl AsyncRead + Unpin) -> String {
+/// Reads to the end and keeps the last bytes, as many as said.
+pub(crate) async fn tail_of(mut stream: impl AsyncRead + Unpin, keep: usize) -> String {
     let mut kept = Vec::new();
     let mut buffer = vec![0; 8 << 10];
     while let Ok(read) = stream.read(&mut buffer).await
         && read > 0
     {
         kept.extend_from_slice(&buffer[..read]);
-        if kept.len() > 2 * TAIL {
-            kept.drain(..kept.len() - TAIL);
+        if kept.len() > 2 * keep {
+            kept.drain(..kept.len() - keep);
         }
     }
-    let start = kept.len().saturating_sub(TAIL);
+    let start = kept.len().saturating_sub(keep);
     String::from_utf8_lossy(&kept[start..]).into_owned()
 }

@@ -45,7 +45,7 @@ pub fn find<'a>(
     which: Which,
     wanted: &[&Name],
 ) -> Result<&'a Entry, TaskError> {
-    let holds_all = |entry: &&Entry| wanted.iter().all(|name| entry.point.components.iter().any(|c| c.name == **name));
+    let holds_all = |entry: &&Entry| entry.holds_all(wanted.iter().copied());
     let complete = || catalog.live().rev().filter(|entry| entry.point.is_complete());
     let found = match which {
         Which::Point(point) => return Ok(catalog.get(application, point)?),
@@ -272,7 +272,7 @@ async fn prove(
     for damage in &damage {
         progress.event(Event::Warning { text: damage });
     }
-    let holds_all = |other: &&Entry| names.iter().all(|name| other.point.components.iter().any(|c| c.name == *name));
+    let holds_all = |other: &&Entry| other.holds_all(names);
     let others = catalog.live().rev().filter(|other| other.point.is_complete() && other.point.id != entry.point.id);
     let mut intact = None;
     for other in others.filter(holds_all).take(LOOKED_AT) {

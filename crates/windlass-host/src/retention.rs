@@ -7,9 +7,11 @@ use windlass_core::id::PointId;
 use windlass_core::retention::{Retention, RetentionPlan, Subject, plan};
 use windlass_engine::backup::LONGEST_RUN;
 use windlass_repo::catalog::{Catalog, Damaged};
+use windlass_repo::error::RepositoryError;
 use windlass_repo::evidence::Event;
 use windlass_repo::format::restic::Pruned;
 use windlass_repo::live::{Hold, Tombstone, Why};
+use windlass_repo::store::{Key, StoreError};
 use windlass_repo::sweep::{Rules, SweepError, Swept, prune, sweep};
 use windlass_repo::vault::Vault;
 
@@ -93,10 +95,11 @@ pub async fn apply(
 
 /// Holds a point: no retention deletes it until the hold is lifted.
 pub async fn hold(host: &Host, site: &Site, point: PointId, reason: &str) -> Result<Hold, TaskError> {
-    Catalog::load(&site.vault).await?.get(&site.application.name, point)?;
+    let catalog = Catalog::load(&site.vault).await?;
+    let record = &catalog.get(&site.application.name, point)?.key;
     let hold = Hold::set(&site.vault, &site.writer, point, reason).await?;
     // A sweep looks for holds right before it deletes, but it may be past that where the grace is over.
-    if is_going(&site.vault, point).await? || is_gone(&site.vault, point).await? {
+    if is_going(&site.vault, point).await? || is_gone(&site.vault, record).await? {
         hold.lift(&site.vault).await?;
         return Err(TaskError::Going { point });
     }
@@ -122,6 +125,10 @@ pub async fn release(host: &Host, site: &Site, point: PointId) -> Result<Vec<Hol
 }
 
 /// Whether a sweep has deleted a point's commit record since it was listed.
-async fn is_gone(vault: &Vault, point: PointId) -> Result<bool, TaskError> {
-    Ok(Catalog::load(vault).await?.entries.iter().all(|entry| entry.point.id != point))
+async fn is_gone(vault: &Vault, record: &Key) -> Result<bool, TaskError> {
+    match vault.store().head(record).await {
+        Ok(_) => Ok(false),
+        Err(StoreError::NotFound { .. }) => Ok(true),
+        Err(error) => Err(RepositoryError::Store(error).into()),
+    }
 }

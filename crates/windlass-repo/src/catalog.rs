@@ -39,6 +39,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether the point holds every one of these components.
+    pub fn holds_all<'a>(&self, names: impl IntoIterator<Item = &'a Name>) -> bool {
+        names.into_iter().all(|name| self.point.components.iter().any(|component| component.name == *name))
+    }
+
     /// The moment the point stands for, but never one after its commit by the store's clock: where a server's clock is
     /// ahead, an old point must not pass for the newest.
     pub fn stands_for(&self) -> Timestamp {

@@ -5,7 +5,6 @@ pub mod check;
 pub mod error;
 pub mod evidence;
 pub mod format;
-pub mod hex;
 pub mod keyring;
 pub mod kit;
 pub mod layout;
@@ -21,3 +20,5 @@ pub mod sweep;
 pub mod vault;
 pub mod verify;
 pub mod writer;
+
+pub use windlass_core::hex;

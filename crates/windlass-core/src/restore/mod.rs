@@ -206,14 +206,8 @@ pub struct ActionStep {
 impl Plan {
     /// The plan's digest: SHA-256 of its JSON, in hex.
     pub fn digest(&self) -> String {
-        use std::fmt::Write;
         // Plain data with text keys: this cannot fail, and an empty text would never be confirmed by accident.
-        let json = serde_json::to_vec(self).unwrap_or_default();
-        let digest = ring::digest::digest(&ring::digest::SHA256, &json);
-        digest.as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        crate::hex::sha256(&serde_json::to_vec(self).unwrap_or_default())
     }
 
     /// Bytes of data it brings.

@@ -149,21 +149,8 @@ async fn database(
         }
     };
     warnings.extend(said.lines().map(|line| format!("{name}: {line}")));
-    Ok(DatabaseDump {
-        name: name.to_owned(),
-        object: object.finish().await.map_err(PostgresCaptureError::Object)?,
-        snapshot_at,
-        encoding: database.encoding,
-        locale_provider: database.locale_provider,
-        collate: database.collate,
-        ctype: database.ctype,
-        provider_locale: database.provider_locale,
-        owner: database.owner,
-        extensions: database.extensions,
-        collations: database.collations,
-        tables,
-        database_bytes: database.bytes,
-    })
+    let object = object.finish().await.map_err(PostgresCaptureError::Object)?;
+    Ok(database.into_dump(name, object, snapshot_at, tables))
 }
 
 async fn globals(

@@ -3,11 +3,11 @@
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::PostgresError;
+use crate::process::tail_of;
 
 /// Bytes kept of a tool's standard error: the end of it, where the cause stands.
 const TAIL: usize = 64 << 10;
@@ -30,7 +30,7 @@ impl Running {
         let Some(stderr) = child.stderr.take() else {
             return Err(failed(std::io::Error::other("it has no standard error")));
         };
-        Ok(Self { tool: tool.to_owned(), child, stderr: AbortOnDropHandle::new(tokio::spawn(tail(stderr))) })
+        Ok(Self { tool: tool.to_owned(), child, stderr: AbortOnDropHandle::new(tokio::spawn(tail_of(stderr, TAIL))) })
     }
 
     /// Its standard input, which was asked to be a pipe.
@@ -64,20 +64,4 @@ impl Running {
     pub(super) fn failed(&self, source: std::io::Error) -> PostgresError {
         PostgresError::Start { tool: self.tool.clone(), source }
     }
-}
-
-/// Reads to the end and keeps the last [`TAIL`] bytes.
-async fn tail(mut stream: impl AsyncRead + Unpin) -> String {
-    let mut kept = Vec::new();
-    let mut buffer = vec![0; 8 << 10];
-    while let Ok(read) = stream.read(&mut buffer).await
-        && read > 0
-    {
-        kept.extend_from_slice(&buffer[..read]);
-        if kept.len() > 2 * TAIL {
-            kept.drain(..kept.len() - TAIL);
-        }
-    }
-    let start = kept.len().saturating_sub(TAIL);
-    String::from_utf8_lossy(&kept[start..]).into_owned()
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Deserialize;
 use windlass_core::application::Databases;
+use windlass_core::point::{DatabaseDump, ObjectRef, TableCount};
 
 use super::session::Session;
 use super::tools::Tools;
@@ -62,6 +63,33 @@ pub struct Database {
     pub extensions: BTreeMap<String, String>,
     /// Collations of the server's own that columns, indexes and types use.
     pub collations: Vec<String>,
+}
+
+impl Database {
+    /// What a manifest says of a dump of it.
+    pub fn into_dump(
+        self,
+        name: &str,
+        object: ObjectRef,
+        snapshot_at: Timestamp,
+        tables: Vec<TableCount>,
+    ) -> DatabaseDump {
+        DatabaseDump {
+            name: name.to_owned(),
+            object,
+            snapshot_at,
+            encoding: self.encoding,
+            locale_provider: self.locale_provider,
+            collate: self.collate,
+            ctype: self.ctype,
+            provider_locale: self.provider_locale,
+            owner: self.owner,
+            extensions: self.extensions,
+            collations: self.collations,
+            tables,
+            database_bytes: self.bytes,
+        }
+    }
 }
 
 /// Collations that a dump names and does not bring along.

@@ -53,21 +53,7 @@ pub(crate) async fn finish(mut capture: capture::DatabaseCapture, name: &str) ->
         plain_sha256: String::new(),
         sealed_to: None,
     };
-    let dump = DatabaseDump {
-        name: name.to_owned(),
-        object,
-        snapshot_at,
-        encoding: database.encoding,
-        locale_provider: database.locale_provider,
-        collate: database.collate,
-        ctype: database.ctype,
-        provider_locale: database.provider_locale,
-        owner: database.owner,
-        extensions: database.extensions,
-        collations: database.collations,
-        tables,
-        database_bytes: database.bytes,
-    };
+    let dump = database.into_dump(name, object, snapshot_at, tables);
     Ok(Captured { bytes, dump, said })
 }
 
