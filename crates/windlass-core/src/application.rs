@@ -72,6 +72,16 @@ pub enum Check {
         /// The query.
         sql: String,
     },
+    /// A query against a `postgres` component whose first column names files of a `disk` component: those that are
+    /// missing are reported, and no failure. Only asked after a restore in place.
+    Files {
+        /// The component it is asked of.
+        component: Name,
+        /// The query.
+        sql: String,
+        /// The component that has the files.
+        files: Name,
+    },
     /// A GET that must answer with a 2xx status, tried until a minute has passed.
     /// Only asked where the application itself runs: after a restore in place.
     Http {

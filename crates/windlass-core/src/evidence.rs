@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{EntryId, PointId, WriterId};
+use crate::id::{EntryId, PointId, RestoreId, WriterId};
 use crate::name::Name;
 use crate::verification::{DrillReport, Level, Verdict};
 
@@ -85,6 +85,21 @@ pub enum Event {
         /// The digest of the plan that was confirmed.
         plan: String,
         /// When it began.
+        started: Timestamp,
+        /// Why it failed; absent where it did not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<String>,
+        /// The restore, where it was in place.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        restore: Option<RestoreId>,
+    },
+    /// A restore in place was undone, or what an interrupted one had changed was put back.
+    Undo {
+        /// The restore.
+        restore: RestoreId,
+        /// The point it had restored.
+        point: PointId,
+        /// When the undo began.
         started: Timestamp,
         /// Why it failed; absent where it did not.
         #[serde(default, skip_serializing_if = "Option::is_none")]

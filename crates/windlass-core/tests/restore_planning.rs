@@ -13,7 +13,7 @@ use windlass_core::point::{
     RecoveryPoint, TableCount, Window,
 };
 use windlass_core::restore::{
-    DatabaseFacts, FolderFacts, Plan, Refusal, Request, Source, Step, TargetFacts, plan, wanted,
+    DatabaseFacts, FolderFacts, Plan, Refusal, Request, Source, Step, TargetFacts, Terms, plan, wanted,
 };
 use windlass_core::selector::Selector;
 
@@ -124,6 +124,7 @@ fn request(only: &str, into: &[&str]) -> Request {
     Request {
         only: if only.is_empty() { vec![] } else { Selector::parse_list(only).unwrap() },
         into: into.iter().map(|component| (name(component), "somewhere".to_owned())).collect(),
+        ..Request::default()
     }
 }
 
@@ -137,7 +138,7 @@ fn planned(request: &Request, change: impl FnOnce(&mut DatabaseFacts, &mut Folde
     let databases = [("shop".to_owned(), shop), ("stats".to_owned(), database_facts("stats"))].into();
     let facts =
         [(name("db"), TargetFacts::Databases(databases)), (name("uploads"), TargetFacts::Folder(folder))].into();
-    plan(&source, &parts, &facts)
+    plan(&source, &parts, &facts, request, &Terms::default())
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 pub mod action;
 pub mod backup;
+pub mod exchange;
+pub mod moment;
 pub mod postgres;
 pub mod process;
 pub mod progress;

@@ -1,10 +1,14 @@
 //! What can go wrong with a task on this machine.
 
+use std::path::PathBuf;
+
 use windlass_core::diagnose::{Diagnose, Outcome, Retry};
-use windlass_core::id::PointId;
+use windlass_core::id::{PointId, RestoreId};
 use windlass_core::name::Name;
 use windlass_core::restore::Refusal;
+use windlass_engine::exchange::ExchangeError;
 use windlass_engine::postgres::PostgresError;
+use windlass_engine::process::ProcessError;
 use windlass_engine::restore::RestoreError;
 use windlass_engine::supervisor::SupervisorError;
 use windlass_repo::error::RepositoryError;
@@ -75,6 +79,76 @@ pub enum TaskError {
         /// The digest of the plan now.
         now: String,
     },
+    /// What this machine remembers cannot be read or written.
+    #[error("use `{}`", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another restore or undo of the application is at work.
+    #[error("restore {application} in place: another restore or undo of it is at work on this machine")]
+    AtWork {
+        /// The application.
+        application: Name,
+    },
+    /// An earlier restore was interrupted.
+    #[error(
+        "restore {application} in place: the restore {restore} of it was interrupted, and is neither finished nor undone"
+    )]
+    Unsettled {
+        /// The application.
+        application: Name,
+        /// The restore.
+        restore: RestoreId,
+    },
+    /// There is no such restore, or nothing of it can be undone.
+    #[error("undo {restore}: {why}")]
+    NoUndo {
+        /// The restore, as it was asked for.
+        restore: String,
+        /// Why not.
+        why: String,
+    },
+    /// Entries could not be exchanged.
+    #[error(transparent)]
+    Exchange(ExchangeError),
+    /// The application could not be stopped or started.
+    #[error("{verb} the application")]
+    Control {
+        /// `stop` or `start`.
+        verb: &'static str,
+        /// Why not.
+        source: ProcessError,
+    },
+    /// What was restored is not what it should be.
+    #[error("check what was restored: {}", findings.join("; "))]
+    Checks {
+        /// What was found.
+        findings: Vec<String>,
+    },
+    /// It failed, and what was there is back.
+    #[error("restore in place: it failed, and what was there was put back")]
+    PutBack(#[source] Box<Self>),
+    /// It failed, and what was there could not be put back.
+    #[error("restore in place: it failed ({failure}), and what was there could not be put back")]
+    Stuck {
+        /// The restore.
+        restore: RestoreId,
+        /// Why it failed, in words.
+        failure: String,
+        /// Why it could not be put back.
+        source: Box<Self>,
+    },
+    /// It is in place, and not proven.
+    #[error("restore in place: the data are in place, but the application is not proven to work")]
+    Unproven {
+        /// The restore.
+        restore: RestoreId,
+        /// Why not.
+        source: Box<Self>,
+    },
     /// The plan lets more go than the policy allows.
     #[error(
         "apply retention: the plan lets {going} of {all} points go, more than the {percent}% that `max_delete` allows"
@@ -114,6 +188,16 @@ impl Diagnose for TaskError {
             Self::Damaged { .. } => "WDL-3012",
             Self::Changed { .. } => "WDL-3013",
             Self::TooMany { .. } => "WDL-3014",
+            Self::State { .. } => "WDL-3015",
+            Self::AtWork { .. } => "WDL-3016",
+            Self::Unsettled { .. } => "WDL-3017",
+            Self::NoUndo { .. } => "WDL-3018",
+            Self::Exchange(_) => "WDL-3019",
+            Self::Control { .. } => "WDL-3020",
+            Self::Checks { .. } => "WDL-3021",
+            Self::PutBack(_) => "WDL-3022",
+            Self::Stuck { .. } => "WDL-3023",
+            Self::Unproven { .. } => "WDL-3024",
             other => other.inner().map_or("WDL-3000", Diagnose::code),
         }
     }
@@ -126,6 +210,16 @@ impl Diagnose for TaskError {
             Self::Damaged { .. } => "PointDamaged",
             Self::Changed { .. } => "PlanChanged",
             Self::TooMany { .. } => "TooManyDeletions",
+            Self::State { .. } => "StateUnusable",
+            Self::AtWork { .. } => "RestoreAtWork",
+            Self::Unsettled { .. } => "RestoreUnsettled",
+            Self::NoUndo { .. } => "NoUndo",
+            Self::Exchange(_) => "ExchangeFailed",
+            Self::Control { .. } => "ControlFailed",
+            Self::Checks { .. } => "ChecksFailed",
+            Self::PutBack(_) => "RestorePutBack",
+            Self::Stuck { .. } => "RestoreStuck",
+            Self::Unproven { .. } => "RestoreUnproven",
             other => other.inner().map_or("TaskFailed", Diagnose::reason),
         }
     }
@@ -136,7 +230,13 @@ impl Diagnose for TaskError {
 
     fn outcome(&self) -> Outcome {
         match self {
-            Self::Damaged { .. } => Outcome::Failed,
+            Self::Damaged { .. }
+            | Self::Exchange(_)
+            | Self::Control { .. }
+            | Self::Checks { .. }
+            | Self::PutBack(_)
+            | Self::Stuck { .. }
+            | Self::Unproven { .. } => Outcome::Failed,
             other => other.inner().map_or(Outcome::CouldNotRun, Diagnose::outcome),
         }
     }
@@ -153,6 +253,34 @@ impl Diagnose for TaskError {
             }
             Self::Changed { .. } => "look at the plan as it is now with `--plan`, and confirm that".to_owned(),
             Self::TooMany { .. } => "look at the plan; if it is meant, add `--beyond-max-delete`".to_owned(),
+            Self::State { .. } => "check the space and the rights in the `state` folder of the settings".to_owned(),
+            Self::AtWork { .. } => "wait for it; `windlass undo` lists the restores of this machine".to_owned(),
+            Self::Unsettled { restore, .. } => {
+                format!(
+                    "run the same restore again to finish it, or `windlass undo {restore}` to put back what was there"
+                )
+            }
+            Self::NoUndo { .. } => "`windlass undo` alone lists the restores of this machine".to_owned(),
+            Self::Exchange(_) => {
+                "check the space and the rights there, and whether something is mounted over it".to_owned()
+            }
+            Self::Control { .. } => "run the command of `control` by hand as the user Windlass runs as".to_owned(),
+            Self::Checks { .. } => "look at the point with a restore aside, or restore another one".to_owned(),
+            Self::PutBack(source) => {
+                let mut hints = source.hints();
+                hints.push("nothing was lost: the next restore can be begun".to_owned());
+                return hints;
+            }
+            Self::Stuck { restore, source, .. } => {
+                let mut hints = source.hints();
+                hints.push(format!("mend that, then run `windlass undo {restore}`: it goes on where this stopped"));
+                return hints;
+            }
+            Self::Unproven { restore, source } => {
+                let mut hints = source.hints();
+                hints.push(format!("`windlass undo {restore}` puts back what was there before"));
+                return hints;
+            }
             Self::Supervisor(_) => {
                 "check that the windlass binary may be started again by the user it runs as".to_owned()
             }

@@ -2,8 +2,10 @@
 //! things stand. Everything it remembers is a cache; the repository is the truth.
 
 pub mod backup;
+pub mod checks;
 pub mod error;
 pub mod host;
+pub mod in_place;
 pub mod rehearse;
 pub mod restore;
 pub mod retention;

@@ -7,30 +7,26 @@
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
-use windlass_core::application::{Action, Application, Check, Strategy};
+use windlass_core::application::{Action, Strategy};
 use windlass_core::diagnose::chain;
 use windlass_core::point::{ComponentData, ComponentManifest, DiskData, PostgresData};
 use windlass_core::restore::{DatabaseFacts, DatabaseStep, FolderStep};
 use windlass_core::verification::{ComponentVerdict, DrillReport, Level, Verdict, Verification};
 use windlass_engine::action;
-use windlass_engine::postgres::counts;
 use windlass_engine::postgres::restore::{Roles, look};
 use windlass_engine::postgres::scratch::{Place, ScratchServer, stale, teardown};
-use windlass_engine::postgres::session::Session;
 use windlass_engine::progress::{Event, Progress};
 use windlass_engine::restore::{self, dump_of};
 use windlass_engine::supervisor::{Orders, Supervisor};
 use windlass_repo::catalog::Entry;
 
+use crate::checks;
 use crate::error::TaskError;
 use crate::host::{Host, Site};
 use crate::verify::{components, pin, put_on_record, record_of, unpin};
 
 /// The longest a rehearsal may take before the supervisor tears it down.
 const LONGEST: SignedDuration = SignedDuration::from_hours(24);
-
-/// The longest a check may take.
-const CHECK_LIMIT: SignedDuration = SignedDuration::from_mins(10);
 
 /// Restores a point into a scratch place, checks it, and records what came of it.
 pub async fn deep(host: &Host, site: &Site, entry: &Entry, progress: &dyn Progress) -> Result<Verification, TaskError> {
@@ -206,56 +202,14 @@ async fn check_database(
     verdict: &mut ComponentVerdict,
 ) -> Result<(), TaskError> {
     let dump = dump_of(manifest, &step.database).map_err(TaskError::Restore)?;
-    let expected: Vec<_> = dump.tables.iter().collect();
-    let mut session = Session::open(&server.tools, &step.target.database).await.map_err(TaskError::Postgres)?;
-    let found = counts::count_these(&mut session, &expected).await.map_err(TaskError::Postgres)?;
-    session.close().await;
-    let differences = counts::differences(&expected, &found);
-    for difference in &differences {
-        worsen(verdict, Verdict::Failed, format!("{}: {difference}", dump.name));
-    }
-    if differences.is_empty() {
-        let rows: u64 = expected.iter().filter(|t| t.exact).map(|t| t.rows).sum();
-        verdict.checked.push(format!(
-            "{}: {} tables, {rows} rows as counted in the dump's own snapshot",
-            dump.name,
-            expected.len()
-        ));
-    }
-    for sql in checks_of(&site.application, manifest) {
-        // Each in a session of its own: one that fails ends it.
-        let mut session = Session::open(&server.tools, &step.target.database).await.map_err(TaskError::Postgres)?;
-        let limit = CHECK_LIMIT.as_millis();
-        let begin = format!("reset search_path; set statement_timeout = {limit}");
-        session.lines(&begin).await.map_err(TaskError::Postgres)?;
-        match session.lines(sql).await {
-            Ok(lines) if is_true(&lines) => verdict.checked.push(format!("{}: {sql}", dump.name)),
-            Ok(lines) => {
-                let came = lines.first().map_or("nothing", String::as_str);
-                worsen(
-                    verdict,
-                    Verdict::Failed,
-                    format!("{}: the check `{sql}` gave {came} instead of true", dump.name),
-                );
-            }
-            Err(error) => {
-                worsen(verdict, Verdict::Failed, format!("{}: the check `{sql}`: {}", dump.name, chain(&error)));
-            }
-        }
+    let database = &step.target.database;
+    let checked = checks::database(&site.application, &manifest.component, dump, &server.tools, database);
+    let found = checked.await.map_err(TaskError::Postgres)?;
+    verdict.checked.extend(found.held);
+    for failure in found.failed {
+        worsen(verdict, Verdict::Failed, failure);
     }
     Ok(())
-}
-
-fn checks_of<'a>(application: &'a Application, manifest: &'a ComponentManifest) -> impl Iterator<Item = &'a str> {
-    application.checks.iter().filter_map(|check| match check {
-        Check::Sql { component, sql } if *component == manifest.component => Some(sql.as_str()),
-        _ => None,
-    })
-}
-
-fn is_true(lines: &[String]) -> bool {
-    let first = lines.first().and_then(|line| line.split('\u{1f}').next());
-    matches!(first, Some("t" | "true"))
 }
 
 async fn folder(

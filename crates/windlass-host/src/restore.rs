@@ -9,7 +9,7 @@ use windlass_core::id::PointId;
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentData, ComponentManifest, DatabaseDump};
 use windlass_core::restore::{
-    FolderFacts, Plan, Refusal, Relation, Request, Source, Step, TargetFacts, Wanted, plan, wanted,
+    Destination, FolderFacts, Plan, Refusal, Relation, Request, Source, Step, TargetFacts, Wanted, plan, wanted,
 };
 use windlass_core::verification::Verdict;
 use windlass_engine::postgres::restore::{Roles, look};
@@ -24,6 +24,8 @@ use windlass_repo::vault::Vault;
 
 use crate::error::TaskError;
 use crate::host::{Host, HostError};
+use crate::in_place::journal::{Journal, Lock};
+use crate::in_place::{self, look};
 use crate::verify::{components, pin, unpin};
 
 /// Which point is asked for.
@@ -66,8 +68,20 @@ pub struct Planned {
     pub plan: Plan,
     /// Its digest.
     pub digest: String,
-    manifests: Vec<ComponentManifest>,
+    /// The manifests of the point.
+    pub manifests: Vec<ComponentManifest>,
+    /// What was found.
+    pub facts: BTreeMap<Name, TargetFacts>,
     request: Request,
+}
+
+/// This machine, and the application as its settings describe it.
+#[derive(Clone, Copy)]
+pub struct Here<'a> {
+    /// This machine.
+    pub host: &'a Host,
+    /// The application.
+    pub application: &'a Application,
 }
 
 /// Plans a restore. Nothing is written.
@@ -76,7 +90,7 @@ pub async fn prepare(
     catalog: &Catalog,
     entry: &Entry,
     request: &Request,
-    settings: Option<&Application>,
+    here: Option<Here<'_>>,
 ) -> Result<Planned, TaskError> {
     let mut manifests = Vec::new();
     for summary in &entry.point.components {
@@ -94,17 +108,27 @@ pub async fn prepare(
     let parts = wanted(&source, request).map_err(TaskError::Refused)?;
     let mut facts = BTreeMap::new();
     for part in &parts {
-        facts.insert(part.manifest.component.clone(), facts_of(vault, part, settings).await?);
+        facts.insert(part.manifest.component.clone(), facts_of(vault, part, here).await?);
     }
-    let plan = plan(&source, &parts, &facts).map_err(TaskError::Refused)?;
+    let terms = here.map(|here| look::terms(here.application)).unwrap_or_default();
+    let plan = plan(&source, &parts, &facts, request, &terms).map_err(TaskError::Refused)?;
     let digest = plan.digest();
-    Ok(Planned { plan, digest, manifests, request: request.clone() })
+    Ok(Planned { plan, digest, manifests, facts, request: request.clone() })
 }
 
-async fn facts_of(vault: &Vault, part: &Wanted<'_>, settings: Option<&Application>) -> Result<TargetFacts, TaskError> {
+async fn facts_of(vault: &Vault, part: &Wanted<'_>, here: Option<Here<'_>>) -> Result<TargetFacts, TaskError> {
+    let settings = here.map(|here| here.application);
+    let target = match (&part.destination, here) {
+        (Destination::Aside(target), _) => target,
+        (Destination::InPlace, Some(here)) => return look::facts(vault, part, here.host, here.application).await,
+        (Destination::InPlace, None) => {
+            let what = part.manifest.component.to_string();
+            return Err(TaskError::Refused(Refusal::NotInSettings { what }));
+        }
+    };
     match &part.manifest.data {
-        ComponentData::Postgres(_) => database_facts(vault, part, settings).await,
-        ComponentData::Disk(_) => folder_facts(vault, &part.target).map(TargetFacts::Folder),
+        ComponentData::Postgres(_) => database_facts(vault, part, target, settings).await,
+        ComponentData::Disk(_) => folder_facts(vault, target).map(TargetFacts::Folder),
         ComponentData::Action(_) => {
             let action = settings.and_then(|application| action_of(application, &part.manifest.component));
             let program = action.and_then(|action| action.restore.as_ref()?.first().cloned());
@@ -117,16 +141,17 @@ async fn facts_of(vault: &Vault, part: &Wanted<'_>, settings: Option<&Applicatio
 async fn database_facts(
     vault: &Vault,
     part: &Wanted<'_>,
+    target: &str,
     settings: Option<&Application>,
 ) -> Result<TargetFacts, TaskError> {
     let dumps = part.databases();
-    let named = database_of(&part.target).map_err(TaskError::Postgres)?;
+    let named = database_of(target).map_err(TaskError::Postgres)?;
     if named.is_some() && dumps.len() > 1 {
         let why = "several databases are restored, so it must name the server only, without a database";
-        return Err(TaskError::Postgres(PostgresError::Url { url: part.target.clone(), why }));
+        return Err(TaskError::Postgres(PostgresError::Url { url: target.to_owned(), why }));
     }
     let source = source_of(settings, &part.manifest.component);
-    let tools = tools_for(&part.target, source).await.map_err(TaskError::Postgres)?;
+    let tools = tools_for(target, source).await.map_err(TaskError::Postgres)?;
     let mut facts = BTreeMap::new();
     for dump in dumps {
         let target = named.clone().unwrap_or_else(|| dump.name.clone());
@@ -138,7 +163,7 @@ async fn database_facts(
 }
 
 /// The roles a dump names, as far as the relations need them (none: all); no more of it than its head is read.
-async fn roles_of(vault: &Vault, dump: &DatabaseDump, relations: &[Relation]) -> Result<Roles, TaskError> {
+pub(crate) async fn roles_of(vault: &Vault, dump: &DatabaseDump, relations: &[Relation]) -> Result<Roles, TaskError> {
     let mut roles = Roles { owners: [dump.owner.clone()].into(), required: BTreeSet::new() };
     let mut reader = match vault.read(&dump.object).await {
         // What is damaged or gone is found when all of it is read back, before the first write.
@@ -218,20 +243,15 @@ pub async fn run(
     catalog: &Catalog,
     entry: &Entry,
     planned: &Planned,
-    settings: Option<&Application>,
+    here: Option<Here<'_>>,
     progress: &dyn Progress,
 ) -> Result<Vec<String>, TaskError> {
     let pin = pin(vault, entry, "restore", progress).await?;
-    let names: Vec<Name> = planned.plan.steps.iter().map(|step| step.component().clone()).collect();
-    prove(vault, catalog, entry, &names, progress).await?;
-    // Reading takes its time, and so does a person: the targets are looked at again right before the first write.
-    let now = prepare(vault, catalog, entry, &planned.request, settings).await?.digest;
-    if now != planned.digest {
-        return Err(TaskError::Changed { confirmed: planned.digest.clone(), now });
-    }
+    look_again(vault, catalog, entry, planned, here, progress).await?;
+    let settings = here.map(|here| here.application);
     let mut notes = Vec::new();
     for step in &planned.plan.steps {
-        let manifest = planned.manifests.iter().find(|m| m.component == *step.component());
+        let manifest = planned.manifests.iter().find(|m| Some(&m.component) == step.component());
         let Some(manifest) = manifest else { continue };
         match step {
             Step::Database(step) => {
@@ -248,10 +268,75 @@ pub async fn run(
                     engine::action(vault, manifest, step, action, progress).await.map_err(TaskError::Restore)?;
                 }
             }
+            // Steps of restores in place, which are carried out elsewhere.
+            Step::Stop(_) | Step::ReplaceDatabase(_) | Step::ReplaceFiles(_) | Step::Start(_) => {}
         }
     }
     unpin(pin).await;
     Ok(notes)
+}
+
+/// Runs a plan in place, or goes on with a restore that was interrupted.
+pub async fn run_in_place(
+    vault: &Vault,
+    catalog: &Catalog,
+    entry: &Entry,
+    what: InPlace<'_>,
+    here: Here<'_>,
+    progress: &dyn Progress,
+) -> Result<in_place::Done, TaskError> {
+    let lock = Lock::take(&here.host.state, &here.application.name)?;
+    let pin = pin(vault, entry, "restore in place", progress).await?;
+    let (journal, manifests) = match what {
+        InPlace::Planned(planned) => {
+            if let Some(journal) = Journal::unsettled(&here.host.state, &here.application.name)? {
+                let (application, restore) = (here.application.name.clone(), journal.id);
+                return Err(TaskError::Unsettled { application, restore });
+            }
+            look_again(vault, catalog, entry, planned, Some(here), progress).await?;
+            (in_place::begin(here.host, &planned.plan, &planned.digest, &planned.request)?, planned.manifests.clone())
+        }
+        InPlace::Interrupted(journal) => {
+            let mut manifests = Vec::new();
+            for summary in &entry.point.components {
+                manifests.push(vault.component(&entry.point, summary).await?);
+            }
+            (journal, manifests)
+        }
+    };
+    let work = in_place::Work {
+        vault: Some(vault),
+        manifests: &manifests,
+        application: here.application,
+        host: here.host,
+        progress,
+    };
+    let done = in_place::carry_on(&work, journal, &lock).await;
+    unpin(pin).await;
+    done
+}
+
+/// What is run in place.
+pub enum InPlace<'a> {
+    /// A plan.
+    Planned(&'a Planned),
+    /// What an interrupted restore has left to do.
+    Interrupted(Journal),
+}
+
+/// Reads everything back that a plan needs, and looks at its targets again: reading takes its time, and so does a person.
+async fn look_again(
+    vault: &Vault,
+    catalog: &Catalog,
+    entry: &Entry,
+    planned: &Planned,
+    here: Option<Here<'_>>,
+    progress: &dyn Progress,
+) -> Result<(), TaskError> {
+    let names: Vec<Name> = planned.plan.steps.iter().filter_map(Step::component).cloned().collect();
+    prove(vault, catalog, entry, &names, progress).await?;
+    let now = prepare(vault, catalog, entry, &planned.request, here).await?.digest;
+    if now == planned.digest { Ok(()) } else { Err(TaskError::Changed { confirmed: planned.digest.clone(), now }) }
 }
 
 /// Points read back in search of one that is whole.
@@ -295,21 +380,14 @@ async fn damage_of(
     Ok(verdicts.into_iter().filter(|v| v.verdict == Verdict::Failed).flat_map(|v| v.findings).collect())
 }
 
-/// Puts a restore on record, as far as these credentials can write: a restore after a disaster must not depend on it.
-pub async fn record(
-    host: &Host,
-    vault: &mut Vault,
-    planned: &Planned,
-    started: jiff::Timestamp,
-    failure: Option<&TaskError>,
-) -> Result<(), HostError> {
+/// Puts a restore or an undo on record, as far as these credentials can write: neither must depend on it.
+pub async fn record(host: &Host, vault: &mut Vault, event: evidence::Event) -> Result<(), HostError> {
     let writer = host.introduce(vault).await?.writer;
-    let event = evidence::Event::Restore {
-        point: planned.plan.point,
-        plan: planned.digest.clone(),
-        started,
-        failure: failure.map(|error| format!("[{}] {}", error.code(), without_output(&chain(error)))),
-    };
     let recorded = evidence::append(vault, &writer, &host.name, event).await;
     recorded.map(drop).map_err(HostError::Repository)
+}
+
+/// What is said of a failure in evidence: its code and its words, without what commands printed.
+pub fn failure_on_record(error: &TaskError) -> String {
+    format!("[{}] {}", error.code(), without_output(&chain(error)))
 }

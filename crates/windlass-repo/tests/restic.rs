@@ -48,7 +48,12 @@ impl Bench {
 
     async fn restore(&self, snapshot: &str, strip: &Path, name: &str) -> Result<PathBuf, FilesError> {
         let folder = self.path(name);
-        let target = Target { folder: folder.clone(), strip: Some(strip.to_owned()), moved: Arc::new(|_| {}) };
+        let target = Target {
+            folder: folder.clone(),
+            strip: Some(strip.to_owned()),
+            elsewhere: Default::default(),
+            moved: Arc::new(|_| {}),
+        };
         self.files.restore(snapshot, target).await?;
         Ok(folder)
     }

@@ -60,6 +60,8 @@ pub(crate) enum Verb {
     },
     /// Restore a recovery point, or parts of it: plan, preview, confirm, run
     Restore(Box<Restore>),
+    /// Put back what was there before a restore in place; without a restore, list them
+    Undo(Undo),
     /// Read all bytes of a point back and hash them; --deep restores it into a scratch place and checks it
     Verify(Verify),
     /// Rehearse: restore into an isolated place, check, measure RTO and RPO, tear down
@@ -119,8 +121,14 @@ pub(crate) struct Restore {
     #[arg(long, value_name = "COMPONENT[/DATABASE[/SCHEMA.TABLE]],…")]
     pub only: Option<String>,
     /// Where a component goes: a database URL, or a folder; may be repeated
-    #[arg(long, value_name = "COMPONENT=TARGET", required = true)]
+    #[arg(long, value_name = "COMPONENT=TARGET", required_unless_present = "in_place")]
     pub into: Vec<String>,
+    /// Replace what is there: the application is stopped and started, and what was there is kept for `windlass undo`
+    #[arg(long, conflicts_with_all = ["into", "from"])]
+    pub in_place: bool,
+    /// With --in-place: go on also where what is there cannot be kept; the plan says where
+    #[arg(long, requires = "in_place")]
+    pub without_undo: bool,
     /// Print the plan and stop
     #[arg(long, conflicts_with_all = ["confirm", "yes"])]
     pub plan: bool,
@@ -148,12 +156,37 @@ pub(crate) struct Restore {
 }
 
 const RESTORE_HELP: &str = "\
-Nothing that exists is ever overwritten: a database or folder that is not there is created, and one that is
-there must be empty. Passwords of target databases come from PGPASSWORD or ~/.pgpass; with --from, S3
-credentials come from S3_ACCESS_KEY and S3_SECRET_KEY.
+With --into nothing that exists is ever overwritten: a database or folder that is not there is created, and one
+that is there must be empty. With --in-place what is there is set aside first, and `windlass undo` puts it back
+until the `undo` of the settings has passed. Passwords of target databases come from PGPASSWORD or ~/.pgpass;
+with --from, S3 credentials come from S3_ACCESS_KEY and S3_SECRET_KEY.
 
   windlass restore shop --into db=postgresql://localhost/shop_old --into uploads=/srv/restored
+  windlass restore shop --in-place --at 2026-03-01T14:30:00+01:00 --plan
   windlass restore shop --only 'db/shop/public.orders' --into db=postgresql://localhost/look --plan";
+
+#[derive(Debug, Args)]
+#[command(after_help = UNDO_HELP)]
+pub(crate) struct Undo {
+    /// The restore, as `windlass restore --in-place` and `windlass undo` print it
+    pub restore: Option<windlass_core::id::RestoreId>,
+    /// Print what would be done and stop
+    #[arg(long, conflicts_with_all = ["confirm", "yes"], requires = "restore")]
+    pub plan: bool,
+    /// Undo exactly what was shown with this digest, without asking
+    #[arg(long, value_name = "DIGEST", conflicts_with = "yes", requires = "restore")]
+    pub confirm: Option<String>,
+    /// Undo without asking
+    #[arg(long, requires = "restore")]
+    pub yes: bool,
+    /// Instead, remove what is kept of the restore: after that it cannot be undone
+    #[arg(long, requires = "restore")]
+    pub forget: bool,
+}
+
+const UNDO_HELP: &str = "\
+What was written since the restore is lost to the application; it is kept aside until the grace ends. A restore
+that was interrupted is put back likewise. Needs the settings and this machine's `state`, not the repository.";
 
 #[derive(Debug, Args)]
 pub(crate) struct Verify {

@@ -60,6 +60,10 @@ fn main() -> ExitCode {
         }
         None => {
             printer.warning(match cli.verb {
+                Verb::Restore(arguments) if arguments.in_place => {
+                    "interrupted: run the same again to finish it, or `windlass undo` to see how to put back what was there"
+                }
+                Verb::Undo(_) => "interrupted: run the same again to finish it",
                 Verb::Restore(_) => {
                     "interrupted: what was restored so far is left as it is, and is not whole: look at the targets, and remove them before the next attempt"
                 }
@@ -138,6 +142,7 @@ async fn dispatch(cli: &Cli, printer: &Printer) -> Result {
         Verb::Status { application } => commands::status::run(context, application.as_ref()).await,
         Verb::Points { application } => commands::points::run(context, application).await,
         Verb::Restore(arguments) => commands::restore::run(context, arguments).await,
+        Verb::Undo(arguments) => commands::undo::run(context, arguments).await,
         Verb::Verify(arguments) => commands::verify::run(context, arguments).await,
         Verb::Drill { application, point } => commands::drill::run(context, application, *point).await,
         Verb::Retention(verb) => commands::retention::run(context, verb).await,

@@ -139,6 +139,46 @@ pub enum Refusal {
         /// How many entries it has.
         entries: u64,
     },
+    /// A table cannot be put back alone in place.
+    #[error("plan the restore: single tables of {database} are not replaced in place, where others refer to them")]
+    RelationInPlace {
+        /// The database.
+        database: String,
+    },
+    /// The settings do not have the component, so that nobody knows where it lives.
+    #[error(
+        "plan the restore: the settings do not have `{what}`, which the point holds, so that nobody knows where it lives"
+    )]
+    NotInSettings {
+        /// The component, or a path of one.
+        what: String,
+    },
+    /// Something stands in the way of replacing it.
+    #[error("plan the restore: {what} cannot be replaced in place: {why}")]
+    NotReplaceable {
+        /// What.
+        what: String,
+        /// Why not.
+        why: String,
+    },
+    /// What is there could not be kept.
+    #[error("plan the restore: there would be no undo for {what}: {why}")]
+    NoUndo {
+        /// The component.
+        what: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// There is room for the new copy only once the old one is gone.
+    #[error("plan the restore: {path} has {} free, and {} are needed beside what is there", size::display(*free), size::display(*needed))]
+    NoRoomForTwo {
+        /// Where.
+        path: String,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
     /// The target's file system is too small.
     #[error("plan the restore: `{path}` has {} free, and {} are needed", size::display(*free), size::display(*needed))]
     NoSpace {
@@ -176,6 +216,11 @@ impl Diagnose for Refusal {
             Self::NoRelation { .. } => "WDL-0266",
             Self::Unfinished { .. } => "WDL-0267",
             Self::BadTarget { .. } => "WDL-0268",
+            Self::RelationInPlace { .. } => "WDL-0269",
+            Self::NotInSettings { .. } => "WDL-0270",
+            Self::NotReplaceable { .. } => "WDL-0271",
+            Self::NoUndo { .. } => "WDL-0272",
+            Self::NoRoomForTwo { .. } => "WDL-0273",
         }
     }
 
@@ -199,6 +244,11 @@ impl Diagnose for Refusal {
             Self::NoRelation { .. } => "NoSuchRelation",
             Self::Unfinished { .. } => "UnfinishedRestore",
             Self::BadTarget { .. } => "BadTarget",
+            Self::RelationInPlace { .. } => "RelationInPlace",
+            Self::NotInSettings { .. } => "NotInSettings",
+            Self::NotReplaceable { .. } => "NotReplaceable",
+            Self::NoUndo { .. } => "NoUndo",
+            Self::NoRoomForTwo { .. } => "NoRoomForTwo",
         }
     }
 
@@ -240,6 +290,19 @@ impl Diagnose for Refusal {
                 "Windlass made it and nothing else is in it: drop it (`dropdb NAME`), or name another"
             }
             Self::BadTarget { .. } => "name a folder of its own that does not exist yet",
+            Self::RelationInPlace { .. } => {
+                "restore them aside with `--into`, and carry the rows over by SQL; or replace the whole database"
+            }
+            Self::NotInSettings { .. } => {
+                "add it to the settings, leave it out with `--only`, or restore it aside with `--into`"
+            }
+            Self::NotReplaceable { .. } => {
+                "mend that, or restore aside: `--into` a database or folder that may be made, then point the application there"
+            }
+            Self::NoUndo { .. } => "leave it out with `--only`, or say `--without-undo`: the rest keeps its undo",
+            Self::NoRoomForTwo { .. } => {
+                "make room; or say `--without-undo`: what is there is then deleted before the new copy is laid down"
+            }
             Self::NoSpace { .. } => "name a folder on a larger file system, or restore less with `--only`",
         };
         vec![hint.to_owned()]

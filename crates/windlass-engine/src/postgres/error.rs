@@ -113,6 +113,14 @@ pub enum PostgresError {
         /// Why the restore failed.
         source: Box<Self>,
     },
+    /// Databases are not as a restore in place left them.
+    #[error("replace the database {database}: {why}")]
+    Moved {
+        /// The database.
+        database: String,
+        /// How they are.
+        why: String,
+    },
     /// A scratch server cannot be made here.
     #[error("start a scratch server in `{}`: {why}", place.display())]
     Scratch {
@@ -157,6 +165,7 @@ impl Diagnose for PostgresError {
             Self::Empty { .. } => "WDL-2112",
             Self::Locale { .. } => "WDL-2113",
             Self::Roles { .. } => "WDL-2114",
+            Self::Moved { .. } => "WDL-2115",
             Self::LeftBehind { source, .. } => source.code(),
         }
     }
@@ -178,6 +187,7 @@ impl Diagnose for PostgresError {
             Self::Empty { .. } => "NothingWritten",
             Self::Locale { .. } => "LocaleMissing",
             Self::Roles { .. } => "RolesMissing",
+            Self::Moved { .. } => "DatabasesMoved",
             Self::LeftBehind { source, .. } => source.reason(),
         }
     }
@@ -228,6 +238,9 @@ impl Diagnose for PostgresError {
                 let mut hints = vec!["drop or empty the database before the next attempt".to_owned()];
                 hints.extend(source.hints());
                 return hints;
+            }
+            Self::Moved { .. } => {
+                "look at the databases with `psql --list`; those of a restore are named windlass_<restore>_<number>_old, _new and _undone".into()
             }
             Self::Start { .. } => "check that it may be run by the user Windlass runs as".into(),
             Self::Tool { .. } | Self::Statement { .. } | Self::Answer { .. } => {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use windlass_core::application::Databases;
 use windlass_core::point::{DatabaseDump, ObjectRef, TableCount};
 
+use super::replace::is_private;
 use super::session::Session;
 use super::tools::Tools;
 use super::{PostgresError, database_of};
@@ -30,7 +31,8 @@ pub async fn databases(tools: &Tools, wanted: Databases) -> Result<Vec<String>, 
                          where datallowconn and not datistemplate and datconnlimit <> -2 order by datname";
             let names = session.all::<Named>(query).await?;
             session.close().await;
-            let names: Vec<String> = names.into_iter().map(|row| row.datname).collect();
+            let names: Vec<String> =
+                names.into_iter().map(|row| row.datname).filter(|name| !is_private(name)).collect();
             if names.is_empty() {
                 Err(nothing("the server has no database that allows connections"))
             } else {
@@ -125,4 +127,70 @@ pub async fn database(session: &mut Session, server_version: u32) -> Result<Data
              from pg_database d where d.datname = current_database()"
         ))
         .await
+}
+
+/// Bytes free on the file system of the server's data directory, where this machine is the server's: `None` where that
+/// cannot be told, since a folder of that name may be somebody else's.
+pub async fn free_bytes_of(tools: &Tools) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Row {
+        folder: Option<String>,
+        started: i64,
+    }
+    if !tools.are_here() {
+        return None;
+    }
+    let mut session = Session::open_any(tools).await.ok()?;
+    let query = "select (select setting from pg_settings where name = 'data_directory') as folder, \
+                 extract(epoch from pg_postmaster_start_time())::bigint as started";
+    let row: Row = session.row(query).await.ok()?;
+    session.close().await;
+    let folder = std::path::PathBuf::from(row.folder?);
+    // Its third line is when the server started (<https://www.postgresql.org/docs/current/storage-file-layout.html>).
+    let lines = std::fs::read_to_string(folder.join("postmaster.pid")).ok()?;
+    let started: i64 = lines.lines().nth(2)?.trim().parse().ok()?;
+    // The file is written a moment before or after the server takes the time.
+    (started.abs_diff(row.started) <= 2).then(|| crate::restore::free_bytes(&folder))
+}
+
+/// What a database holds now.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Its tables and their rows.
+    pub tables: Vec<TableCount>,
+    /// Sessions others have with it.
+    pub sessions: u64,
+}
+
+/// Counts what a database holds, as a backup would; a table that somebody holds is not waited for long.
+pub async fn content(tools: &Tools, database: &str) -> Result<Content, PostgresError> {
+    #[derive(Deserialize)]
+    struct Row {
+        bytes: u64,
+        sessions: u64,
+    }
+    let mut session = Session::open(tools, database).await?;
+    session.lines("begin isolation level repeatable read read only; set local lock_timeout = '5s'").await?;
+    let query = "select pg_database_size(current_database()) as bytes, (select count(*) from pg_stat_activity \
+                 where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend') as sessions";
+    let row: Row = session.row(query).await?;
+    let held = super::counts::hold(&mut session).await?;
+    let tables = super::counts::count(&mut session, held).await?;
+    session.close().await;
+    Ok(Content { bytes: row.bytes, tables, sessions: row.sessions })
+}
+
+/// Rows inserted, changed and deleted in the tables a database has, ever since the server counts them.
+pub async fn written(tools: &Tools, database: &str) -> Result<u64, PostgresError> {
+    #[derive(Deserialize)]
+    struct Row {
+        n: u64,
+    }
+    let mut session = Session::open(tools, database).await?;
+    let query = "select coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint as n from pg_stat_user_tables";
+    let row: Row = session.row(query).await?;
+    session.close().await;
+    Ok(row.n)
 }

@@ -12,6 +12,7 @@ pub mod inspect;
 mod installed;
 mod message;
 mod quote;
+pub mod replace;
 pub mod restore;
 pub mod scratch;
 pub mod session;

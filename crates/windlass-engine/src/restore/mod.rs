@@ -1,5 +1,6 @@
 //! Carries out the plan of a restore, step by step.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use windlass_core::application::{Action, Postgres};
@@ -162,20 +163,51 @@ pub async fn database(
 
 /// Lays a folder down. Returns what could not be set, in words.
 pub async fn folder(vault: &Vault, step: &FolderStep, progress: &dyn Progress) -> Result<Vec<String>, RestoreError> {
-    let folder = PathBuf::from(&step.target);
-    let text = format!("restore the files to {}", step.target);
-    progress.event(Event::Step { component: &step.component, text: &text, total: Some(step.bytes) });
+    let target = FilesTarget {
+        component: &step.component,
+        snapshot: &step.snapshot,
+        folder: PathBuf::from(&step.target),
+        strip: step.strip.as_ref().map(PathBuf::from),
+        elsewhere: HashMap::new(),
+        bytes: step.bytes,
+    };
+    files_into(vault, target, progress).await
+}
+
+/// Where files of a snapshot go.
+pub struct FilesTarget<'a> {
+    /// The component.
+    pub component: &'a Name,
+    /// The snapshot.
+    pub snapshot: &'a str,
+    /// The folder.
+    pub folder: PathBuf,
+    /// What of the snapshot goes directly into it.
+    pub strip: Option<PathBuf>,
+    /// What below it goes elsewhere.
+    pub elsewhere: HashMap<PathBuf, PathBuf>,
+    /// Bytes, about.
+    pub bytes: u64,
+}
+
+/// Lays files down. Returns what could not be set, in words.
+pub async fn files_into(
+    vault: &Vault,
+    target: FilesTarget<'_>,
+    progress: &dyn Progress,
+) -> Result<Vec<String>, RestoreError> {
+    let FilesTarget { component, snapshot, folder, strip, elsewhere, bytes } = target;
+    let text = format!("restore the files to {}", folder.display());
+    progress.event(Event::Step { component, text: &text, total: Some(bytes) });
     let files = files(vault).map_err(RestoreError::Key)?;
     let (tally, mut moved) = tally();
-    let target = Target { folder: folder.clone(), strip: step.strip.as_ref().map(PathBuf::from), moved: tally };
-    let restored = with_progress(files.restore(&step.snapshot, target), &mut moved, |more| {
-        progress.event(Event::Bytes { component: &step.component, more });
+    let target = Target { folder: folder.clone(), strip, elsewhere, moved: tally };
+    let restored = with_progress(files.restore(snapshot, target), &mut moved, |more| {
+        progress.event(Event::Bytes { component, more });
     });
+    let text = format!(" files restored to {}", folder.display());
     let restored = restored.await.map_err(|source| RestoreError::Folder { folder, source })?;
-    progress.event(Event::Done {
-        component: &step.component,
-        text: &format!("{} files restored to {}", restored.files, step.target),
-    });
+    progress.event(Event::Done { component, text: &format!("{}{text}", restored.files) });
     Ok(restored.warnings)
 }
 

@@ -53,6 +53,9 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Backup) -> Result {
         let why = windlass_core::diagnose::chain(error);
         context.printer.warning(&format!("the point is there, but no record of evidence could be written: {why}"));
     }
+    if taken.is_success() {
+        remove_what_is_over(context, application).await;
+    }
     let report = Report {
         complete: point.is_complete(),
         point,
@@ -62,6 +65,22 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Backup) -> Result {
     };
     context.printer.done(taken.is_success(), &report, |_| describe(point));
     Ok(if taken.is_success() { Status::Done } else { Status::Failed })
+}
+
+/// Removes what restores in place keep, once the grace their plans named has ended and a new point is there.
+async fn remove_what_is_over(context: &Context, application: &windlass_core::application::Application) {
+    match windlass_host::in_place::expire(&context.host, application, &windlass_engine::progress::Silent).await {
+        Ok(over) => {
+            for journal in over {
+                let text = format!("the old copy of the restore {} is removed: its grace has ended", journal.id);
+                context.printer.note(&text);
+            }
+        }
+        Err(error) => {
+            let why = windlass_core::diagnose::chain(&error);
+            context.printer.warning(&format!("the old copy of a restore in place could not be removed: {why}"));
+        }
+    }
 }
 
 fn say_failed(printer: &Printer, component: &Name, code: &str, message: &str) {

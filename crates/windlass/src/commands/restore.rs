@@ -1,14 +1,14 @@
 //! `windlass restore`: plan, preview, confirm, run.
 
 use serde::Serialize;
-use windlass_core::application::Application;
+use windlass_core::evidence::Event;
 use windlass_core::id::{InvalidId, PointId};
 use windlass_core::name::Name;
 use windlass_core::repository::{Place, S3};
 use windlass_core::restore::{Plan, Request, Step};
 use windlass_core::secret::SecretRef;
 use windlass_host::host::Host;
-use windlass_host::restore::{Planned, Which, find, prepare, record, run as run_plan};
+use windlass_host::restore::{Here, Planned, Which, failure_on_record, find, prepare, record, run as run_plan};
 use windlass_repo::catalog::Catalog;
 use windlass_repo::repository::Repository;
 use windlass_repo::store::open::open;
@@ -17,6 +17,7 @@ use windlass_repo::vault::Vault;
 use crate::cli;
 use crate::commands::confirm::confirmed;
 use crate::commands::foreign;
+use crate::commands::in_place;
 use crate::commands::keys::read_kit;
 use crate::context::Context;
 use crate::failure::{Failure, Result, Status};
@@ -42,7 +43,11 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Restore) -> Result {
     }
     let application = context.application(name)?;
     let vault = context.host.open_to_write(context.repository_of(application)?, name).await?;
-    carry_out(&context.printer, vault, Some((&context.host, application)), arguments).await
+    let here = Here { host: &context.host, application };
+    if arguments.in_place {
+        return in_place::restore(&context.printer, vault, here, arguments).await;
+    }
+    carry_out(&context.printer, vault, Some(here), arguments).await
 }
 
 /// Without settings: with the repository and its recovery kit alone.
@@ -92,18 +97,13 @@ fn place(url: &str, arguments: &cli::Restore) -> Result<Place> {
     }))
 }
 
-async fn carry_out(
-    printer: &Printer,
-    mut vault: Vault,
-    here: Option<(&Host, &Application)>,
-    arguments: &cli::Restore,
-) -> Result {
-    let settings = here.map(|(_, application)| application);
-    let request = Request { only: cli::selectors(arguments.only.as_deref())?, into: targets(&arguments.into)? };
+async fn carry_out(printer: &Printer, mut vault: Vault, here: Option<Here<'_>>, arguments: &cli::Restore) -> Result {
+    let into = targets(&arguments.into)?;
+    let request = Request { only: cli::selectors(arguments.only.as_deref())?, into, ..Request::default() };
     let catalog = Catalog::load(&vault).await?;
     let wanted: Vec<&Name> = request.into.keys().collect();
     let entry = find(&catalog, vault.application(), which(printer, arguments)?, &wanted)?;
-    let planned = prepare(&vault, &catalog, entry, &request, settings).await?;
+    let planned = prepare(&vault, &catalog, entry, &request, here).await?;
     let is_asked_for = arguments.plan || !(printer.is_quiet() && arguments.yes);
     if !printer.is_json() && arguments.confirm.is_none() && is_asked_for {
         printer.result(&(), |printer| describe(printer, &planned));
@@ -115,12 +115,12 @@ async fn carry_out(
     confirmed(&planned.digest, arguments.confirm.as_deref(), arguments.yes, "Run this plan?")?;
     let watch = Watch::new(printer);
     let started = jiff::Timestamp::now();
-    let ran = run_plan(&vault, &catalog, entry, &planned, settings, &watch).await;
+    let ran = run_plan(&vault, &catalog, entry, &planned, here, &watch).await;
     drop(watch);
-    if let Some((host, _)) = here
-        && let Err(error) = record(host, &mut vault, &planned, started, ran.as_ref().err()).await
-    {
-        printer.warning(&format!("this restore is not on record: {}", windlass_core::diagnose::chain(&error)));
+    if let Some(Here { host, .. }) = here {
+        let failure = ran.as_ref().err().map(failure_on_record);
+        let (point, plan) = (planned.plan.point, planned.digest.clone());
+        put_on_record(printer, host, &mut vault, Event::Restore { point, plan, started, failure, restore: None }).await;
     }
     let notes = ran?;
     for note in &notes {
@@ -131,13 +131,20 @@ async fn carry_out(
     Ok(Status::Done)
 }
 
+/// Puts something on record; where that cannot be done, it is said, and is no failure.
+pub(crate) async fn put_on_record(printer: &Printer, host: &Host, vault: &mut Vault, event: Event) {
+    if let Err(error) = record(host, vault, event).await {
+        printer.warning(&format!("this is not on record: {}", windlass_core::diagnose::chain(&error)));
+    }
+}
+
 fn report_json(printer: &Printer, planned: &Planned, done: bool, notes: Vec<String>) {
     if printer.is_json() {
         printer.result(&Report { digest: &planned.digest, plan: &planned.plan, done, notes }, |_| String::new());
     }
 }
 
-fn which(printer: &Printer, arguments: &cli::Restore) -> Result<Which> {
+pub(crate) fn which(printer: &Printer, arguments: &cli::Restore) -> Result<Which> {
     match (&arguments.at, &arguments.point) {
         (Some(text), _) => Ok(Which::At(crate::time::parse(text, printer.zone())?)),
         (None, Some(text)) => Ok(Which::Point(point(text)?)),
@@ -198,6 +205,7 @@ fn describe(printer: &Printer, planned: &Planned) -> String {
             Step::Action(step) => {
                 format!("run {} and give it {} on its standard input", step.program, Printer::size(step.bytes))
             }
+            Step::Stop(_) | Step::ReplaceDatabase(_) | Step::ReplaceFiles(_) | Step::Start(_) => String::new(),
         });
         text.push('\n');
     }
@@ -216,6 +224,6 @@ fn describe(printer: &Printer, planned: &Planned) -> String {
 }
 
 /// `1 table`, `2 tables`.
-fn count(number: u64, what: &str) -> String {
+pub(crate) fn count(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }

@@ -97,18 +97,31 @@ fn read_check(
                 reference_to::unknown(&item, "component", &component, siblings, faults);
                 return None;
             }
-            let found = components.and_then(|all| all.iter().find(|c| c.name == component));
-            if let Some(other) = found.filter(|c| !matches!(c.strategy, Strategy::Postgres(_))) {
+            let found = |name: &Name| components.and_then(|all| all.iter().find(|c| c.name == *name));
+            if let Some(other) = found(&component).filter(|c| !matches!(c.strategy, Strategy::Postgres(_))) {
                 let why = format!("names a component of kind \"{}\"", other.strategy.kind());
                 item.refuse(faults, why, "put the query to a component of kind \"postgres\"");
                 return None;
             }
-            Some(Check::Sql { component, sql })
+            let Some(item) = table.get("files") else { return Some(Check::Sql { component, sql }) };
+            let files = item.name(faults)?;
+            if !siblings.contains(&files.as_str()) {
+                reference_to::unknown(&item, "component", &files, siblings, faults);
+                return None;
+            }
+            if let Some(other) = found(&files).filter(|c| !matches!(c.strategy, Strategy::Disk(_))) {
+                let why = format!("names a component of kind \"{}\"", other.strategy.kind());
+                item.refuse(faults, why, "name the component of kind \"disk\" that has the files");
+                return None;
+            }
+            Some(Check::Files { component, sql, files })
         }
         (None, Some(http)) => {
-            if let Some(stray) = table.get("component") {
-                let why = format!("`component` {} goes with `sql`", stray.place());
-                faults.add(stray.at(), Fault::Conflict { why, hint: "take it out".to_owned() });
+            for key in ["component", "files"] {
+                if let Some(stray) = table.get(key) {
+                    let why = format!("`{key}` {} goes with `sql`", stray.place());
+                    faults.add(stray.at(), Fault::Conflict { why, hint: "take it out".to_owned() });
+                }
             }
             if let Some(after) = table.get("after")
                 && after.text(faults)? != "restore"

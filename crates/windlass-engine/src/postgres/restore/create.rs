@@ -75,7 +75,7 @@ pub(super) fn is_unfinished() -> String {
 }
 
 /// Drops a database, and ends who is connected to it: that is nobody but a restore that has just been ended.
-pub(super) async fn drop(tools: &Tools, database: &str) -> Result<(), PostgresError> {
+pub(in crate::postgres) async fn drop(tools: &Tools, database: &str) -> Result<(), PostgresError> {
     let force = if tools.server_version >= 130_000 { " with (force)" } else { "" };
     administer(tools, &format!("drop database if exists {}{force}", name(database))).await
 }

@@ -50,11 +50,6 @@ pub async fn look(
     roles: &Roles,
 ) -> Result<DatabaseFacts, PostgresError> {
     let mut session = maintenance(tools).await?;
-    let known = names(&mut session, "select rolname as name from pg_roles").await?;
-    let offered = names(&mut session, "select name from pg_available_extensions").await?;
-    let collations = "select collname as name from pg_collation where collnamespace = 'pg_catalog'::regnamespace \
-                      and collencoding in (-1, pg_char_to_encoding(";
-    let collations = names(&mut session, &format!("{collations}{}))", literal(&dump.encoding))).await?;
     let found = format!("select datname as name from pg_database where datname = {}", literal(database));
     let exists = !names(&mut session, &found).await?.is_empty();
     session.close().await;
@@ -65,6 +60,26 @@ pub async fn look(
         unfinished = session.number(&is_unfinished()).await? > 0;
         session.close().await;
     }
+    let facts = look_at_server(tools, database, dump, roles).await?;
+    // It has the locale it was made with.
+    let missing_locale = facts.missing_locale.filter(|_| !exists);
+    Ok(DatabaseFacts { exists, tables, unfinished, missing_locale, ..facts })
+}
+
+/// Looks at the server alone, where a database is to be made for a dump which names these roles.
+pub async fn look_at_server(
+    tools: &Tools,
+    database: &str,
+    dump: &DatabaseDump,
+    roles: &Roles,
+) -> Result<DatabaseFacts, PostgresError> {
+    let mut session = maintenance(tools).await?;
+    let known = names(&mut session, "select rolname as name from pg_roles").await?;
+    let offered = names(&mut session, "select name from pg_available_extensions").await?;
+    let collations = "select collname as name from pg_collation where collnamespace = 'pg_catalog'::regnamespace \
+                      and collencoding in (-1, pg_char_to_encoding(";
+    let collations = names(&mut session, &format!("{collations}{}))", literal(&dump.encoding))).await?;
+    session.close().await;
     let mut missing_extensions = Vec::new();
     for extension in dump.extensions.keys() {
         if !offered.contains(extension) {
@@ -80,12 +95,12 @@ pub async fn look(
         url: with_database(tools.url(), database)?,
         database: database.to_owned(),
         server_version: tools.server_version,
-        exists,
-        tables,
-        unfinished,
+        exists: false,
+        tables: 0,
+        unfinished: false,
         missing_roles: missing(&roles.owners),
         missing_required_roles: missing(&roles.required),
-        missing_locale: if exists || tools.are_for_scratch() { None } else { missing_locale(tools, dump).await? },
+        missing_locale: if tools.are_for_scratch() { None } else { missing_locale(tools, dump).await? },
         missing_collations: dump.collations.iter().filter(|name| !collations.contains(*name)).cloned().collect(),
         missing_extensions,
     })

@@ -14,7 +14,7 @@
 //! Not promised: that a database made for it goes when the future is dropped or the process killed half-way; its comment
 //! then says what it is, and the next plan does.
 
-mod create;
+pub(super) mod create;
 mod look;
 mod roles;
 mod settings;
@@ -33,7 +33,7 @@ use windlass_core::point::DatabaseDump;
 use windlass_core::restore::Relation;
 use windlass_repo::format::dump::{Toc, select};
 
-pub use self::look::{Roles, look};
+pub use self::look::{Roles, look, look_at_server};
 use self::spool::Spool;
 use super::PostgresError;
 use super::child::Running;

@@ -9,6 +9,7 @@
 
 mod backend;
 mod capture;
+mod compare;
 mod error;
 mod files;
 mod owners;
@@ -18,9 +19,10 @@ mod source;
 mod verify;
 
 pub use capture::{Captured, Source};
+pub use compare::{Compared, Place};
 pub use error::FilesError;
 pub use files::{Files, SnapshotInfo};
 pub use prune::Pruned;
 pub use restore::{Restored, Target};
-pub use source::Report;
+pub use source::{Excludes, Report, STAGE};
 pub use verify::Verified;

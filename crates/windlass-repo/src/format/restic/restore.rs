@@ -36,6 +36,8 @@ pub struct Target {
     pub folder: PathBuf,
     /// A folder of the snapshot, whose content goes directly into the target; where absent, whole paths go below it.
     pub strip: Option<PathBuf>,
+    /// Folders that go elsewhere, by their paths below the target: those are there already.
+    pub elsewhere: HashMap<PathBuf, PathBuf>,
     /// Hears of every piece written, in bytes.
     pub moved: Arc<dyn Fn(u64) + Send + Sync>,
 }
@@ -60,15 +62,24 @@ impl Files {
         self.opened("restore", move |repository| {
             let repository = repository.to_indexed()?;
             let snapshot = repository.get_snapshot_from_str(&id, |_| true)?;
-            let root = match &target.strip {
-                None => Some(snapshot.tree),
-                Some(path) => repository.node_from_path(snapshot.tree, path)?.subtree,
-            };
             let own = target.strip.as_ref().map(|path| repository.node_from_path(snapshot.tree, path)).transpose()?;
-            Ok(lay_down(&repository, root, own, &target, &place))
+            let what = match own {
+                None => What::Tree(snapshot.tree, None),
+                Some(node) if node.is_dir() => What::Tree(node.subtree.unwrap_or_default(), Some(node)),
+                Some(node) => What::Entry(node),
+            };
+            Ok(lay_down(&repository, what, &target, &place))
         })
         .await?
     }
+}
+
+/// What is laid down in the target.
+enum What {
+    /// The content of a folder, and what the folder itself is where the target stands for it.
+    Tree(TreeId, Option<Node>),
+    /// Something that is no folder, by its name.
+    Entry(Node),
 }
 
 /// What is known of a restore on its way.
@@ -88,8 +99,7 @@ struct Laying<'a, S> {
 
 fn lay_down<S: IndexedFull + Sync>(
     repository: &Repository<S>,
-    root: Option<TreeId>,
-    own: Option<Node>,
+    what: What,
     target: &Target,
     place: &str,
 ) -> Result<Restored, FilesError>
@@ -113,13 +123,17 @@ where
         target,
         done: Restored::default(),
         batch: Vec::new(),
-        folders: own.map(|node| (folder.clone(), node)).into_iter().collect(),
+        folders: Vec::new(),
         linked: HashMap::new(),
         links: Vec::new(),
         refused_owner: AtomicBool::new(false),
     };
-    if let Some(root) = root {
-        laying.tree(&folder, root)?;
+    match what {
+        What::Tree(tree, own) => {
+            laying.folders.extend(own.map(|node| (folder.clone(), node)));
+            laying.tree(&folder, tree)?;
+        }
+        What::Entry(node) => laying.named(&folder, node)?,
     }
     laying.finish()
 }
@@ -134,23 +148,32 @@ where
 
     fn tree(&mut self, folder: &Path, id: TreeId) -> Result<(), FilesError> {
         for node in self.rustic(self.repository.get_tree(&id))?.nodes {
-            let name = node.name().into_owned();
-            let bytes = name.as_bytes();
-            if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') || bytes.contains(&0) {
-                let name = name.to_string_lossy().into_owned();
-                return Err(FilesError::Hostile { place: self.place.to_owned(), name });
-            }
-            let path = folder.join(&name);
-            self.entry(path, node)?;
+            self.named(folder, node)?;
         }
         Ok(())
+    }
+
+    fn named(&mut self, folder: &Path, node: Node) -> Result<(), FilesError> {
+        let name = node.name().into_owned();
+        if !is_plain(&name) {
+            let name = name.to_string_lossy().into_owned();
+            return Err(FilesError::Hostile { place: self.place.to_owned(), name });
+        }
+        self.entry(folder.join(&name), node)
     }
 
     fn entry(&mut self, path: PathBuf, node: Node) -> Result<(), FilesError> {
         let failed = |source| FilesError::Target { path: path.clone(), source };
         match &node.node_type {
             NodeType::Dir => {
-                std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
+                let elsewhere = path.strip_prefix(&self.target.folder).ok().and_then(|p| self.target.elsewhere.get(p));
+                let path = match elsewhere {
+                    Some(elsewhere) => elsewhere.clone(),
+                    None => {
+                        std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
+                        path
+                    }
+                };
                 self.done.folders += 1;
                 let subtree = node.subtree;
                 self.folders.push((path.clone(), node));
@@ -304,6 +327,12 @@ where
     }
 }
 
+/// Whether a name is that of an entry, and leads nowhere else.
+pub(super) fn is_plain(name: &std::ffi::OsStr) -> bool {
+    let bytes = name.as_bytes();
+    !(bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') || bytes.contains(&0))
+}
+
 fn special(path: &Path, kind: UnixType, device: u64) -> std::io::Result<()> {
     Ok(mknodat(CWD, path, kind, Mode::RUSR | Mode::WUSR, device)?)
 }
@@ -319,7 +348,7 @@ fn write_at(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
 }
 
 /// The mode as the system has it, from that of Go's `fs.FileMode`.
-fn unix_mode(go: u32) -> u32 {
+pub(super) fn unix_mode(go: u32) -> u32 {
     let special = [(23, 0o4000), (22, 0o2000), (20, 0o1000)];
     special.iter().filter(|(bit, _)| go & (1 << bit) != 0).fold(go & 0o777, |mode, (_, unix)| mode | unix)
 }

@@ -60,7 +60,7 @@ impl Report {
 
 /// Patterns of what is left out, for the folders of one component.
 #[derive(Clone, Debug)]
-pub(super) struct Excludes {
+pub struct Excludes {
     names: GlobSet,
     paths: GlobSet,
 }
@@ -68,7 +68,7 @@ pub(super) struct Excludes {
 impl Excludes {
     /// A pattern without a slash matches names anywhere; one with a slash matches paths from the component's
     /// folder on; `**` crosses folders, and a slash at the end is only for reading.
-    pub(super) fn new(patterns: &[String]) -> Result<Self, FilesError> {
+    pub fn new(patterns: &[String]) -> Result<Self, FilesError> {
         let (mut names, mut paths) = (GlobSetBuilder::new(), GlobSetBuilder::new());
         let wrong = |pattern: &str, error: &globset::Error| FilesError::Pattern {
             pattern: pattern.to_owned(),
@@ -89,10 +89,19 @@ impl Excludes {
         Ok(Self { names: built(names)?, paths: built(paths)? })
     }
 
-    fn matches(&self, root: &Path, path: &Path) -> bool {
+    /// Whether a path is left out of what is captured of a folder.
+    pub fn matches(&self, root: &Path, path: &Path) -> bool {
         let name = path.file_name().unwrap_or_default();
         self.names.is_match(name) || path.strip_prefix(root).is_ok_and(|relative| self.paths.is_match(relative))
     }
+}
+
+/// What the folders begin with that a restore in place keeps beside what is there; they are no part of it.
+pub const STAGE: &str = ".windlass-";
+
+fn is_of_a_restore(root: &Path, path: &Path) -> bool {
+    let own = path.strip_prefix(root).ok().filter(|relative| relative.components().count() == 1);
+    own.is_some_and(|name| name.as_os_str().as_bytes().starts_with(STAGE.as_bytes()))
 }
 
 /// What is to be captured.
@@ -166,6 +175,9 @@ impl Iterator for Entries {
                 self.root = self.roots.next()?;
                 (self.root.clone(), true)
             };
+            if !is_root && is_of_a_restore(&self.root, &path) {
+                continue;
+            }
             if !is_root && self.excludes.matches(&self.root, &path) {
                 self.report().excluded += 1;
                 continue;

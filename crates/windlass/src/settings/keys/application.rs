@@ -89,7 +89,14 @@ pub(in crate::settings) const CHECK: Spec = Spec {
             "string",
             "",
             r#""select count(*) > 0 from orders""#,
-            "A query; the first column of its first row must be true.",
+            "A query; the first column of its first row must be true, unless there is `files`.",
+        ),
+        optional(
+            "files",
+            "name",
+            "",
+            r#""uploads""#,
+            "The `disk` component whose files the query names, in its first column. After a restore in place those that are missing are reported, and nothing fails.",
         ),
         optional(
             "http",

@@ -1,0 +1,227 @@
+//! A plan and its steps.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::DatabaseFacts;
+use crate::id::{PointId, RepositoryId};
+use crate::name::Name;
+
+/// The plan of a restore: the preview, and what is run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The application.
+    pub application: Name,
+    /// The repository it comes from.
+    pub repository: RepositoryId,
+    /// The point it comes from.
+    pub point: PointId,
+    /// The moment the point stands for.
+    pub at: Timestamp,
+    /// What is done, in order.
+    pub steps: Vec<Step>,
+    /// Components of the point that are not touched.
+    pub left_out: Vec<Name>,
+    /// What a person should know before confirming.
+    pub warnings: Vec<String>,
+    /// Of a restore in place: how long the old copies stay, in seconds; until they are removed by hand where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo_seconds: Option<i64>,
+}
+
+/// One step of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "lowercase")]
+pub enum Step {
+    /// Fill a database from a dump.
+    Database(DatabaseStep),
+    /// Lay down a folder.
+    Folder(FolderStep),
+    /// Give an object to a command.
+    Action(ActionStep),
+    /// Stop the application.
+    Stop(CommandStep),
+    /// Put a database restored from a dump in the place of one that is there.
+    #[serde(rename = "replace-database")]
+    ReplaceDatabase(ReplaceDatabase),
+    /// Put restored entries in the place of those that are there.
+    #[serde(rename = "replace-files")]
+    ReplaceFiles(ReplaceFiles),
+    /// Start the application.
+    Start(CommandStep),
+}
+
+impl Step {
+    /// The component it belongs to; none where it belongs to the application.
+    pub fn component(&self) -> Option<&Name> {
+        match self {
+            Self::Database(step) => Some(&step.component),
+            Self::Folder(step) => Some(&step.component),
+            Self::Action(step) => Some(&step.component),
+            Self::ReplaceDatabase(step) => Some(&step.fill.component),
+            Self::ReplaceFiles(step) => Some(&step.component),
+            Self::Stop(_) | Self::Start(_) => None,
+        }
+    }
+
+    /// Bytes of data it brings.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Database(step) => step.bytes,
+            Self::Folder(step) => step.bytes,
+            Self::Action(step) => step.bytes,
+            Self::ReplaceDatabase(step) => step.fill.bytes,
+            Self::ReplaceFiles(step) => step.bytes,
+            Self::Stop(_) | Self::Start(_) => 0,
+        }
+    }
+}
+
+/// Fill a database from a dump.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseStep {
+    /// The component.
+    pub component: Name,
+    /// The database in the point.
+    pub database: String,
+    /// Its target.
+    pub target: DatabaseFacts,
+    /// Whether the target is created first; otherwise it is there and empty.
+    pub create: bool,
+    /// The relations wanted, as `schema.table` or `schema.*`; empty for all.
+    pub relations: Vec<Relation>,
+    /// Whether owners and privileges are set as in the dump.
+    pub owners: bool,
+    /// Tables that will be there, as far as known before the dump is read.
+    pub tables: u64,
+    /// Rows that will be there; at least, where some were only estimated.
+    pub rows: u64,
+    /// Bytes of the database on its server's disk when it was captured: about the space needed.
+    pub bytes: u64,
+}
+
+/// A relation, or all of a schema.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relation {
+    /// The schema.
+    pub schema: String,
+    /// The table; all of the schema where absent.
+    pub table: Option<String>,
+}
+
+/// Lay down a folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FolderStep {
+    /// The component.
+    pub component: Name,
+    /// The restic snapshot.
+    pub snapshot: String,
+    /// The folder of the snapshot whose content goes directly into the target; where absent, whole paths go below it.
+    pub strip: Option<String>,
+    /// Its target.
+    pub target: String,
+    /// Whether the target is created first; otherwise it is there and empty.
+    pub create: bool,
+    /// Files that will be there.
+    pub files: u64,
+    /// Folders that will be there.
+    pub folders: u64,
+    /// Bytes that will be there.
+    pub bytes: u64,
+}
+
+/// Give an object to a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActionStep {
+    /// The component.
+    pub component: Name,
+    /// The command's program.
+    pub program: String,
+    /// Bytes it gets on its standard input.
+    pub bytes: u64,
+}
+
+/// Stop or start the application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandStep {
+    /// The command's program.
+    pub program: String,
+}
+
+/// What becomes of what is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Old {
+    /// Nothing is there.
+    None,
+    /// It is set aside and stays until the grace ends: the undo.
+    Kept,
+    /// It is deleted before the new one is laid down, for there is no room for both.
+    Deleted,
+}
+
+/// Put a database restored from a dump in the place of one that is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplaceDatabase {
+    /// How the new one is filled; its target is the database that is replaced.
+    #[serde(flatten)]
+    pub fill: DatabaseStep,
+    /// The identifier of the one that is there.
+    pub oid: Option<u32>,
+    /// What becomes of it.
+    pub old: Old,
+}
+
+/// Put restored entries in the place of those that are there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplaceFiles {
+    /// The component.
+    pub component: Name,
+    /// The restic snapshot.
+    pub snapshot: String,
+    /// The folders and files.
+    pub places: Vec<FilesPlace>,
+    /// What matches these patterns is not touched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// Files that will be there.
+    pub files: u64,
+    /// Folders that will be there.
+    pub folders: u64,
+    /// Bytes that will be there.
+    pub bytes: u64,
+    /// What becomes of what is there.
+    pub old: Old,
+}
+
+/// A folder whose entries are replaced, or a file that is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilesPlace {
+    /// The folder or file, absolute.
+    pub path: String,
+    /// Whether it is a file.
+    pub is_file: bool,
+    /// Whether it is there.
+    pub exists: bool,
+    /// Folders below it that are mount points of their own: they stay, and their entries are replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<String>,
+}
+
+impl Plan {
+    /// The plan's digest: SHA-256 of its JSON, in hex.
+    pub fn digest(&self) -> String {
+        // Plain data with text keys: this cannot fail, and an empty text would never be confirmed by accident.
+        crate::hex::sha256(&serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// Bytes of data it brings.
+    pub fn bytes(&self) -> u64 {
+        self.steps.iter().map(Step::bytes).sum()
+    }
+
+    /// Whether it replaces what is there.
+    pub fn is_in_place(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::ReplaceDatabase(_) | Step::ReplaceFiles(_)))
+    }
+}

@@ -1,0 +1,208 @@
+//! Walks two folders hand in hand, by handles: a link put in a folder's place meanwhile leads nowhere.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, mkdirat, openat, renameat_with, statat, unlinkat,
+};
+use rustix::io::Errno;
+use windlass_repo::format::restic::Excludes;
+
+use super::{ExchangeError, is_stage, wrong};
+use crate::moment;
+
+/// Which entries of a folder are meant.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a> {
+    patterns: Option<(&'a Excludes, &'a Path, &'a Path)>,
+    only: Option<&'a OsStr>,
+    mounts: &'a [PathBuf],
+}
+
+impl<'a> Scope<'a> {
+    /// Everything.
+    pub(super) fn all() -> Self {
+        Self { patterns: None, only: None, mounts: &[] }
+    }
+
+    /// What captures hold of a root below the folder the patterns are written for.
+    pub(super) fn of(
+        excludes: &'a Excludes,
+        folder: &'a Path,
+        root: &'a Path,
+        only: Option<&'a OsStr>,
+        mounts: &'a [PathBuf],
+    ) -> Self {
+        Self { patterns: Some((excludes, folder, root)), only, mounts }
+    }
+
+    /// Whether an entry is meant, by its path relative to the root.
+    pub(super) fn holds(&self, relative: &Path) -> bool {
+        let Some(name) = relative.file_name() else { return true };
+        let is_first = relative.parent().is_none_or(|parent| parent.as_os_str().is_empty());
+        if is_first && (is_stage(name) || self.only.is_some_and(|only| only != name)) {
+            return false;
+        }
+        !self.patterns.is_some_and(|(excludes, folder, root)| excludes.matches(folder, &root.join(relative)))
+    }
+
+    /// Whether a folder is a mount point, whose entries are exchanged by themselves.
+    pub(super) fn is_mount(&self, relative: &Path) -> bool {
+        self.mounts.iter().any(|mount| mount == relative)
+    }
+}
+
+/// An open folder.
+pub(super) struct Folder {
+    pub(super) handle: OwnedFd,
+    /// Where it was when it was opened, for people.
+    path: PathBuf,
+    /// Its path below the root.
+    pub(super) relative: PathBuf,
+}
+
+/// An entry of a folder.
+pub(super) struct Entry {
+    pub(super) name: CString,
+    pub(super) kind: FileType,
+}
+
+impl Entry {
+    pub(super) fn name(&self) -> &OsStr {
+        OsStr::from_bytes(self.name.as_bytes())
+    }
+}
+
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+impl Folder {
+    pub(super) fn open(path: &Path) -> Result<Self, ExchangeError> {
+        let handle = openat(CWD, path, FOLDER, Mode::empty()).map_err(|e| wrong("open the folder", path, e.into()))?;
+        Ok(Self { handle, path: path.to_owned(), relative: PathBuf::new() })
+    }
+
+    /// A folder in it.
+    pub(super) fn enter(&self, name: &OsStr) -> Result<Self, ExchangeError> {
+        let path = self.path.join(name);
+        let handle =
+            openat(&self.handle, name, FOLDER, Mode::empty()).map_err(|e| wrong("open the folder", &path, e.into()))?;
+        Ok(Self { handle, path, relative: self.relative.join(name) })
+    }
+
+    /// A folder in it, made where it is not there.
+    fn enter_or_make(&self, name: &OsStr) -> Result<Self, ExchangeError> {
+        match mkdirat(&self.handle, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => self.enter(name),
+            Err(error) => Err(self.failed("make the folder", name, error)),
+        }
+    }
+
+    pub(super) fn entries(&self) -> Result<Vec<Entry>, ExchangeError> {
+        let failed = |error: Errno| wrong("read the folder", &self.path, error.into());
+        let mut entries = Vec::new();
+        for entry in Dir::read_from(&self.handle).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let name = entry.file_name().to_owned();
+            let kind = match entry.file_type() {
+                FileType::Unknown => self.kind_of(OsStr::from_bytes(name.as_bytes()))?.unwrap_or(FileType::Unknown),
+                kind => kind,
+            };
+            entries.push(Entry { name, kind });
+        }
+        Ok(entries)
+    }
+
+    /// What kind an entry is; none where it is not there.
+    fn kind_of(&self, name: &OsStr) -> Result<Option<FileType>, ExchangeError> {
+        match statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(self.failed("look at", name, error)),
+        }
+    }
+
+    /// Moves an entry to another folder, where none of its name may be.
+    fn give(&self, name: &OsStr, to: &Self) -> Result<(), ExchangeError> {
+        let done = match renameat_with(&self.handle, name, &to.handle, name, RenameFlags::NOREPLACE) {
+            // The file system cannot say it in one; nobody else writes there.
+            Err(Errno::INVAL | Errno::NOSYS) if to.kind_of(name)?.is_none() => {
+                rustix::fs::renameat(&self.handle, name, &to.handle, name)
+            }
+            done => done,
+        };
+        moment::pass();
+        done.map_err(|error| self.failed("move", name, error))
+    }
+
+    fn remove_empty(&self, name: &OsStr) -> Result<(), ExchangeError> {
+        match unlinkat(&self.handle, name, AtFlags::REMOVEDIR) {
+            // Something that is left out of captures is in it, or something is mounted there.
+            Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => Ok(()),
+            Err(error) => Err(self.failed("remove the folder", name, error)),
+        }
+    }
+
+    fn failed(&self, doing: &'static str, name: &OsStr, error: Errno) -> ExchangeError {
+        wrong(doing, &self.path.join(name), error.into())
+    }
+}
+
+/// Moves everything that is meant from one folder to another; folders stay, and are made there.
+pub(super) fn take_out(live: &Folder, to: &Folder, scope: &Scope<'_>) -> Result<(), ExchangeError> {
+    for entry in live.entries()? {
+        let (name, relative) = (entry.name(), live.relative.join(entry.name()));
+        if !scope.holds(&relative) || scope.is_mount(&relative) || entry.kind == FileType::Socket {
+            continue;
+        }
+        if entry.kind == FileType::Directory {
+            take_out(&live.enter(name)?, &to.enter_or_make(name)?, scope)?;
+        } else {
+            live.give(name, to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes folders of which nothing is left and that `keep` does not have.
+pub(super) fn prune(live: &Folder, keep: Option<&Folder>, scope: &Scope<'_>) -> Result<(), ExchangeError> {
+    for entry in live.entries()? {
+        let (name, relative) = (entry.name(), live.relative.join(entry.name()));
+        if entry.kind != FileType::Directory || !scope.holds(&relative) || scope.is_mount(&relative) {
+            continue;
+        }
+        let kept = match keep {
+            Some(keep) if keep.kind_of(name)? == Some(FileType::Directory) => Some(keep.enter(name)?),
+            _ => None,
+        };
+        prune(&live.enter(name)?, kept.as_ref(), scope)?;
+        if kept.is_none() {
+            live.remove_empty(name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves everything from one folder into another; folders that are there stay.
+pub(super) fn put_in(from: &Folder, live: &Folder, aside: &Folder) -> Result<(), ExchangeError> {
+    for entry in from.entries()? {
+        let name = entry.name();
+        match (entry.kind, live.kind_of(name)?) {
+            (FileType::Directory, Some(FileType::Directory)) => {
+                put_in(&from.enter(name)?, &live.enter(name)?, &aside.enter_or_make(name)?)?;
+                from.remove_empty(name)?;
+            }
+            (_, None) => from.give(name, live)?,
+            (_, Some(_)) => {
+                live.give(name, aside)?;
+                from.give(name, live)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,23 @@
+//! Moments at which a test may want this process to die.
+//!
+//! A restore in place promises that a kill at any moment is survived. The moments that matter lie before and after
+//! each thing that is written down or done; a test sets `WINDLASS_DIE_AT` to the number of one of them. Release builds
+//! have none of it.
+
+/// Dies here, as by `kill -9`, if this is the moment a test has chosen.
+#[cfg(debug_assertions)]
+pub fn pass() {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static CHOSEN: LazyLock<Option<u64>> = LazyLock::new(|| std::env::var("WINDLASS_DIE_AT").ok()?.parse().ok());
+    static PASSED: AtomicU64 = AtomicU64::new(0);
+    if let Some(chosen) = *CHOSEN
+        && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == chosen
+    {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+}
+
+/// Nothing happens here.
+#[cfg(not(debug_assertions))]
+pub fn pass() {}

@@ -1,0 +1,166 @@
+//! What must hold of something restored: the rows the dump was taken with, and the application's own checks.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use jiff::SignedDuration;
+use windlass_core::application::{Application, Check, Strategy};
+use windlass_core::diagnose::chain;
+use windlass_core::name::Name;
+use windlass_core::point::DatabaseDump;
+use windlass_engine::postgres::session::Session;
+use windlass_engine::postgres::tools::Tools;
+use windlass_engine::postgres::{PostgresError, counts};
+
+/// The longest a check may take.
+const LIMIT: SignedDuration = SignedDuration::from_mins(10);
+
+/// How long an address may take to answer well after a start.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Missing files that are named; more are counted.
+const NAMED: usize = 5;
+
+/// What was found.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// What held.
+    pub held: Vec<String>,
+    /// What did not.
+    pub failed: Vec<String>,
+    /// What a person should know, though it is no failure.
+    pub noted: Vec<String>,
+}
+
+/// Checks a restored database: its rows, and the queries the settings put to its component.
+pub async fn database(
+    application: &Application,
+    component: &Name,
+    dump: &DatabaseDump,
+    tools: &Tools,
+    database: &str,
+) -> Result<Found, PostgresError> {
+    let mut found = rows(dump, tools, database).await?;
+    for check in &application.checks {
+        let Check::Sql { component: of, sql } = check else { continue };
+        if of == component {
+            match lines(tools, database, sql).await? {
+                Ok(lines) if is_true(&lines) => found.held.push(format!("{}: {sql}", dump.name)),
+                Ok(lines) => {
+                    let came = lines.first().map_or("nothing", String::as_str);
+                    found.failed.push(format!("{}: the check `{sql}` gave {came} instead of true", dump.name));
+                }
+                Err(why) => found.failed.push(format!("{}: the check `{sql}`: {why}", dump.name)),
+            }
+        }
+    }
+    Ok(found)
+}
+
+async fn rows(dump: &DatabaseDump, tools: &Tools, database: &str) -> Result<Found, PostgresError> {
+    let mut found = Found::default();
+    let expected: Vec<_> = dump.tables.iter().collect();
+    let mut session = Session::open(tools, database).await?;
+    let there = counts::count_these(&mut session, &expected).await?;
+    session.close().await;
+    let differences = counts::differences(&expected, &there);
+    if differences.is_empty() {
+        let rows: u64 = expected.iter().filter(|t| t.exact).map(|t| t.rows).sum();
+        let (name, tables) = (&dump.name, expected.len());
+        found.held.push(format!("{name}: {tables} tables, {rows} rows as counted in the dump's own snapshot"));
+    }
+    found.failed.extend(differences.into_iter().map(|difference| format!("{}: {difference}", dump.name)));
+    Ok(found)
+}
+
+/// Puts a query to a database, in a session of its own: one that fails ends it. Why it failed, in words.
+async fn lines(tools: &Tools, database: &str, sql: &str) -> Result<Result<Vec<String>, String>, PostgresError> {
+    let mut session = Session::open(tools, database).await?;
+    let limit = LIMIT.as_millis();
+    session.lines(&format!("reset search_path; set statement_timeout = {limit}")).await?;
+    Ok(session.lines(sql).await.map_err(|error| chain(&error)))
+}
+
+fn is_true(lines: &[String]) -> bool {
+    let first = lines.first().and_then(|line| line.split('\u{1f}').next());
+    matches!(first, Some("t" | "true"))
+}
+
+/// Looks for the files that a database mentions. What is missing is noted: the rest is restored all the same.
+pub async fn files(
+    application: &Application,
+    component: &Name,
+    tools: &Tools,
+    database: &str,
+) -> Result<Found, PostgresError> {
+    let mut found = Found::default();
+    for check in &application.checks {
+        let Check::Files { component: of, sql, files } = check else { continue };
+        if of != component {
+            continue;
+        }
+        match lines(tools, database, sql).await? {
+            Ok(mentioned) => {
+                let folders = folders_of(application, files);
+                let missing: Vec<&String> = mentioned.iter().filter(|path| !is_there(&folders, path)).collect();
+                if missing.is_empty() {
+                    found.held.push(format!("{database}: {} files it mentions are in {files}", mentioned.len()));
+                } else {
+                    let named: Vec<&str> = missing.iter().take(NAMED).map(|path| path.as_str()).collect();
+                    let more = missing.len().saturating_sub(NAMED);
+                    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                    found.noted.push(format!(
+                        "{} of {} files that {database} mentions are not in {files}: {}{more}",
+                        missing.len(),
+                        mentioned.len(),
+                        named.join(", ")
+                    ));
+                }
+            }
+            Err(why) => found.failed.push(format!("{database}: the check `{sql}`: {why}")),
+        }
+    }
+    Ok(found)
+}
+
+fn folders_of<'a>(application: &'a Application, files: &Name) -> Vec<&'a Path> {
+    let component = application.components.iter().find(|component| component.name == *files);
+    match component.map(|component| &component.strategy) {
+        Some(Strategy::Disk(disk)) => disk.paths.iter().map(PathBuf::as_path).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a path is there, below one of the folders where it is not absolute.
+fn is_there(folders: &[&Path], path: &str) -> bool {
+    folders.iter().any(|folder| folder.join(path).symlink_metadata().is_ok())
+}
+
+/// Asks the addresses the settings name, until each has answered well or a minute has passed.
+pub async fn addresses(application: &Application) -> Found {
+    let mut found = Found::default();
+    for check in &application.checks {
+        let Check::Http { url } = check else { continue };
+        match address(url).await {
+            Ok(()) => found.held.push(format!("{url} answers")),
+            Err(why) => found.failed.push(format!("{url} does not answer as it should: {why}")),
+        }
+    }
+    found
+}
+
+async fn address(url: &str) -> Result<(), String> {
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().map_err(|e| chain(&e))?;
+    let began = Instant::now();
+    loop {
+        let why = match client.get(url).send().await {
+            Ok(answer) if answer.status().is_success() => return Ok(()),
+            Ok(answer) => answer.status().to_string(),
+            Err(error) => chain(&error.without_url()),
+        };
+        if began.elapsed() >= PATIENCE {
+            return Err(why);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}

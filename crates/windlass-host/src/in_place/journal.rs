@@ -1,0 +1,323 @@
+//! What a restore in place has done so far, kept on this machine: `<state>/restores/<restore>.json`.
+//!
+//! The list of tasks is written before the first is begun, and each task's beginning and end before and after it: on
+//! disk, and in one piece. So whoever comes after a kill knows which tasks are done, which one may be half done, and how
+//! to go on or back. A lock, which ends with its process, tells two restores of one application apart.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+use windlass_core::hex;
+use windlass_core::id::RestoreId;
+use windlass_core::name::Name;
+use windlass_core::restore::{Measured, Plan, Request};
+use windlass_engine::moment;
+use windlass_repo::random::Fresh;
+
+use crate::error::TaskError;
+
+/// The version of this document.
+const FORMAT: u32 = 1;
+
+/// A restore in place.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Journal {
+    /// The version of this document, 1.
+    pub format: u32,
+    /// The restore.
+    pub id: RestoreId,
+    /// The application.
+    pub application: Name,
+    /// The digest of the plan that was confirmed.
+    pub digest: String,
+    /// The plan.
+    pub plan: Plan,
+    /// What was asked for: the parts, as they are written, and whether it may go without undo.
+    pub only: Vec<String>,
+    /// Whether what cannot be kept may go.
+    pub without_undo: bool,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it came to its end, whatever that was.
+    pub finished: Option<Timestamp>,
+    /// How far it is.
+    pub state: State,
+    /// Why it failed, where it did.
+    pub failure: Option<String>,
+    /// When the old copies may go; until they are removed by hand where absent.
+    pub until: Option<Timestamp>,
+    /// What is done for the restore.
+    pub tasks: Vec<Task>,
+    /// What is done to put back what was there.
+    pub back: Vec<Task>,
+    /// By step of the plan, the databases that were restored.
+    pub restored: BTreeMap<usize, RestoredDatabase>,
+    #[serde(skip)]
+    path: PathBuf,
+}
+
+/// How far a restore is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// At work, or interrupted.
+    Running,
+    /// Done and checked; what was there is kept.
+    Restored,
+    /// Done, but the application did not start or a check failed; what was there is kept.
+    Unproven,
+    /// It failed, and what was there is being put back; or that was interrupted.
+    PuttingBack,
+    /// It failed, and what was there is back.
+    PutBack,
+    /// It is being undone, or that was interrupted.
+    Undoing,
+    /// It was undone; what was restored is kept.
+    Undone,
+    /// What was kept has been removed.
+    Over,
+}
+
+impl State {
+    /// Whether it has to be finished or undone before the next restore.
+    pub fn is_unsettled(self) -> bool {
+        matches!(self, Self::Running | Self::PuttingBack | Self::Undoing)
+    }
+
+    /// Whether it can be undone.
+    pub fn can_be_undone(self) -> bool {
+        self.is_unsettled() || matches!(self, Self::Restored | Self::Unproven)
+    }
+
+    /// Whether something is kept that may be removed.
+    pub fn keeps(self) -> bool {
+        matches!(self, Self::Restored | Self::Unproven | Self::Undone)
+    }
+
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "interrupted",
+            Self::Restored => "restored",
+            Self::Unproven => "restored, not proven",
+            Self::PuttingBack => "interrupted while it was put back",
+            Self::PutBack => "failed, put back",
+            Self::Undoing => "interrupted while it was undone",
+            Self::Undone => "undone",
+            Self::Over => "over",
+        }
+    }
+}
+
+/// One task. Each can be carried out again after it was interrupted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// What is done.
+    #[serde(flatten)]
+    pub what: What,
+    /// When it was begun, first.
+    pub begun: Option<Timestamp>,
+    /// When it was done.
+    pub done: Option<Timestamp>,
+}
+
+/// What a task does; `step` is a step of the plan, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "task", content = "step", rename_all = "kebab-case")]
+pub enum What {
+    /// Stop the application.
+    Stop,
+    /// Set a database aside.
+    Fence(usize),
+    /// Delete the database that was set aside, where there is no room for two.
+    Delete(usize),
+    /// Restore a database or files beside what is there.
+    LayDown(usize),
+    /// Check a restored database.
+    Check(usize),
+    /// Give a restored database its name.
+    Switch(usize),
+    /// Take files away that are there.
+    TakeOut(usize),
+    /// Remove folders that will not be there.
+    Prune(usize),
+    /// Put files in.
+    PutIn(usize),
+    /// Give an object to a command.
+    Command(usize),
+    /// Start the application.
+    Start,
+    /// Check the application.
+    Prove,
+    /// Put a database back.
+    PutBack(usize),
+    /// Remove what is of no use any more.
+    Discard(usize),
+}
+
+/// A database that was restored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredDatabase {
+    /// Its identifier in the server.
+    pub oid: u32,
+    /// Rows written to it until it got its name.
+    #[serde(default)]
+    pub written: u64,
+}
+
+/// Restores and undos of one application at work on this machine: at most one.
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock; it ends with the process, however that ends.
+    pub fn take(state: &Path, application: &Name) -> Result<Self, TaskError> {
+        let folder = folder(state)?;
+        let path = folder.join(format!("{application}.lock"));
+        let failed = |source| TaskError::State { path: path.clone(), source };
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(TaskError::AtWork { application: application.clone() }),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+}
+
+impl Journal {
+    /// Begins the journal of a restore: from here on it is told apart from all others.
+    pub fn begin(
+        state: &Path,
+        plan: &Plan,
+        digest: &str,
+        request: &Request,
+        tasks: Vec<What>,
+    ) -> Result<Self, TaskError> {
+        let id = RestoreId::fresh()
+            .map_err(|error| TaskError::Repository(windlass_repo::error::RepositoryError::Randomness(error)))?;
+        let task = |what| Task { what, begun: None, done: None };
+        let journal = Self {
+            format: FORMAT,
+            id,
+            application: plan.application.clone(),
+            digest: digest.to_owned(),
+            plan: plan.clone(),
+            only: request.only.iter().map(ToString::to_string).collect(),
+            without_undo: request.without_undo,
+            started: Timestamp::now(),
+            finished: None,
+            state: State::Running,
+            failure: None,
+            until: None,
+            tasks: tasks.into_iter().map(task).collect(),
+            back: Vec::new(),
+            restored: BTreeMap::new(),
+            path: folder(state)?.join(format!("{id}.json")),
+        };
+        journal.save()?;
+        Ok(journal)
+    }
+
+    /// The journals of an application, the oldest first; of all where none is named.
+    pub fn all(state: &Path, application: Option<&Name>) -> Result<Vec<Self>, TaskError> {
+        let folder = state.join("restores");
+        let failed = |path: &Path, source| TaskError::State { path: path.to_owned(), source };
+        let mut all: Vec<Self> = Vec::new();
+        let entries = match std::fs::read_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(all),
+            entries => entries.map_err(|e| failed(&folder, e))?,
+        };
+        for entry in entries {
+            let path = entry.map_err(|e| failed(&folder, e))?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                let text = std::fs::read(&path).map_err(|e| failed(&path, e))?;
+                let journal: Self = serde_json::from_slice(&text).map_err(|e| failed(&path, e.into()))?;
+                all.push(Self { path, ..journal });
+            }
+        }
+        all.retain(|journal| application.is_none_or(|name| journal.application == *name));
+        all.sort_by_key(|journal| journal.id);
+        Ok(all)
+    }
+
+    /// The one that has to be finished or undone before the next restore of the application.
+    pub fn unsettled(state: &Path, application: &Name) -> Result<Option<Self>, TaskError> {
+        Ok(Self::all(state, Some(application))?.into_iter().rev().find(|journal| journal.state.is_unsettled()))
+    }
+
+    /// Whether a request is the one this restore was begun for.
+    pub fn is_of(&self, request: &Request) -> bool {
+        let only: Vec<String> = request.only.iter().map(ToString::to_string).collect();
+        self.only == only && self.without_undo == request.without_undo && request.in_place
+    }
+
+    /// Whether a task of the restore was begun.
+    pub fn has_begun(&self, what: What) -> bool {
+        self.tasks.iter().any(|task| task.what == what && task.begun.is_some())
+    }
+
+    /// Whether a task of the restore was done.
+    pub fn has_done(&self, what: What) -> bool {
+        self.tasks.iter().any(|task| task.what == what && task.done.is_some())
+    }
+
+    /// Writes down a change.
+    pub fn note(&mut self, change: impl FnOnce(&mut Self)) -> Result<(), TaskError> {
+        change(self);
+        self.save()
+    }
+
+    /// The time it took to bring the data of a component, where it came to its end.
+    pub fn measured(&self, component: &Name) -> Option<Measured> {
+        let of_it = |(_, step): &(usize, &windlass_core::restore::Step)| step.component() == Some(component);
+        let mut sum = Measured::default();
+        for (index, step) in self.plan.steps.iter().enumerate().filter(of_it) {
+            for task in self.tasks.iter().filter(|task| {
+                [What::LayDown(index), What::TakeOut(index), What::PutIn(index), What::Command(index)]
+                    .contains(&task.what)
+            }) {
+                let took = task.done?.duration_since(task.begun?).as_millis();
+                sum.ms += u64::try_from(took).ok()?;
+            }
+            sum.bytes += step.bytes();
+        }
+        (sum.bytes > 0).then_some(sum)
+    }
+
+    fn save(&self) -> Result<(), TaskError> {
+        moment::pass();
+        let failed = |source| TaskError::State { path: self.path.clone(), source };
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+        let text = serde_json::to_vec_pretty(self).map_err(|e| failed(e.into()))?;
+        file.write_all(&text).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+        file.persist(&self.path).map_err(|e| failed(e.error))?;
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        moment::pass();
+        Ok(())
+    }
+}
+
+/// Where the list of what a restore in place would do to files is written.
+pub fn list_of_differences(state: &Path, application: &Name, component: &Name) -> Result<PathBuf, TaskError> {
+    Ok(folder(state)?.join(format!("{application}.{component}.diff")))
+}
+
+fn folder(state: &Path) -> Result<PathBuf, TaskError> {
+    let folder = state.join("restores");
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    made.map_err(|source| TaskError::State { path: folder.clone(), source })?;
+    Ok(folder)
+}
+
+/// The digest of what is done with a restore that was made: of what is done, to which, and how far that is.
+pub fn digest_of(verb: &str, journal: &Journal) -> String {
+    hex::sha256(format!("{verb} {} {:?}", journal.id, journal.state).as_bytes())
+}
