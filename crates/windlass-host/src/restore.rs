@@ -301,7 +301,7 @@ pub async fn run_in_place(
             for summary in &entry.point.components {
                 manifests.push(vault.component(&entry.point, summary).await?);
             }
-            (journal, manifests)
+            (*journal, manifests)
         }
     };
     let work = in_place::Work {
@@ -321,7 +321,7 @@ pub enum InPlace<'a> {
     /// A plan.
     Planned(&'a Planned),
     /// What an interrupted restore has left to do.
-    Interrupted(Journal),
+    Interrupted(Box<Journal>),
 }
 
 /// Reads everything back that a plan needs, and looks at its targets again: reading takes its time, and so does a person.

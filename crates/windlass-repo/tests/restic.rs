@@ -51,7 +51,7 @@ impl Bench {
         let target = Target {
             folder: folder.clone(),
             strip: Some(strip.to_owned()),
-            elsewhere: Default::default(),
+            elsewhere: std::collections::HashMap::new(),
             moved: Arc::new(|_| {}),
         };
         self.files.restore(snapshot, target).await?;

@@ -76,7 +76,7 @@ impl Bench {
         let target = Target {
             folder: target.path().join("x"),
             strip: Some(folder.to_owned()),
-            elsewhere: Default::default(),
+            elsewhere: std::collections::HashMap::new(),
             moved: Arc::new(|_| {}),
         };
         let back = target.folder.clone();

@@ -38,3 +38,34 @@ create table empty (id int); create unlogged table fleeting (id int); insert int
 comment on table orders is 'it''s "commented"'; create statistics st on id, note from orders;
 create role windlass_reader; grant select on orders to windlass_reader; grant usage on schema "My Schema 🧭" to windlass_reader;
 alter default privileges grant select on tables to windlass_reader; grant select on large object 424242 to windlass_reader;
+create collation natural_order (provider = icu, locale = 'en-u-kn-true');
+create collation any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+create table names (name text collate natural_order primary key, folded text collate any_case unique);
+insert into names values ('a10', 'Straße'), ('a9', 'ÉCOLE'), ('ａ', 'ﬀ');
+create extension postgres_fdw; create server elsewhere foreign data wrapper postgres_fdw options (host 'nowhere.invalid', dbname 'x');
+create user mapping for public server elsewhere options (user 'nobody'); create foreign table far (id int) server elsewhere;
+create type reach as range (subtype = float8, subtype_diff = float8mi);
+create domain email as citext check (value ~ '@') not null; create type deep as (inner_pair pair, many pair[], at reach);
+create table types (
+  a smallint, b int, c real, d money, e char(3), f varchar(5), g bytea, h timestamp, i time, j timetz, k interval, l boolean,
+  m point, n line, o lseg, p box, q path, r polygon, s circle, t cidr, u inet, v macaddr, w macaddr8, x bit(3), y bit varying,
+  z tsvector, aa tsquery, bb uuid, cc xml, dd json, ee jsonb, ff int[][], gg int4multirange, hh tsrange, ii numrange, jj oid,
+  kk regclass, ll pg_lsn, mm "char", nn name, oo reach, pp deep, qq email default 'a@b', rr jsonpath, ss tid, tt xid8);
+insert into types values (
+  -32768, -2147483648, '-Infinity', '-92233720368547758.08', 'ab', 'ünïcö', '\x00ff5c', '-infinity', '24:00', '23:59:59.999999-15:59', '-178000000 years', true,
+  '(1e308,-1e308)', '{1,-1,0}', '[(0,0),(1,1)]', '((1,1),(0,0))', '[(0,0),(1,1)]', '((0,0),(1,1),(1,0))', '<(0,0),1>', '::ffff:1.2.3.0/120', '::1/64',
+  '08:00:2b:01:02:03', '08:00:2b:01:02:03:04:05', B'101', B'', 'fat:4a,5 cat:1', 'fat & (rat | !cat:*)', 'ffffffff-ffff-ffff-ffff-ffffffffffff',
+  '<a b="&amp;"/>', '{"a": 1, "a":  2}', '{"n": 1e400, "s": "\u0041\\"}', '[-1:0][2:3]={{1,null},{3,4}}', '{[1,3),(5,)}', '[-infinity,infinity]', '(,)', 4294967295,
+  'orders', 'FFFFFFFF/FFFFFFFF', E'\\377', repeat('n', 63), '[-Infinity,NaN)', row(row(1, E'"\\,'), array[row(2, null)::pair, null], 'empty'), 'A@b', '$.a[*] ? (@.b > 1)', '(4294967295,65535)', '18446744073709551615');
+insert into types default values;
+do $$ begin for n in 1..40 loop execute format('create role "windlass group %s"', n); execute format('grant select, insert on orders, names to "windlass group %s"', n); end loop; end $$;
+grant update (note, price) on orders to "windlass group 7" with grant option; grant usage on foreign server elsewhere to windlass_reader;
+alter default privileges in schema "My Schema 🧭" grant all on functions to "windlass group 1"; revoke all on function shout() from public;
+create procedure settle(inout n int) language sql as $$ select n + 1 $$; create aggregate mul(int) (sfunc = int4mul, stype = int);
+create operator === (leftarg = int, rightarg = int, function = int4eq); create cast (pair as text) with inout;
+create text search configuration plain (copy = simple); create table "select" ("from" int, " " int, "a.b" int); insert into "select" values (1, 2, 3);
+create index "index, with (odd) name" on "select" (("from" + " ")) include ("a.b") where "from" > 0;
+alter table orders add constraint no_overlap exclude using gist (span with &&) where (id < 0); alter table orders replica identity full;
+create table listed (id int, kind text) partition by list (kind); create table listed_a partition of listed for values in ('a', null) partition by hash (id);
+create table listed_a_0 partition of listed_a for values with (modulus 2, remainder 0); create table listed_a_1 partition of listed_a for values with (modulus 2, remainder 1);
+insert into listed select n, case when n % 2 = 0 then 'a' end from generate_series(1, 100) n;

@@ -5,9 +5,11 @@
 
 mod story;
 
+use std::path::Path;
+
 use anyhow::Result;
 use serde_json::Value;
-use story::{Stage, script};
+use story::{Stage, script, wait_until, with_mounts_of_its_own};
 use windlass_testkit::tree;
 
 /// An application with a rich database, a hard folder, and commands that stop and start it: it is up while `up` is there.
@@ -210,5 +212,359 @@ fn what_is_restored_and_does_not_start_is_no_success_and_can_be_undone() -> Resu
     std::fs::write(stage.path("up"), "")?;
     stage.windlass(&["undo", &hint, "--yes"])?.with(0);
     Described::now(&stage)?.assert_is(&before);
+    Ok(())
+}
+
+#[test]
+fn who_holds_a_folder_open_goes_on_seeing_what_is_in_it() -> Result<()> {
+    let stage = Stage::new()?.uploads()?;
+    let uploads = stage.path("uploads");
+    std::fs::create_dir_all(uploads.join("a/b"))?;
+    std::fs::write(uploads.join("a/b/file"), "then")?;
+    stage.begin()?;
+    std::fs::write(uploads.join("a/b/file"), "since")?;
+    // As a container does: the folder, and one below it, mounted elsewhere, and a shell whose folder it is.
+    for name in ["whole", "part"] {
+        std::fs::create_dir(stage.path(name))?;
+    }
+    let root = stage.path("");
+    let script = format!(
+        "set -e; cd {root}; mount --bind uploads whole; mount --bind uploads/a part; cd uploads/a/b; touch {root}/ready
+         while [ ! -e {root}/restored ]; do sleep 0.05; done
+         cat {root}/whole/a/b/file {root}/part/b/file ./file > {root}/seen",
+        root = root.display()
+    );
+    let mut holder = with_mounts_of_its_own().arg("sh").arg("-c").arg(script).spawn()?;
+    wait_until("the folder is held", || stage.path("ready").exists());
+    restored(&stage, &[])?;
+    std::fs::write(stage.path("restored"), "")?;
+    assert!(holder.wait()?.success());
+    assert_eq!(std::fs::read_to_string(stage.path("seen"))?, "thenthenthen");
+    Ok(())
+}
+
+#[test]
+fn a_mount_point_below_a_folder_stays_and_what_is_in_it_is_replaced() -> Result<()> {
+    let stage = Stage::new()?.uploads()?;
+    let (uploads, disk) = (stage.path("uploads"), stage.path("another disk"));
+    std::fs::create_dir_all(uploads.join("below/mounted here"))?;
+    std::fs::create_dir(&disk)?;
+    std::fs::write(uploads.join("outside"), "then")?;
+    std::fs::write(disk.join("inside"), "then")?;
+    std::fs::create_dir(disk.join("folder"))?;
+    let windlass = format!("{} --config {}", env!("CARGO_BIN_EXE_windlass"), stage.path("windlass.toml").display());
+    let script = format!(
+        "set -e; cd {root}; mount --bind 'another disk' 'uploads/below/mounted here'
+         {windlass} repo init; {windlass} backup shop
+         echo since > 'another disk/inside'; echo since > 'another disk/new'; echo since > uploads/outside; rmdir 'another disk/folder'
+         {windlass} --output json restore shop --in-place --yes > done.json
+         cat uploads/outside 'uploads/below/mounted here/inside' > seen; ls 'another disk' > list
+         {windlass} undo $(jq -r .restore done.json) --yes; cat 'another disk/inside' 'another disk/new' uploads/outside > undone
+         {windlass} undo $(jq -r .restore done.json) --forget --yes; ls -A 'another disk' uploads > left",
+        root = stage.path("").display()
+    );
+    assert!(with_mounts_of_its_own().arg("sh").arg("-c").arg(script).status()?.success());
+    assert_eq!(std::fs::read_to_string(stage.path("seen"))?, "thenthen");
+    assert_eq!(std::fs::read_to_string(stage.path("list"))?, "folder\ninside\n");
+    assert_eq!(std::fs::read_to_string(stage.path("undone"))?, "since\nsince\nsince\n");
+    assert_eq!(
+        std::fs::read_to_string(stage.path("left"))?,
+        "another disk:\ninside\nnew\n\nuploads:\nbelow\noutside\n"
+    );
+    let plan: Value = serde_json::from_slice(&std::fs::read(stage.path("done.json"))?)?;
+    let mounts = &plan["plan"]["steps"][0]["places"][0]["mounts"];
+    assert!(mounts[0].as_str().unwrap().ends_with("below/mounted here"), "{mounts}");
+    Ok(())
+}
+
+#[test]
+fn what_is_left_out_of_captures_is_not_touched() -> Result<()> {
+    let stage = Stage::new()?;
+    let uploads = stage.path("uploads");
+    std::fs::create_dir_all(uploads.join("cache/deep"))?;
+    std::fs::create_dir_all(uploads.join("gone since"))?;
+    std::fs::write(uploads.join("kept"), "then")?;
+    std::fs::write(uploads.join("gone since/file"), "then")?;
+    let settings =
+        format!("kind = \"disk\"\npaths = [\"{}\"]\nexclude = [\"*.tmp\", \"/cache/deep\"]", uploads.display());
+    let stage = stage.component("uploads", &settings)?;
+    std::fs::write(uploads.join("cache/deep/object"), "precious")?;
+    std::fs::write(uploads.join("x.tmp"), "1")?;
+    stage.begin()?;
+    std::fs::remove_dir_all(uploads.join("gone since"))?;
+    std::fs::create_dir(uploads.join("new folder"))?;
+    std::fs::write(uploads.join("new folder/y.tmp"), "2")?;
+    std::fs::write(uploads.join("new folder/file"), "new")?;
+    let before = without_stages(&tree::describe(&uploads)?);
+    let done = restored(&stage, &[])?;
+    assert_eq!(done["impact"]["files"][0]["untouched"], 3, "{done}");
+    let read = |path: &str| std::fs::read_to_string(uploads.join(path)).unwrap_or_default();
+    assert_eq!(read("cache/deep/object") + &read("x.tmp") + &read("new folder/y.tmp"), "precious12");
+    assert_eq!(read("gone since/file") + &read("new folder/file"), "then");
+    stage.windlass(&["undo", done["restore"].as_str().unwrap(), "--yes"])?.with(0);
+    tree::assert_same(&without_stages(&tree::describe(&uploads)?), &before);
+    Ok(())
+}
+
+#[test]
+fn single_files_and_folders_that_are_gone_come_back() -> Result<()> {
+    let stage = Stage::new()?;
+    let (one, two, folder) = (stage.path("etc/one.conf"), stage.path("etc/two.conf"), stage.path("srv/gone"));
+    std::fs::create_dir_all(stage.path("etc"))?;
+    std::fs::create_dir_all(folder.join("deep"))?;
+    for (path, text) in
+        [(&one, "1"), (&two, "2"), (&folder.join("deep/file"), "3"), (&stage.path("etc/foreign"), "not ours")]
+    {
+        std::fs::write(path, text)?;
+    }
+    let paths: Vec<String> = [&one, &two, &folder].iter().map(|path| format!("{path:?}")).collect();
+    let stage = stage.component("files", &format!("kind = \"disk\"\npaths = [{}]", paths.join(", ")))?;
+    stage.begin()?;
+    let etc = tree::describe(&stage.path("etc"))?;
+    std::fs::write(&one, "changed")?;
+    std::fs::remove_file(&two)?;
+    std::fs::remove_dir_all(stage.path("srv"))?;
+    let done = restored(&stage, &[])?;
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_else(|_| "gone".into());
+    assert_eq!(
+        read(&one) + &read(&two) + &read(&folder.join("deep/file")) + &read(&stage.path("etc/foreign")),
+        "123not ours"
+    );
+    let files_of = |text: &str| text.lines().filter(|l| l.contains(".conf")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(files_of(&without_stages(&tree::describe(&stage.path("etc"))?)), files_of(&etc));
+    let id = done["restore"].as_str().unwrap();
+    stage.windlass(&["undo", id, "--yes"])?.with(0);
+    assert_eq!(read(&one) + &read(&two) + &read(&stage.path("etc/foreign")), "changedgonenot ours");
+    assert!(!folder.join("deep/file").exists());
+    stage.windlass(&["undo", id, "--forget", "--yes"])?.with(0);
+    assert_eq!(stage.path("etc").read_dir()?.count(), 2);
+
+    // Aside, a single file comes back under its own name.
+    let aside = stage.path("aside");
+    let alone = Stage::new()?;
+    let alone = alone.component("one", &format!("kind = \"disk\"\npaths = [{one:?}]"))?;
+    alone.begin()?;
+    alone.windlass(&["restore", "shop", "--into", &format!("one={}", aside.display()), "--yes"])?.with(0);
+    assert_eq!(read(&aside.join("one.conf")), "changed");
+    Ok(())
+}
+
+#[test]
+fn databases_that_are_gone_or_broken_are_replaced() -> Result<()> {
+    let stage = Stage::new()?;
+    stage.server.psql("postgres", "create database shop");
+    stage.server.psql("shop", "create table t (n int); insert into t select generate_series(1, 100)");
+    let stage = stage.database("shop")?;
+    stage.begin()?;
+    stage.server.psql("postgres", "drop database shop");
+    let done = restored(&stage, &[])?;
+    assert_eq!(stage.server.psql("shop", "select count(*) from t"), "100");
+    // Undone, it is gone again, and what was restored is kept.
+    let id = done["restore"].as_str().unwrap();
+    stage.windlass(&["undo", id, "--yes"])?.with(0);
+    assert!(stage.server.try_psql("shop", "select 1").is_err());
+    assert!(private(&stage).ends_with("_undone"));
+    restored(&stage, &[])?;
+
+    // Its catalog is destroyed: nobody can connect to it any more, and it is replaced nevertheless.
+    let file = stage.server.psql("shop", "checkpoint; select pg_relation_filepath('pg_class')");
+    stage
+        .server
+        .psql("postgres", "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = 'shop'");
+    let path = stage.server.socket().join("data").join(file.lines().last().unwrap());
+    let mut bytes = std::fs::read(&path)?;
+    for byte in &mut bytes {
+        *byte = !*byte;
+    }
+    std::fs::write(&path, bytes)?;
+    let mut stage = stage;
+    stage.restart_server()?;
+    assert!(stage.server.try_psql("shop", "select count(*) from t").is_err(), "it is broken");
+    let done = restored(&stage, &[])?;
+    assert!(done["impact"]["databases"][0]["unknown"].as_str().is_some(), "{done}");
+    assert_eq!(stage.server.psql("shop", "select count(*) from t"), "100");
+    Ok(())
+}
+
+#[test]
+fn what_a_database_was_set_to_comes_back_with_it() -> Result<()> {
+    let stage = Stage::new()?;
+    stage.server.psql("postgres", "create role app login; create role reader");
+    stage.server.psql("postgres", "create database \"Shop \"\"🧭\"\" one\" owner app connection limit 7 encoding 'LATIN1' template template0 lc_collate 'C' lc_ctype 'C'");
+    let name = "Shop \"🧭\" one";
+    stage.server.psql(name, "create table t (n int); insert into t values (1)");
+    let settings = "alter database %I set work_mem to '9MB'; alter role app in database %I set statement_timeout to '1min'; \
+                    revoke connect on database %I from public; grant connect on database %I to reader; comment on database %I is 'the shop'";
+    let settings = settings.replace("%I", "\"Shop \"\"🧭\"\" one\"");
+    stage.server.psql("postgres", &settings);
+    let url = stage.server.url("Shop%20%22%F0%9F%A7%AD%22%20one");
+    let stage = stage.component("db", &format!("kind = \"postgres\"\nurl = \"{url}\""))?;
+    let described = || {
+        stage.server.psql(
+            "postgres",
+            "select datname, pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate, datconnlimit, datallowconn, (select string_agg(a::text, ',' order by a::text) from unnest(datacl) a), \
+             shobj_description(d.oid, 'pg_database'), (select string_agg(setrole::regrole::text || setconfig::text, ',' order by 1) from pg_db_role_setting s where s.setdatabase = d.oid) \
+             from pg_database d where datname like 'Shop%'",
+        )
+    };
+    let then = described();
+    assert!(then.contains("LATIN1") && then.contains("work_mem") && then.contains("reader"), "{then}");
+    stage.begin()?;
+    let done = restored(&stage, &[])?;
+    assert_eq!(described(), then);
+    stage.windlass(&["undo", done["restore"].as_str().unwrap(), "--yes"])?.with(0);
+    assert_eq!(described(), then);
+    Ok(())
+}
+
+#[test]
+fn a_role_that_may_not_make_databases_is_told_so_and_what_is_possible() -> Result<()> {
+    let mut stage = Stage::new()?;
+    stage.server.psql("postgres", "alter system set max_prepared_transactions = 2");
+    stage.restart_server()?;
+    stage.server.psql("postgres", "create role app login");
+    stage.server.psql("postgres", "create database shop owner app");
+    stage.server.psql("shop", "set role app; create table t (n int); insert into t values (1)");
+    let url = stage.server.url_as("app", "shop");
+    let stage = stage.component("db", &format!("kind = \"postgres\"\nurl = \"{url}\""))?;
+    stage.begin()?;
+    let refused = stage.windlass(&["restore", "shop", "--in-place", "--plan"])?.with(2);
+    refused.says("WDL-0271").says("alter role app createdb").says("--into");
+    stage.server.psql("postgres", "alter role app createdb");
+    stage.server.psql("shop", "begin; insert into t values (2); prepare transaction 'held'");
+    stage.windlass(&["restore", "shop", "--in-place", "--plan"])?.with(2).says("1 prepared transactions");
+    stage.server.psql("shop", "rollback prepared 'held'");
+    stage.server.psql("shop", "insert into t values (3)");
+    restored(&stage, &[])?;
+    assert_eq!(stage.server.psql("shop", "select string_agg(n::text, ',') from t"), "1");
+    Ok(())
+}
+
+#[test]
+fn an_application_that_goes_on_is_fenced_off() -> Result<()> {
+    let stage = Stage::new()?;
+    stage.server.psql("postgres", "create database shop");
+    stage.server.psql("shop", "create table t (n int); insert into t values (1)");
+    let stage = stage.database("shop")?;
+    stage.begin()?;
+    let url = stage.server.url("shop");
+    let writes = format!(
+        "while [ ! -e {} ]; do psql -Xq -c 'insert into t values (2); select pg_sleep(0.05)' '{url}' >/dev/null 2>&1; done",
+        stage.path("done").display()
+    );
+    let mut writer = std::process::Command::new("sh").arg("-c").arg(writes).spawn()?;
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let ended = stage.windlass(&["--output", "json", "restore", "shop", "--in-place", "--yes"])?;
+    std::fs::write(stage.path("done"), "")?;
+    writer.wait()?;
+    let done = ended.with(0).json();
+    assert!(done["plan"]["warnings"][0].as_str().unwrap().contains("nothing stops the application"), "{done}");
+    let old = private(&stage);
+    assert!(stage.server.try_psql(&old, "select 1").is_err(), "nobody connects to the old copy");
+    Ok(())
+}
+
+#[test]
+fn what_is_kept_goes_when_its_grace_has_ended_and_not_before() -> Result<()> {
+    let stage = Stage::new()?.application("undo = \"4s\"")?.uploads()?;
+    std::fs::write(stage.path("uploads/file"), "then")?;
+    stage.server.psql("postgres", "create database shop");
+    let stage = stage.database("shop")?;
+    stage.server.psql("shop", "create table t (n int)");
+    stage.begin()?;
+    std::fs::write(stage.path("uploads/file"), "since")?;
+    let began = std::time::Instant::now();
+    let done = restored(&stage, &[])?;
+    let id = done["restore"].as_str().unwrap();
+    let kept = || !private(&stage).is_empty();
+    stage.take()?;
+    assert!(kept() || began.elapsed().as_secs() >= 4);
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    let point = stage.take()?;
+    assert!(!kept() && stage.path("uploads").read_dir()?.count() == 1);
+    stage.windlass(&["undo", id, "--yes"])?.with(2).says("it is over");
+    // What was kept was never part of a point.
+    let points = stage.windlass(&["--output", "json", "points", "shop"])?.with(0).json();
+    let newest = points["points"].as_array().unwrap().iter().find(|p| p["id"] == point.as_str()).unwrap().clone();
+    assert_eq!(newest["complete"], true, "{newest}");
+    Ok(())
+}
+
+#[test]
+fn commands_cannot_be_undone_and_are_run_only_with_consent() -> Result<()> {
+    let stage = Stage::new()?.uploads()?;
+    std::fs::write(stage.path("uploads/file"), "then")?;
+    script(&stage.path("import"), &format!("cat > {}", stage.path("imported").display()))?;
+    let action = format!("kind = \"action\"\nbackup = [\"echo\", \"index\"]\nrestore = [{:?}]", stage.path("import"));
+    let stage = stage.component("index", &action)?;
+    stage.begin()?;
+    stage.windlass(&["restore", "shop", "--in-place", "--plan"])?.with(2).says("WDL-0272").says("--without-undo");
+    let done = restored(&stage, &["--without-undo"])?;
+    assert_eq!(std::fs::read_to_string(stage.path("imported"))?, "index\n");
+    assert!(done["plan"]["warnings"].to_string().contains("index: what is there now is not kept"), "{done}");
+    restored(&stage, &["--only", "uploads"])?;
+    Ok(())
+}
+
+#[test]
+fn checks_ask_the_application_and_name_the_files_that_are_missing() -> Result<()> {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || {
+        // Unwell at first, as an application is that has just been started.
+        for (number, stream) in listener.incoming().flatten().enumerate() {
+            let mut stream = stream;
+            let _ = stream.read(&mut [0; 1024]);
+            let status = if number < 2 { "503 Service Unavailable" } else { "200 OK" };
+            let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    let stage = Stage::new()?.application(&format!(
+        "checks = [ {{ http = \"http://{address}/healthz\" }}, {{ component = \"db\", sql = \"select path from notes\", files = \"uploads\" }} ]"
+    ))?;
+    stage.server.psql("postgres", "create database shop");
+    stage.server.psql("shop", "create table notes (path text); insert into notes values ('there'), ('sub/gone')");
+    let stage = stage.database("shop")?.uploads()?;
+    std::fs::write(stage.path("uploads/there"), "")?;
+    stage.begin()?;
+    let done = stage.windlass(&["restore", "shop", "--in-place", "--yes"])?.with(0);
+    done.says("1 of 2 files that shop mentions are not in uploads: sub/gone").says("/healthz answers");
+    Ok(())
+}
+
+#[test]
+fn restores_of_one_application_are_told_apart() -> Result<()> {
+    let stage = Stage::new()?.uploads()?;
+    std::fs::write(stage.path("uploads/file"), "one")?;
+    let (go, began) = (stage.path("go"), stage.path("began"));
+    script(
+        &stage.path("stop"),
+        &format!("touch {}; while [ ! -e {} ]; do sleep 0.05; done", began.display(), go.display()),
+    )?;
+    let control = format!("control = {{ stop = [{:?}], start = [\"true\"] }}", stage.path("stop"));
+    let stage = stage.application(&control)?;
+    stage.begin()?;
+    std::fs::write(stage.path("uploads/file"), "two")?;
+    let mut first = stage.command(&["restore", "shop", "--in-place", "--yes"]).spawn()?;
+    wait_until("the first has begun", || began.exists());
+    stage
+        .windlass(&["restore", "shop", "--in-place", "--yes"])?
+        .with(2)
+        .says("another restore or undo of it is at work");
+    std::fs::write(&go, "")?;
+    assert!(first.wait()?.success());
+    std::fs::write(stage.path("uploads/file"), "three")?;
+    let second = restored(&stage, &[])?;
+    let all = stage.windlass(&["--output", "json", "undo"])?.with(0).json();
+    let first = all[0]["restore"].as_str().unwrap();
+    let second = second["restore"].as_str().unwrap();
+    let refused = stage.windlass(&["undo", first, "--yes"])?.with(2);
+    refused.says(second).says("undo that first");
+    let file = || std::fs::read_to_string(stage.path("uploads/file")).unwrap();
+    stage.windlass(&["undo", second, "--yes"])?.with(0);
+    assert_eq!(file(), "three");
+    stage.windlass(&["undo", first, "--yes"])?.with(0);
+    assert_eq!(file(), "two");
     Ok(())
 }

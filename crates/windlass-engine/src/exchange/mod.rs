@@ -9,8 +9,8 @@
 //! Promised: neither the folder, nor any folder that is there before and after, nor a mount point is ever renamed or made
 //! anew, so that whoever holds them open - a bind mount of a container, a shell - goes on seeing what is in them; no link
 //! is followed; no entry is overwritten; what the settings leave out of captures, and sockets, stay where they are. Each
-//! step does what is still to be done, so that it can be run again after it was killed anywhere: [`take_out`] only
-//! takes away, and only then [`put_in`] only puts in, so a name alone tells how far they came.
+//! step does what is still to be done, so that it can be run again after it was killed anywhere: [`Exchange::take_out`] only
+//! takes away, and only then [`Exchange::put_in`] only puts in, so a name alone tells how far they came.
 //! Not promised: that an application which was not stopped sees one state or the other.
 
 mod folders;

@@ -74,6 +74,15 @@ pub async fn undo(work: &Work<'_>, journal: &mut Journal, _lock: &Lock) -> Resul
         let why = format!("it is {}", journal.state.word());
         return Err(TaskError::NoUndo { restore: journal.id.to_string(), why });
     }
+    let stands = |other: &Journal| {
+        other.id > journal.id
+            && (other.state.is_unsettled() || matches!(other.state, State::Restored | State::Unproven))
+    };
+    let all = Journal::all(&work.host.state, Some(&journal.application))?;
+    if let Some(later) = all.into_iter().find(|other| stands(other)) {
+        let why = format!("the restore {} came after it: undo that first, or `--forget` it", later.id);
+        return Err(TaskError::NoUndo { restore: journal.id.to_string(), why });
+    }
     if matches!(journal.state, State::Running | State::PuttingBack) {
         journal.note(|journal| {
             journal.state = State::PuttingBack;

@@ -126,7 +126,7 @@ async fn go_on(
         return Ok(Status::Done);
     }
     confirmed(&digest, arguments.confirm.as_deref(), arguments.yes, "Go on with it?")?;
-    let journal = run(printer, vault, catalog, entry, InPlace::Interrupted(journal), here, &plan).await?;
+    let journal = run(printer, vault, catalog, entry, InPlace::Interrupted(Box::new(journal)), here, &plan).await?;
     (report.done, report.undo_until) = (true, journal.until);
     say(printer, &report);
     printer.note(&closing(printer, &journal));
@@ -190,11 +190,11 @@ fn describe(printer: &Printer, plan: &Plan, impact: &Impact, digest: &str) -> St
     for step in &plan.steps {
         text.push_str(&step_in_words(step, impact));
     }
-    let span = duration::display(SignedDuration::from_secs(impact.span_seconds.max(0)));
+    let span = span_in_words(impact.span_seconds);
     text.push_str(&format!("  data lost: what was written in the last {span}, since the point was taken\n"));
     if let Some(estimate) = &impact.estimate {
         let seconds = i64::try_from(estimate.seconds).unwrap_or(i64::MAX);
-        let known = duration::display(SignedDuration::from_secs(seconds));
+        let known = span_in_words(seconds);
         let without: Vec<&str> = estimate.without.iter().map(Name::as_str).collect();
         text.push_str(&match (estimate.seconds, without.as_slice()) {
             (_, []) => format!("  duration: about {known}, by the last restore that was measured\n"),
@@ -299,6 +299,14 @@ fn files_in_words(impact: &FilesImpact) -> String {
     );
     text.push_str(&space(impact.needed_bytes, Some(impact.free_bytes)));
     text
+}
+
+/// A span of whole seconds.
+pub(crate) fn span_in_words(seconds: i64) -> String {
+    match seconds {
+        ..=0 => "second".to_owned(),
+        seconds => duration::display(SignedDuration::from_secs(seconds)).to_string(),
+    }
 }
 
 fn space(needed: u64, free: Option<u64>) -> String {

@@ -1,8 +1,7 @@
 //! `windlass undo`: back to what was there before a restore in place.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Serialize;
-use windlass_core::duration;
 use windlass_core::evidence::Event;
 use windlass_core::id::RestoreId;
 use windlass_core::restore::{Old, Step};
@@ -13,6 +12,7 @@ use windlass_host::restore::failure_on_record;
 
 use crate::cli;
 use crate::commands::confirm::confirmed;
+use crate::commands::in_place::span_in_words;
 use crate::commands::restore::put_on_record;
 use crate::context::Context;
 use crate::failure::{Result, Status};
@@ -167,7 +167,7 @@ fn describe(printer: &Printer, journal: &Journal, impact: &UndoImpact) -> String
         }
     }
     if let Some(finished) = journal.finished {
-        let span = duration::display(SignedDuration::from_secs(impact.span_seconds.max(0)));
+        let span = span_in_words(impact.span_seconds);
         text.push_str(&format!(
             "  data lost: what was written in the last {span}, since {}\n",
             printer.both_times(finished)

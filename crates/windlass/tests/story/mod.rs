@@ -71,6 +71,13 @@ impl Stage {
         Ok(stage)
     }
 
+    /// Ends the server as a crash would, and starts it again.
+    pub(crate) fn restart_server(&mut self) -> Result<()> {
+        let server = LazyLock::get_mut(&mut self.server).context("it was used before")?;
+        server.down();
+        server.up()
+    }
+
     /// A path in the story's own folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)

@@ -167,12 +167,11 @@ where
         match &node.node_type {
             NodeType::Dir => {
                 let elsewhere = path.strip_prefix(&self.target.folder).ok().and_then(|p| self.target.elsewhere.get(p));
-                let path = match elsewhere {
-                    Some(elsewhere) => elsewhere.clone(),
-                    None => {
-                        std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
-                        path
-                    }
+                let path = if let Some(elsewhere) = elsewhere {
+                    elsewhere.clone()
+                } else {
+                    std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
+                    path
                 };
                 self.done.folders += 1;
                 let subtree = node.subtree;
