@@ -97,7 +97,7 @@ async fn go_on(
     let plan = journal.plan.clone();
     let entry = catalog.get(vault.application(), plan.point).map_err(TaskError::from)?;
     let digest = journal.digest.clone();
-    if !printer.is_json() && !(printer.is_quiet() && arguments.yes) {
+    if !(printer.is_json() || printer.is_quiet() && arguments.yes) {
         let done = journal.tasks.iter().filter(|task| task.done.is_some()).count();
         let what = match journal.state {
             State::PuttingBack => "it failed, and what was there is going to be put back".to_owned(),

@@ -190,7 +190,7 @@ fn describe_end(journal: &Journal) -> String {
     for step in &journal.plan.steps {
         match step {
             Step::ReplaceDatabase(step) => {
-                text.push_str(&format!("  DELETE the old copy of the database {}\n", step.fill.database))
+                text.push_str(&format!("  DELETE the old copy of the database {}\n", step.fill.database));
             }
             Step::ReplaceFiles(step) => {
                 let paths: Vec<&str> = step.places.iter().map(|place| place.path.as_str()).collect();
