@@ -8,6 +8,7 @@
 
 mod dead_upload;
 mod error;
+mod file;
 mod key;
 pub mod open;
 mod upload;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 pub use dead_upload::DeadUpload;
 pub use error::StoreError;
@@ -176,7 +177,11 @@ impl Store {
     pub async fn read(&self, key: &Key) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
         let result = self.objects.get(&self.path(key)).await.map_err(|source| self.failed("read", key, source))?;
         let (this, key) = (self.clone(), key.clone());
-        Ok(result.into_stream().map_err(move |source| this.failed("read", &key, source)).boxed())
+        let pieces = match result.payload {
+            GetResultPayload::File(file, _) => file::pieces(file, result.range),
+            GetResultPayload::Stream(stream) => stream,
+        };
+        Ok(pieces.map_err(move |source| this.failed("read", &key, source)).boxed())
     }
 
     /// Looks at an object without reading it.

@@ -15,6 +15,7 @@ use ring::digest::{SHA256, digest};
 use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
 use tokio::runtime::Handle;
 
+use super::ahead;
 use crate::hex;
 use crate::store::{Created, Key, Store, StoreError};
 
@@ -137,6 +138,9 @@ impl ReadBackend for Backend {
     }
 
     fn read_partial(&self, kind: FileType, id: &Id, _cacheable: bool, offset: u32, length: u32) -> RusticResult<Bytes> {
+        if let Some(bytes) = ahead::find(id, offset, length) {
+            return Ok(bytes);
+        }
         let key = self.key(kind, id);
         let range = u64::from(offset)..u64::from(offset) + u64::from(length);
         let bytes = match self.runtime.block_on(self.store.get_range(&key, range.clone())) {

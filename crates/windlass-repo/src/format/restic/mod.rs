@@ -7,10 +7,12 @@
 //! `rustic_core` is synchronous and must not run on an async thread: everything here goes through
 //! [`tokio::task::spawn_blocking`]. Its own restore takes as much memory as there are data, so ours is used.
 
+mod ahead;
 mod backend;
 mod capture;
 mod compare;
 mod error;
+mod fetch;
 mod files;
 mod owners;
 mod prune;

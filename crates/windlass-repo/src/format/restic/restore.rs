@@ -1,8 +1,8 @@
 //! Lays a snapshot down in a folder, with bounded memory.
 //!
 //! Only into a folder that is empty or made now: every parent is then of our making, and no link can lead a write
-//! elsewhere. Blobs are fetched by a few threads, each holding one at a time, and written where they belong; a
-//! blob's SHA-256 is compared with its name. Runs of zeros become holes. Times of folders are set last.
+//! elsewhere. Contents are fetched together (`fetch.rs`); each blob's SHA-256 is compared with its name. Runs of zeros
+//! become holes. Times of folders are set last.
 
 use std::collections::HashMap;
 use std::fs::{File, Permissions};
@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::fs::{FileExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::digest::{SHA256, digest};
@@ -18,14 +18,16 @@ use rustic_core::repofile::{BlobType, Node, NodeType};
 use rustic_core::{BlobId, DataId, IndexedFull, Repository, RusticResult, TreeId};
 use rustix::fs::{AtFlags, CWD, FileType as UnixType, Mode, Timespec, Timestamps, mknodat, utimensat};
 
+use super::backend::Backend;
+use super::fetch::{self, Located, Sink, Source};
 use super::{Files, FilesError};
 use crate::hex;
 
-/// Threads that fetch blobs. A blob is at most 8 MiB, twice that while it is unpacked: 64 MiB in flight.
-const THREADS: usize = 4;
-
-/// Files handed to the threads at once.
+/// Files whose contents are fetched together.
 const BATCH: usize = 1024;
+
+/// Blobs that are fetched together, unless one file has more.
+const BLOBS: usize = 16 << 10;
 
 /// Runs of zeros this long become holes.
 const HOLE: usize = 64 << 10;
@@ -58,7 +60,7 @@ pub struct Restored {
 impl Files {
     /// Restores a snapshot.
     pub async fn restore(&self, snapshot: &str, target: Target) -> Result<Restored, FilesError> {
-        let (id, place) = (snapshot.to_owned(), self.place());
+        let (id, place, backend) = (snapshot.to_owned(), self.place(), self.backend());
         self.opened("restore", move |repository| {
             let repository = repository.to_indexed()?;
             let snapshot = repository.get_snapshot_from_str(&id, |_| true)?;
@@ -68,7 +70,7 @@ impl Files {
                 Some(node) if node.is_dir() => What::Tree(node.subtree.unwrap_or_default(), Some(node)),
                 Some(node) => What::Entry(node),
             };
-            Ok(lay_down(&repository, what, &target, &place))
+            Ok(lay_down(&repository, backend.clone(), what, &target, &place))
         })
         .await?
     }
@@ -85,10 +87,13 @@ enum What {
 /// What is known of a restore on its way.
 struct Laying<'a, S> {
     repository: &'a Repository<S>,
+    backend: Backend,
     place: &'a str,
     target: &'a Target,
     done: Restored,
     batch: Vec<(PathBuf, Node)>,
+    /// Blobs of the batch.
+    blobs: usize,
     /// Folders, whose metadata are set when nothing is written into them any more.
     folders: Vec<(PathBuf, Node)>,
     /// The first path of each hard linked file, by device and inode.
@@ -99,6 +104,7 @@ struct Laying<'a, S> {
 
 fn lay_down<S: IndexedFull + Sync>(
     repository: &Repository<S>,
+    backend: Backend,
     what: What,
     target: &Target,
     place: &str,
@@ -119,10 +125,12 @@ where
     }
     let mut laying = Laying {
         repository,
+        backend,
         place,
         target,
         done: Restored::default(),
         batch: Vec::new(),
+        blobs: 0,
         folders: Vec::new(),
         linked: HashMap::new(),
         links: Vec::new(),
@@ -191,8 +199,9 @@ where
                     }
                     self.linked.insert(key, path.clone());
                 }
+                self.blobs += node.content.as_ref().map_or(0, Vec::len);
                 self.batch.push((path, node));
-                return if self.batch.len() >= BATCH { self.write_batch() } else { Ok(()) };
+                return if self.batch.len() >= BATCH || self.blobs >= BLOBS { self.write_batch() } else { Ok(()) };
             }
             NodeType::Symlink { .. } => symlink(node.node_type.to_link(), &path).map_err(failed)?,
             NodeType::Fifo => special(&path, UnixType::Fifo, 0).map_err(failed)?,
@@ -206,58 +215,38 @@ where
         Ok(())
     }
 
-    /// Writes the files of a batch, a few at a time.
+    /// Writes the files of a batch.
     fn write_batch(&mut self) -> Result<(), FilesError> {
         let batch = std::mem::take(&mut self.batch);
-        let next = AtomicU64::new(0);
-        let bytes = AtomicU64::new(0);
-        let warnings = Mutex::new(Vec::new());
-        let failure: Mutex<Option<FilesError>> = Mutex::new(None);
-        let this = &*self;
-        std::thread::scope(|scope| {
-            for _ in 0..THREADS {
-                scope.spawn(|| {
-                    while failure.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
-                        let index = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap_or(usize::MAX);
-                        let Some((path, node)) = batch.get(index) else { break };
-                        match this.write_file(path, node) {
-                            Ok(size) => {
-                                bytes.fetch_add(size, Ordering::Relaxed);
-                                warnings.lock().unwrap_or_else(PoisonError::into_inner).extend(this.dress(path, node));
-                            }
-                            Err(error) => *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
-                        }
-                    }
-                });
-            }
-        });
-        if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(error);
-        }
+        self.blobs = 0;
+        let (warnings, this) = (Mutex::new(Vec::new()), &*self);
+        let source =
+            Source { locate: &|id| this.locate(id), blob: &|id, plain| this.blob(id, plain), backend: &this.backend };
+        let sink = Sink {
+            make: &|path| File::options().write(true).create_new(true).mode(0o600).open(path),
+            write: &write_at,
+            done: &|path, node| {
+                warnings.lock().unwrap_or_else(PoisonError::into_inner).extend(this.dress(path, node));
+            },
+            moved: &*this.target.moved,
+        };
+        let bytes = fetch::write(&batch, &source, &sink)?;
         self.done.files += batch.len() as u64;
-        self.done.bytes += bytes.into_inner();
+        self.done.bytes += bytes;
         self.done.warnings.extend(warnings.into_inner().unwrap_or_else(PoisonError::into_inner));
         Ok(())
     }
 
-    fn write_file(&self, path: &Path, node: &Node) -> Result<u64, FilesError> {
-        let failed = |source| FilesError::Target { path: path.to_owned(), source };
-        let file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-        let mut at = 0;
-        for id in node.content.iter().flatten() {
-            let blob = self.blob(id)?;
-            write_at(&file, &blob, at).map_err(failed)?;
-            at += blob.len() as u64;
-            (self.target.moved)(blob.len() as u64);
-        }
-        // Holes at the end are made by the length alone.
-        file.set_len(at).map_err(failed)?;
-        Ok(at)
+    fn locate(&self, id: &DataId) -> Result<Located, FilesError> {
+        let entry = self.rustic(self.repository.get_index_entry(id))?;
+        let (offset, length, plain) = (entry.location.offset, entry.location.length, entry.location.data_length());
+        Ok(Located { pack: entry.pack, offset, length, plain })
     }
 
-    fn blob(&self, id: &DataId) -> Result<bytes::Bytes, FilesError> {
+    fn blob(&self, id: &DataId, plain: u32) -> Result<bytes::Bytes, FilesError> {
         let blob = self.rustic(self.repository.get_blob_cached(&BlobId::from(**id), BlobType::Data))?;
-        if hex::encode(digest(&SHA256, &blob).as_ref()) == id.to_hex().as_str() {
+        let is_whole = u64::from(plain) == blob.len() as u64;
+        if is_whole && hex::encode(digest(&SHA256, &blob).as_ref()) == id.to_hex().as_str() {
             Ok(blob)
         } else {
             let why = format!("the blob {} is not what its name says: it is damaged", id.to_hex().as_str());
