@@ -11,7 +11,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::fs::{FileExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
 use rustic_core::repofile::{BlobType, Node, NodeType};
@@ -28,6 +30,9 @@ const BATCH: usize = 1024;
 
 /// Blobs that are fetched together, unless one file has more.
 const BLOBS: usize = 16 << 10;
+
+/// How often what was written so far is sent to disk.
+const EVERY: Duration = Duration::from_millis(500);
 
 /// Runs of zeros this long become holes.
 const HOLE: usize = 64 << 10;
@@ -136,14 +141,34 @@ where
         links: Vec::new(),
         refused_owner: AtomicBool::new(false),
     };
-    match what {
-        What::Tree(tree, own) => {
-            laying.folders.extend(own.map(|node| (folder.clone(), node)));
-            laying.tree(&folder, tree)?;
+    while_writing_to_disk(&folder, || {
+        match what {
+            What::Tree(tree, own) => {
+                laying.folders.extend(own.map(|node| (folder.clone(), node)));
+                laying.tree(&folder, tree)?;
+            }
+            What::Entry(node) => laying.named(&folder, node)?,
         }
-        What::Entry(node) => laying.named(&folder, node)?,
-    }
-    laying.finish()
+        laying.finish()
+    })
+}
+
+/// Does work that writes into a folder, and has the system write it to disk at the same time: left alone it waits until a
+/// tenth of the memory is full of it, and all the while the disk rests.
+fn while_writing_to_disk<T>(folder: &Path, work: impl FnOnce() -> T) -> T {
+    let (over, is_over) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let Ok(folder) = File::open(folder) else { return };
+            while is_over.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+                // Whether it is on disk is asked at the end.
+                let _ = rustix::fs::syncfs(&folder);
+            }
+        });
+        let done = work();
+        drop(over);
+        done
+    })
 }
 
 impl<S: IndexedFull + Sync> Laying<'_, S>
