@@ -299,6 +299,14 @@ pub struct TableCount {
     pub rows: u64,
     /// Whether they were counted; otherwise the server's estimate.
     pub exact: bool,
+    /// Its bytes on disk, without indexes; 0 where they are not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape serde asks for")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Roles and settings of a server.

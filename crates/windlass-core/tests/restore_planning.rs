@@ -26,7 +26,8 @@ fn now() -> Timestamp {
 }
 
 fn dump(database: &str) -> DatabaseDump {
-    let count = |table: &str, rows| TableCount { schema: "public".into(), table: table.into(), rows, exact: true };
+    let count =
+        |table: &str, rows| TableCount { schema: "public".into(), table: table.into(), rows, exact: true, bytes: 0 };
     DatabaseDump {
         name: database.into(),
         object: ObjectRef {

@@ -46,7 +46,7 @@ fn dump() -> impl Strategy<Value = DatabaseDump> {
             collations: vec![],
             tables: tables
                 .into_iter()
-                .map(|(schema, table, rows, exact)| TableCount { schema, table, rows, exact })
+                .map(|(schema, table, rows, exact)| TableCount { schema, table, rows, exact, bytes: 0 })
                 .collect(),
             database_bytes: 1,
         }

@@ -270,3 +270,24 @@ fn what_the_target_lacks_is_said_in_the_plan() -> Result<()> {
     tree::assert_same(&elsewhere.describe("copy")?, &stage.server.describe("shop")?);
     Ok(())
 }
+
+#[test]
+fn large_tables_are_restored_in_two_lanes() -> Result<()> {
+    let stage = Stage::new()?;
+    stage.server.psql("postgres", "create database shop");
+    for table in ["one", "two", "three"] {
+        stage.server.psql(
+            "shop",
+            &format!("create table {table} (n bigserial primary key, body text); insert into {table} (body) select repeat(md5(n::text), 20) from generate_series(1, 18000) n"),
+        );
+    }
+    stage.server.psql("shop", "select lo_from_bytea(4711, 'a large object')");
+    let stage = stage.database("shop")?;
+    let point = stage.begin()?;
+    let manifest = std::fs::read_to_string(stage.path(&format!("repository/runs/shop/{point}/component.db.json")))?;
+    assert!(manifest.contains("\"bytes\":"), "the tables' sizes are known: {manifest}");
+    let into = format!("db={}", stage.server.url("copy"));
+    stage.windlass(&["restore", "shop", "--into", &into, "--yes"])?.with(0);
+    tree::assert_same(&stage.server.describe("copy")?, &stage.server.describe("shop")?);
+    Ok(())
+}

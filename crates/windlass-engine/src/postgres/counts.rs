@@ -81,7 +81,7 @@ async fn count_within(
         } else {
             (0, true)
         };
-        counts.push(TableCount { schema: table.schema, table: table.name, rows, exact });
+        counts.push(TableCount { schema: table.schema, table: table.name, rows, exact, bytes: table.bytes });
     }
     counts.sort_by(|a, b| (&a.schema, &a.table).cmp(&(&b.schema, &b.table)));
     Ok(counts)
@@ -91,10 +91,10 @@ async fn count_within(
 pub async fn count_these(session: &mut Session, wanted: &[&TableCount]) -> Result<Vec<TableCount>, PostgresError> {
     let wanted: BTreeSet<_> = wanted.iter().map(|count| named(count)).collect();
     let mut counts = Vec::new();
-    for Table { schema, name, quoted, .. } in session.all(TABLES).await? {
+    for Table { schema, name, quoted, bytes, .. } in session.all(TABLES).await? {
         if wanted.contains(&(schema.as_str(), name.as_str())) {
             let rows = exactly(session, &quoted).await?;
-            counts.push(TableCount { schema, table: name, rows, exact: true });
+            counts.push(TableCount { schema, table: name, rows, exact: true, bytes });
         }
     }
     Ok(counts)
@@ -131,7 +131,7 @@ pub fn differences(expected: &[&TableCount], found: &[TableCount]) -> Vec<String
     let found: BTreeMap<_, _> = found.iter().map(|count| (named(count), count.rows)).collect();
     let mut differences = Vec::new();
     for count in expected {
-        let TableCount { schema, table, rows, exact } = count;
+        let TableCount { schema, table, rows, exact, .. } = count;
         match found.get(&named(count)) {
             None => differences.push(format!("the table {schema}.{table} is missing")),
             Some(there) if *exact && there != rows => {
@@ -151,7 +151,7 @@ mod tests {
     use super::{TableCount, differences};
 
     fn table(name: &str, rows: u64, exact: bool) -> TableCount {
-        TableCount { schema: "s".into(), table: name.into(), rows, exact }
+        TableCount { schema: "s".into(), table: name.into(), rows, exact, bytes: 0 }
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Versions of PostgreSQL's programs that are installed here.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::Command;
+use tokio::sync::Mutex;
 
 use super::PostgresError;
 
@@ -27,8 +29,23 @@ const PLACES: [(&str, &str, &str); 8] = [
     ("/opt", "pgsql-", "bin"),
 ];
 
-/// Installed versions of a tool, the oldest major version first, each with its folder.
+/// Installed versions of a tool, the oldest major version first, each with its folder. They are looked for once in a
+/// process.
 pub(super) async fn installed(tool: &str) -> Vec<(u32, PathBuf)> {
+    static FOUND: Mutex<BTreeMap<String, Vec<(u32, PathBuf)>>> = Mutex::const_new(BTreeMap::new());
+    let mut known = FOUND.lock().await;
+    if let Some(found) = known.get(tool) {
+        return found.clone();
+    }
+    let found = look_for(tool).await;
+    // What was not there may be installed while we run.
+    if !found.is_empty() {
+        known.insert(tool.to_owned(), found.clone());
+    }
+    found
+}
+
+async fn look_for(tool: &str) -> Vec<(u32, PathBuf)> {
     let mut found: Vec<(u32, PathBuf)> = Vec::new();
     for folder in folders() {
         let is_whole = COMPANIONS.iter().chain([&tool]).all(|program| folder.join(program).is_file());

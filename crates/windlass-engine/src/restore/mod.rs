@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use futures::StreamExt;
+use futures::future::BoxFuture;
 use windlass_core::application::{Action, Postgres};
 use windlass_core::diagnose::{Diagnose, Outcome};
 use windlass_core::name::Name;
@@ -15,7 +17,7 @@ use windlass_repo::vault::Vault;
 
 use crate::action::{self, ActionError};
 use crate::backup::{files, tally, with_progress};
-use crate::postgres::restore::Restore;
+use crate::postgres::restore::{Pieces, Restore};
 use crate::postgres::tools::Tools;
 use crate::postgres::{PostgresError, with_database};
 use crate::progress::{Event, Progress};
@@ -143,7 +145,14 @@ pub async fn database(
     let text = format!("restore database {} as {}", step.database, step.target.database);
     progress.event(Event::Step { component: &step.component, text: &text, total: Some(dump.object.plain_size) });
     let reader = vault.read(&dump.object).await.map_err(RestoreError::Object)?;
+    let again = || -> BoxFuture<'_, std::io::Result<Pieces>> {
+        Box::pin(async {
+            let reader = vault.read(&dump.object).await.map_err(std::io::Error::other)?;
+            Ok(reader.into_stream().boxed())
+        })
+    };
     let restore = Restore {
+        again: Some(&again),
         tools,
         database: &step.target.database,
         dump,

@@ -94,6 +94,7 @@ pub(crate) async fn restore_from(
 ) -> Result<LeftOut, PostgresError> {
     let spool = tempfile::tempdir().unwrap();
     let restore = Restore {
+        again: None,
         tools,
         database: into.database,
         dump: &captured.dump,

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! head  → pg_restore --section=pre-data      schemas, types, tables
-//! dump  → pg_restore --section=data          rows and large objects, as they arrive
+//! dump  → pg_restore --section=data          rows and large objects, as they arrive, in two lanes (`lanes.rs`)
 //! head  → pg_restore --section=post-data -j  indexes, constraints, triggers, views, several at once
 //! head  → what the database itself was set to, where it was made for this
 //! ```
@@ -15,6 +15,7 @@
 //! then says what it is, and the next plan does.
 
 pub(super) mod create;
+mod lanes;
 mod look;
 mod roles;
 mod settings;
@@ -22,11 +23,12 @@ mod spool;
 mod verdict;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use bytes::Bytes;
-use futures::stream::{Stream, StreamExt};
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, Stream, StreamExt};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use windlass_core::point::DatabaseDump;
@@ -61,7 +63,12 @@ pub struct Restore<'a> {
     pub spool: &'a Path,
     /// Hears of every piece of the dump, in bytes.
     pub moved: &'a (dyn Fn(u64) + Sync),
+    /// Opens the dump once more from its beginning, for a second lane of rows; where it cannot be, there is one lane.
+    pub again: Option<&'a (dyn Fn() -> BoxFuture<'a, std::io::Result<Pieces>> + Sync)>,
 }
+
+/// A dump as it arrives.
+pub type Pieces = BoxStream<'static, std::io::Result<Bytes>>;
 
 /// What was left out, in words.
 pub type LeftOut = Vec<String>;
@@ -75,13 +82,13 @@ impl Restore<'_> {
         let spool = Spool::begin(self.spool, &self.dump.name, &mut dump).await?;
         let tools = self.tools.at_least(major(&spool.toc.dump_version)).await?;
         let mut left_out = Vec::new();
-        let list = self.list(&tools, &spool, &mut left_out).await?;
+        let ids = self.wanted(&tools, &spool, &mut left_out).await?;
         if self.create {
             let owner = self.owners.then_some(self.dump.owner.as_str());
             left_out.extend(create::database(self.tools, self.database, self.dump, owner).await?);
             create::mark(self.tools, self.database, true).await;
         }
-        match self.fill(&tools, spool, dump, list.as_deref()).await {
+        match self.fill(&tools, spool, dump, ids.as_ref()).await {
             Ok(more) => {
                 if self.create {
                     create::mark(self.tools, self.database, false).await;
@@ -98,17 +105,40 @@ impl Restore<'_> {
         tools: &Tools,
         mut spool: Spool,
         dump: impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
-        list: Option<&Path>,
+        ids: Option<&BTreeSet<i64>>,
     ) -> Result<LeftOut, PostgresError> {
         let mut left_out = Vec::new();
         let subscriptions = spool.toc.entries.iter().filter(|entry| entry.kind == "SUBSCRIPTION");
         left_out.extend(subscriptions.map(|entry| format!("subscription {}: a copy does not subscribe", entry.tag)));
         let options = self.options(tools).await?;
-        let command = |section: &str| self.command(tools, section, list, &options);
+        let list = match ids {
+            Some(ids) => Some(spool.list("list", ids.clone()).await?),
+            None => None,
+        };
+        let command = |section: &str| self.command(tools, section, list.as_deref(), &options);
         verdict::judge(tools, run("pre-data", command("pre-data")?, tools, &spool.path)?.finish().await)?;
         let beginning = std::mem::take(&mut spool.beginning);
-        self.data(tools, command("data")?, futures::stream::iter(beginning.into_iter().map(Ok)).chain(dump)).await?;
-        verdict::judge(tools, run("post-data", command("post-data")?, tools, &spool.path)?.finish().await)?;
+        let dump = futures::stream::iter(beginning.into_iter().map(Ok)).chain(dump);
+        let lanes = lanes::deal(&spool.toc, ids, &self.dump.tables);
+        match (self.again, lanes.as_slice()) {
+            (Some(again), [first, second]) if tools.are_here() => {
+                let unreadable = |source| PostgresError::Dump { database: self.dump.name.clone(), source };
+                let (one, two) =
+                    (spool.list("lane-1", first.clone()).await?, spool.list("lane-2", second.clone()).await?);
+                let lane = |list: &Path| self.command(tools, "data", Some(list), &options);
+                let dump_again = again().await.map_err(unreadable)?;
+                futures::try_join!(
+                    self.data(tools, lane(&one)?, dump, self.moved),
+                    self.data(tools, lane(&two)?, dump_again, &|_| ()),
+                )?;
+            }
+            _ => self.data(tools, command("data")?, dump, self.moved).await?,
+        }
+        let mut post = command("post-data")?;
+        if let Some(memory) = self.memory(tools).await? {
+            post.env("PGOPTIONS", format!("-c maintenance_work_mem={memory}"));
+        }
+        verdict::judge(tools, run("post-data", post, tools, &spool.path)?.finish().await)?;
         if let Err(error) = self.analyze().await {
             left_out.push(format!("statistics, which autovacuum will gather: {error}"));
         }
@@ -148,6 +178,21 @@ impl Restore<'_> {
         Ok(options)
     }
 
+    /// Memory for building indexes, in kB, where the server may have more for it than it is set to: a quarter of its
+    /// shared buffers for each job, at most 256 MiB.
+    async fn memory(&self, tools: &Tools) -> Result<Option<u32>, PostgresError> {
+        if !tools.are_here() {
+            return Ok(None);
+        }
+        let mut session = Session::open(self.tools, self.database).await?;
+        let query = "select case when b.mine < b.may then b.may else 0 end as n from (select \
+                     pg_size_bytes(current_setting('maintenance_work_mem')) / 1024 as mine, \
+                     least(pg_size_bytes(current_setting('shared_buffers')) / 4 / 1024, 262144) as may) b";
+        let memory = session.number(query).await?;
+        session.close().await;
+        Ok((memory > 0).then_some(memory))
+    }
+
     fn command(
         &self,
         tools: &Tools,
@@ -169,6 +214,7 @@ impl Restore<'_> {
         tools: &Tools,
         mut command: Command,
         mut pieces: impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
+        moved: &(dyn Fn(u64) + Sync),
     ) -> Result<(), PostgresError> {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::null());
         let mut running = Running::start("pg_restore --section=data", command)?;
@@ -176,7 +222,7 @@ impl Restore<'_> {
         let mut next = async || -> Result<Option<Bytes>, PostgresError> {
             let unreadable = |source| PostgresError::Dump { database: self.dump.name.clone(), source };
             let piece = pieces.next().await.transpose().map_err(unreadable)?;
-            (self.moved)(piece.as_ref().map_or(0, |piece| piece.len() as u64));
+            moved(piece.as_ref().map_or(0, |piece| piece.len() as u64));
             Ok(piece)
         };
         while let Some(piece) = next().await? {
@@ -192,13 +238,13 @@ impl Restore<'_> {
         Ok(())
     }
 
-    /// The list of what is wanted, where not everything is.
-    async fn list(
+    /// The entries that are wanted, where not all are.
+    async fn wanted(
         &self,
         tools: &Tools,
         spool: &Spool,
         left_out: &mut LeftOut,
-    ) -> Result<Option<PathBuf>, PostgresError> {
+    ) -> Result<Option<BTreeSet<i64>>, PostgresError> {
         let all = self.relations.is_empty();
         if !tools.are_here() {
             let why = "single tables cannot be restored through `via`: restore all, into another database";
@@ -226,7 +272,7 @@ impl Restore<'_> {
                 left_out.push(format!("{} {tag}: there is no role {}", entry.kind, sentence(roles)));
             }
         }
-        spool.list("list", ids).await.map(Some)
+        Ok(Some(ids))
     }
 
     /// The entries the wanted relations need.
