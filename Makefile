@@ -1,14 +1,14 @@
-.PHONY: help demo test check bench build docs clean
+.PHONY: help demo test check bench tools build docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-demo: bench ## protect, destroy and restore an application, and show it
+demo: tools ## protect, destroy and restore an application, and show it
 	@cargo build --quiet --release --package windlass
 	@bench/demo
 
-test: bench ## prove all that can be proved on this machine
+test: tools ## prove all that can be proved on this machine
 	@cargo run --quiet --package xtask -- test
 
 check: ## formatting, lints, documents, forbidden dependencies
@@ -19,8 +19,13 @@ check: ## formatting, lints, documents, forbidden dependencies
 	cargo run --quiet --package xtask -- dependencies
 	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
 
-bench: ## install what the tests need
+tools: ## install what the tests need
 	@bench/install
+
+bench: tools ## measure beside pg_dump, pg_restore, restic and kopia; writes docs/benchmarks.md
+	@bench/install kopia
+	@cargo build --quiet --release --package windlass
+	@bench/compare --write
 
 build: ## build the release binary
 	cargo build --release --package windlass

@@ -1,4 +1,4 @@
-module windlass/bench/kopia
+module windlass.dev/bench/kopia
 
 go 1.25.8
 

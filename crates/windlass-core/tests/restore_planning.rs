@@ -13,7 +13,8 @@ use windlass_core::point::{
     RecoveryPoint, TableCount, Window,
 };
 use windlass_core::restore::{
-    DatabaseFacts, FolderFacts, Plan, Refusal, Request, Source, Step, TargetFacts, Terms, plan, wanted,
+    DatabaseFacts, Differences, FolderFacts, LiveDatabase, LivePlace, Old, Plan, Refusal, Request, Source, Step,
+    TargetFacts, Terms, plan, wanted,
 };
 use windlass_core::selector::Selector;
 
@@ -223,4 +224,104 @@ proptest! {
             prop_assert_eq!(serde_json::from_str::<ComponentManifest>(&json).unwrap(), written);
         }
     }
+}
+
+/// Plans a restore in place with facts that can be changed before.
+fn planned_in_place(
+    request: &Request,
+    terms: &Terms,
+    change: impl FnOnce(&mut LiveDatabase, &mut LivePlace),
+) -> Result<Plan, Refusal> {
+    let (point, components) = (point(), manifests());
+    let source = Source { repository: RepositoryId::new(now(), 2), point: &point, components: &components };
+    let parts = wanted(&source, request)?;
+    let live = |database: &str| LiveDatabase {
+        facts: database_facts(database),
+        oid: Some(16_400),
+        obstacles: vec![],
+        notes: vec![],
+        free_bytes: Some(1 << 30),
+        bytes: 6000,
+        wal_bytes: 1000,
+    };
+    let mut place = LivePlace {
+        path: "/srv/uploads".into(),
+        is_file: false,
+        exists: true,
+        mounts: vec![],
+        obstacles: vec![],
+        differences: Differences::default(),
+        bytes: 1000,
+        device: 7,
+        free_bytes: 1 << 30,
+    };
+    let mut shop = live("shop");
+    change(&mut shop, &mut place);
+    let databases = [("shop".to_owned(), shop), ("stats".to_owned(), live("stats"))].into();
+    let facts =
+        [(name("db"), TargetFacts::LiveDatabases(databases)), (name("uploads"), TargetFacts::LivePlaces(vec![place]))];
+    plan(&source, &parts, &facts.into(), request, terms)
+}
+
+fn in_place(only: &str) -> Request {
+    Request { in_place: true, ..request(only, &[]) }
+}
+
+fn controlled() -> Terms {
+    Terms { control: Some(("stop".into(), "start".into())), undo_seconds: Some(3600), ..Terms::default() }
+}
+
+#[test]
+fn in_place_everything_is_replaced_between_a_stop_and_a_start() {
+    let plan = planned_in_place(&in_place(""), &controlled(), |_, _| ()).unwrap();
+    let kinds: Vec<bool> =
+        plan.steps.iter().map(|step| matches!(step, Step::ReplaceDatabase(_) | Step::ReplaceFiles(_))).collect();
+    assert_eq!(kinds, [false, true, true, true, false]);
+    assert!(matches!((plan.steps.first(), plan.steps.last()), (Some(Step::Stop(_)), Some(Step::Start(_)))));
+    assert_eq!((plan.undo_seconds, plan.warnings.len()), (Some(3600), 0));
+    let uncontrolled = planned_in_place(&in_place("uploads"), &Terms::default(), |_, _| ()).unwrap();
+    assert!(uncontrolled.warnings[0].contains("nothing stops the application"), "{:?}", uncontrolled.warnings);
+    assert_eq!(uncontrolled.steps.len(), 1);
+}
+
+#[test]
+fn what_cannot_be_kept_goes_only_with_consent() {
+    let full = |live: &mut LiveDatabase, _: &mut LivePlace| live.free_bytes = Some(5999);
+    let refused = planned_in_place(&in_place("db/shop"), &controlled(), full).unwrap_err();
+    assert!(matches!(refused, Refusal::NoRoomForTwo { needed: 6000, free: 5999, .. }), "{refused}");
+    let consent = Request { without_undo: true, ..in_place("db/shop") };
+    let plan = planned_in_place(&consent, &controlled(), full).unwrap();
+    assert!(matches!(&plan.steps[1], Step::ReplaceDatabase(step) if step.old == Old::Deleted));
+    assert!(plan.warnings.iter().any(|warning| warning.contains("DELETED")), "{:?}", plan.warnings);
+    // Consent deletes nothing that can be kept.
+    let plan = planned_in_place(&consent, &controlled(), |_, _| ()).unwrap();
+    assert!(matches!(&plan.steps[1], Step::ReplaceDatabase(step) if step.old == Old::Kept));
+    // Nor does it delete what would not make room enough.
+    let hopeless = |live: &mut LiveDatabase, _: &mut LivePlace| (live.free_bytes, live.bytes) = (Some(10), 100);
+    assert!(matches!(planned_in_place(&consent, &controlled(), hopeless).unwrap_err(), Refusal::NoSpace { .. }));
+    // Where nothing is there, nothing can make room either.
+    let gone = |live: &mut LiveDatabase, _: &mut LivePlace| (live.oid, live.free_bytes) = (None, Some(0));
+    assert!(matches!(planned_in_place(&consent, &controlled(), gone).unwrap_err(), Refusal::NoSpace { .. }));
+    let tight = |_: &mut LiveDatabase, place: &mut LivePlace| place.free_bytes = 999;
+    assert!(planned_in_place(&consent, &controlled(), tight).is_ok(), "the files are not asked for");
+    let files = Request { without_undo: true, ..in_place("uploads") };
+    assert!(matches!(planned_in_place(&files, &controlled(), tight).unwrap_err(), Refusal::NoSpace { .. }));
+}
+
+#[test]
+fn in_place_what_stands_in_the_way_is_refused_and_another_world_has_another_digest() {
+    let plan = |change: fn(&mut LiveDatabase, &mut LivePlace)| planned_in_place(&in_place(""), &controlled(), change);
+    let refused = plan(|live, _| live.obstacles.push("it has 2 prepared transactions".into())).unwrap_err();
+    assert!(refused.to_string().contains("2 prepared transactions"), "{refused}");
+    let refused = plan(|_, place| place.obstacles.push("a file is mounted there".into())).unwrap_err();
+    assert!(matches!(refused, Refusal::NotReplaceable { .. }), "{refused}");
+    let table = planned_in_place(&in_place("db/shop/public.orders"), &controlled(), |_, _| ()).unwrap_err();
+    assert!(matches!(table, Refusal::RelationInPlace { .. }), "{table}");
+    let as_it_is = plan(|_, _| ()).unwrap().digest();
+    assert_eq!(
+        plan(|live, place| (live.free_bytes, place.differences.deleted) = (None, 7)).unwrap().digest(),
+        as_it_is
+    );
+    assert_ne!(plan(|live, _| live.oid = Some(16_401)).unwrap().digest(), as_it_is);
+    assert_ne!(plan(|_, place| place.mounts.push("/srv/uploads/disk".into())).unwrap().digest(), as_it_is);
 }

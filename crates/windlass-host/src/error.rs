@@ -95,7 +95,7 @@ pub enum TaskError {
     },
     /// An earlier restore was interrupted.
     #[error(
-        "restore {application} in place: the restore {restore} of it was interrupted, and is neither finished nor undone"
+        "work on {application}: the restore {restore} in place is at work, or was interrupted and is neither finished nor undone"
     )]
     Unsettled {
         /// The application.
@@ -257,7 +257,7 @@ impl Diagnose for TaskError {
             Self::AtWork { .. } => "wait for it; `windlass undo` lists the restores of this machine".to_owned(),
             Self::Unsettled { restore, .. } => {
                 format!(
-                    "run the same restore again to finish it, or `windlass undo {restore}` to put back what was there"
+                    "if nothing is at work, run the same restore again to finish it, or `windlass undo {restore}` to put back what was there"
                 )
             }
             Self::NoUndo { .. } => "`windlass undo` alone lists the restores of this machine".to_owned(),

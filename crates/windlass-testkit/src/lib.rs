@@ -2,7 +2,7 @@
 //!
 //! Everything here is the real thing but [`fault::FaultStore`], which stands before a real store and misbehaves, and
 //! [`network::Proxy`], which stands before a real server as a bad network would.
-//! What is missing on the machine is an error that says `make bench`, never a test that passes by doing nothing.
+//! What is missing on the machine is an error that says `make tools`, never a test that passes by doing nothing.
 
 #![expect(clippy::panic, clippy::missing_panics_doc, reason = "a test that cannot go on panics")]
 

@@ -160,13 +160,13 @@ impl Drop for PgCluster {
 /// The newest installed version's programs.
 pub fn bin() -> Result<PathBuf> {
     let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
-        .context("no PostgreSQL server is installed: run `make bench`")?
+        .context("no PostgreSQL server is installed: run `make tools`")?
         .flatten()
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
         .filter(|(_, bin)| bin.join("initdb").is_file())
         .collect();
     versions.sort();
-    let (_, bin) = versions.pop().context("no PostgreSQL server is installed: run `make bench`")?;
+    let (_, bin) = versions.pop().context("no PostgreSQL server is installed: run `make tools`")?;
     Ok(bin)
 }
 

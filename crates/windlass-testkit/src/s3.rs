@@ -150,5 +150,5 @@ fn program(name: &str) -> Result<PathBuf> {
     if path.is_file() {
         return Ok(path);
     }
-    bail!("`{}` is not built: run `make bench`", path.display())
+    bail!("`{}` is not built: run `make tools`", path.display())
 }

@@ -259,6 +259,7 @@ fn a_mount_point_below_a_folder_stays_and_what_is_in_it_is_replaced() -> Result<
          echo since > 'another disk/inside'; echo since > 'another disk/new'; echo since > uploads/outside; rmdir 'another disk/folder'
          {windlass} --output json restore shop --in-place --yes > done.json
          cat uploads/outside 'uploads/below/mounted here/inside' > seen; ls 'another disk' > list
+         {windlass} --output json backup shop > kept.json
          {windlass} undo $(jq -r .restore done.json) --yes; cat 'another disk/inside' 'another disk/new' uploads/outside > undone
          {windlass} undo $(jq -r .restore done.json) --forget --yes; ls -A 'another disk' uploads > left",
         root = stage.path("").display()
@@ -271,6 +272,20 @@ fn a_mount_point_below_a_folder_stays_and_what_is_in_it_is_replaced() -> Result<
         std::fs::read_to_string(stage.path("left"))?,
         "another disk:\ninside\nnew\n\nuploads:\nbelow\noutside\n"
     );
+    // A point taken while the old copies are there has none of them.
+    let kept: Value = serde_json::from_slice(&std::fs::read(stage.path("kept.json"))?)?;
+    let list = stage.windlass(&[
+        "restore",
+        "shop",
+        "--point",
+        kept["id"].as_str().unwrap(),
+        "--into",
+        &format!("uploads={}", stage.path("aside").display()),
+        "--yes",
+    ]);
+    list?.with(0);
+    let aside = tree::describe(&stage.path("aside"))?;
+    assert!(aside.contains("mounted here/inside") && !aside.contains(".windlass-"), "{aside}");
     let plan: Value = serde_json::from_slice(&std::fs::read(stage.path("done.json"))?)?;
     let mounts = &plan["plan"]["steps"][0]["places"][0]["mounts"];
     assert!(mounts[0].as_str().unwrap().ends_with("below/mounted here"), "{mounts}");
@@ -383,6 +398,71 @@ fn databases_that_are_gone_or_broken_are_replaced() -> Result<()> {
     let done = restored(&stage, &[])?;
     assert!(done["impact"]["databases"][0]["unknown"].as_str().is_some(), "{done}");
     assert_eq!(stage.server.psql("shop", "select count(*) from t"), "100");
+    Ok(())
+}
+
+#[test]
+fn a_database_that_fills_its_disk_can_be_replaced_with_consent() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!(
+            "not tried: PostgreSQL does not run as the root of a namespace, and only root may mount for another user"
+        );
+        return Ok(());
+    }
+    let bin = windlass_testkit::postgres::bin()?;
+    let stage = Stage::new()?;
+    std::fs::set_permissions(stage.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let disk = stage.path("small disk");
+    std::fs::create_dir(&disk)?;
+    let url = format!("postgresql://postgres@/shop?host={}", disk.display().to_string().replace(' ', "%20"));
+    let stage = stage.component("db", &format!("kind = \"postgres\"\nurl = \"{url}\""))?;
+    let script = format!(
+        "set -e; cd {root}; export LC_ALL=C.UTF-8
+         mount -t tmpfs -o size=128m tmpfs 'small disk'; chown postgres 'small disk'; cd 'small disk'
+         as() {{ runuser -u postgres -- \"$@\"; }}
+         as {bin}/initdb -D data -U postgres -A trust -N --wal-segsize=1 >/dev/null
+         printf \"listen_addresses = ''\\nmax_wal_size = '4MB'\\nmin_wal_size = '2MB'\\nfsync = off\\n\" >> data/postgresql.conf
+         as {bin}/pg_ctl -D data -w -l log -o \"-k '$PWD'\" start >/dev/null
+         trap 'cd {root}/small*; as {bin}/pg_ctl -D data -m immediate stop >/dev/null' EXIT
+         sql() {{ {bin}/psql -XAtq -v ON_ERROR_STOP=1 -h \"$PWD\" -U postgres -d \"$1\" -c \"$2\"; }}
+         sql postgres 'create database shop'
+         sql shop 'create table t as select n, md5(n::text) || md5(n::text) as x from generate_series(1, 450000) n'
+         sql shop checkpoint
+         windlass='{windlass} --config {root}/windlass.toml'
+         $windlass repo init; $windlass backup shop
+         sql shop \"insert into t values (-1, 'since')\"
+         set +e; $windlass restore shop --in-place --yes 2> {root}/refused; echo $? > {root}/code; set -e
+         $windlass restore shop --in-place --without-undo --yes > {root}/plan
+         sql shop 'select count(*) from t' > {root}/rows
+         $windlass --output json undo > {root}/restores; sql postgres 'select count(*) from pg_database' > {root}/databases",
+        root = stage.path("").display(),
+        bin = bin.display(),
+        windlass = env!("CARGO_BIN_EXE_windlass"),
+    );
+    assert!(with_mounts_of_its_own().arg("sh").arg("-c").arg(script).status()?.success());
+    let read = |name: &str| std::fs::read_to_string(stage.path(name)).unwrap();
+    assert_eq!(read("code").trim(), "2");
+    assert!(read("refused").contains("WDL-0273") && read("refused").contains("--without-undo"), "{}", read("refused"));
+    assert!(
+        read("plan").contains("DELETE the database shop") && read("plan").contains("cannot be put back"),
+        "{}",
+        read("plan")
+    );
+    assert_eq!((read("rows").trim(), read("databases").trim()), ("450000", "4"));
+    Ok(())
+}
+
+#[test]
+fn the_database_one_connects_to_by_habit_is_replaced_like_any_other() -> Result<()> {
+    let stage = Stage::new()?;
+    stage.server.psql("postgres", "create table t (n int); insert into t values (1)");
+    let stage = stage.database("postgres")?;
+    stage.begin()?;
+    stage.server.psql("postgres", "insert into t values (2)");
+    let done = restored(&stage, &[])?;
+    assert_eq!(stage.server.psql("postgres", "select count(*) from t"), "1");
+    stage.windlass(&["undo", done["restore"].as_str().unwrap(), "--yes"])?.with(0);
+    assert_eq!(stage.server.psql("postgres", "select count(*) from t"), "2");
     Ok(())
 }
 

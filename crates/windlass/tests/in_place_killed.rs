@@ -132,6 +132,22 @@ fn killed_at_any_moment_the_same_command_finishes_it() -> Result<()> {
 }
 
 #[test]
+fn until_it_is_settled_nothing_else_is_done_with_the_application() -> Result<()> {
+    let (stage, before, _) = stage_before_and_then()?;
+    assert!(dies(&stage, 12, &RESTORE)?);
+    let (id, _) = newest(&stage)?;
+    // Half of each is what a backup would take; and another restore is another wish.
+    stage.windlass(&["backup", "shop"])?.with(2).says(&id).says("windlass undo");
+    let other = stage.windlass(&["restore", "shop", "--in-place", "--only", "uploads", "--yes"])?.with(2);
+    other.says(&id).says("windlass undo");
+    stage.windlass(&["status", "shop"])?.says(&id);
+    stage.windlass(&["undo", &id, "--yes"])?.with(0);
+    tree::assert_same(&seen(&stage)?, &before);
+    stage.windlass(&["backup", "shop"])?.with(0);
+    Ok(())
+}
+
+#[test]
 fn killed_at_any_moment_what_was_there_is_put_back() -> Result<()> {
     let (stage, before, _) = stage_before_and_then()?;
     let mut killed = 0;

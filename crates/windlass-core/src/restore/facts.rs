@@ -61,6 +61,18 @@ pub struct LiveDatabase {
     pub notes: Vec<String>,
     /// Bytes free on the server's file system, where they can be told from here.
     pub free_bytes: Option<u64>,
+    /// Its own bytes on disk.
+    pub bytes: u64,
+    /// Bytes of WAL that its server may keep: filling a database writes as many as it has, and a server whose disk is
+    /// full of them stops.
+    pub wal_bytes: u64,
+}
+
+impl LiveDatabase {
+    /// Bytes needed to lay down another one beside it.
+    pub fn needed_bytes(&self, database_bytes: u64) -> u64 {
+        database_bytes.saturating_add(database_bytes.min(self.wal_bytes))
+    }
 }
 
 /// What was found of a folder or file that is to be replaced where it lives.

@@ -7,6 +7,7 @@
 //! What is there is set aside and stays; where it cannot, the plan is made only with consent (`without_undo`).
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::aside::{action_step, database_step};
 use super::{
@@ -52,6 +53,7 @@ pub(super) fn in_place(asked: &InPlace<'_>, warnings: &mut Vec<String>) -> Resul
             _ => return Err(Refusal::NoTarget { component: name.clone() }),
         }
     }
+    refuse_overlaps(&replaced)?;
     let mut steps = Vec::new();
     match &asked.terms.control {
         Some((stop, _)) => steps.push(Step::Stop(CommandStep { program: stop.clone() })),
@@ -66,6 +68,29 @@ pub(super) fn in_place(asked: &InPlace<'_>, warnings: &mut Vec<String>) -> Resul
         steps.push(Step::Start(CommandStep { program: start.clone() }));
     }
     Ok(steps)
+}
+
+/// Two places of which one lies in the other would be exchanged twice.
+fn refuse_overlaps(steps: &[Step]) -> Result<(), Refusal> {
+    let places: Vec<&FilesPlace> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::ReplaceFiles(step) => Some(&step.places),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    for (index, place) in places.iter().enumerate() {
+        let lies_in = |(other, outer): &(usize, &&FilesPlace)| {
+            *other != index && Path::new(&place.path).starts_with(Path::new(&outer.path))
+        };
+        if let Some((_, outer)) = places.iter().enumerate().find(lies_in) {
+            let (what, why) =
+                (format!("`{}`", place.path), format!("it lies in `{}`, which is replaced as well", outer.path));
+            return Err(Refusal::NotReplaceable { what, why });
+        }
+    }
+    Ok(())
 }
 
 impl InPlace<'_> {
@@ -86,19 +111,20 @@ impl InPlace<'_> {
         }
         let mut fill = database_step(part, dump, live.facts.clone(), warnings)?;
         fill.create = true;
-        let has_room = live.free_bytes.is_none_or(|free| free >= dump.database_bytes);
+        let needed = live.needed_bytes(dump.database_bytes);
+        let has_room = live.free_bytes.is_none_or(|free| free >= needed);
+        let would_have_room = live.free_bytes.is_none_or(|free| free.saturating_add(live.bytes) >= needed);
         let old = match (live.oid, has_room) {
             (None, true) => Old::None,
             (Some(_), true) => Old::Kept,
-            (Some(_), false) if self.without_undo => Old::Deleted,
+            (Some(_), false) if self.without_undo && would_have_room => Old::Deleted,
             (_, false) => {
-                let free = live.free_bytes.unwrap_or(0);
-                return Err(no_room(
-                    &format!("the server of {database}"),
-                    dump.database_bytes,
-                    free,
-                    live.oid.is_some(),
-                ));
+                let (path, free) = (format!("the server of {database}"), live.free_bytes.unwrap_or(0));
+                return Err(if live.oid.is_some() && would_have_room {
+                    Refusal::NoRoomForTwo { path, needed, free }
+                } else {
+                    Refusal::NoSpace { path, needed, free }
+                });
             }
         };
         if old == Old::Deleted {
@@ -140,9 +166,4 @@ impl InPlace<'_> {
             old: if places.iter().any(|place| place.exists) { Old::Kept } else { Old::None },
         })
     }
-}
-
-fn no_room(place: &str, needed: u64, free: u64, old_could_go: bool) -> Refusal {
-    let (path, needed, free) = (place.to_owned(), needed, free);
-    if old_could_go { Refusal::NoRoomForTwo { path, needed, free } } else { Refusal::NoSpace { path, needed, free } }
 }

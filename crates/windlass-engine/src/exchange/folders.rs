@@ -117,15 +117,26 @@ fn set(folder: &File, line: &Line) -> std::io::Result<()> {
         std::os::unix::fs::fchown(folder, Some(line.uid), Some(line.gid))?;
     }
     folder.set_permissions(std::fs::Permissions::from_mode(line.mode))?;
-    for name in attribute_names(folder)? {
+    let attributes = set_attributes(folder, line);
+    let time = Timespec { tv_sec: line.seconds, tv_nsec: line.nanoseconds };
+    futimens(folder, &Timestamps { last_access: time, last_modification: time })?;
+    attributes
+}
+
+fn set_attributes(folder: &File, line: &Line) -> std::io::Result<()> {
+    let there = attribute_names(folder)?;
+    for name in &there {
         if !line.attributes.iter().any(|(wanted, _)| *wanted == hex::encode(name.as_bytes())) {
-            folder.remove_xattr(&name)?;
+            folder.remove_xattr(name)?;
         }
     }
     for (name, value) in &line.attributes {
         let (Some(name), Some(value)) = (hex::decode(name), hex::decode(value)) else { continue };
-        folder.set_xattr(std::ffi::OsString::from_vec(name), &value)?;
+        let name = std::ffi::OsString::from_vec(name);
+        // Some may be read by everybody and set by few; those that are right already are left alone.
+        if folder.get_xattr(&name)?.as_ref() != Some(&value) {
+            folder.set_xattr(name, &value)?;
+        }
     }
-    let time = Timespec { tv_sec: line.seconds, tv_nsec: line.nanoseconds };
-    Ok(futimens(folder, &Timestamps { last_access: time, last_modification: time })?)
+    Ok(())
 }

@@ -23,6 +23,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use windlass_core::id::RestoreId;
+use windlass_core::restore::FilesPlace;
 use windlass_repo::format::restic::{Excludes, STAGE};
 
 use self::walk::{Folder, Scope};
@@ -77,9 +78,11 @@ impl Side {
 }
 
 impl Exchange {
-    /// The exchange of one folder, or of one file, by a restore.
-    pub fn new(restore: RestoreId, path: &Path, is_file: bool, mounts: &[PathBuf], excludes: Excludes) -> Self {
+    /// The exchange of one folder, or of one file, by a restore; the number is its own among those of the restore.
+    pub fn new(restore: RestoreId, number: &str, place: &FilesPlace, excludes: Excludes) -> Self {
         let stage = format!("{STAGE}{}", restore.to_string().to_lowercase());
+        let (path, is_file) = (Path::new(&place.path), place.is_file);
+        let mounts: Vec<PathBuf> = place.mounts.iter().map(PathBuf::from).collect();
         let (folder, only) = match (is_file, path.parent()) {
             (true, Some(parent)) => (parent, path.file_name().map(OsStr::to_owned)),
             _ => (path, None),
@@ -87,12 +90,7 @@ impl Exchange {
         // A file has a folder of its own beside it, for its neighbour may be another file of the same restore.
         let stage_of = |root: &Path| match &only {
             None => root.join(&stage),
-            Some(name) => {
-                let mut own = OsString::from(&stage);
-                own.push("-");
-                own.push(name);
-                root.join(own)
-            }
+            Some(_) => root.join(format!("{stage}-{number}")),
         };
         let all: Vec<&Path> = std::iter::once(folder).chain(mounts.iter().map(PathBuf::as_path)).collect();
         let below = |root: &Path| {
@@ -207,11 +205,6 @@ impl Exchange {
         }
         Ok(())
     }
-}
-
-/// Whether a name is that of a folder of a restore.
-pub fn is_stage(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(STAGE.as_bytes())
 }
 
 /// Does something in a folder whose time stays what it was: our own folder in it is no change of it.

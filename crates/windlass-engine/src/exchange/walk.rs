@@ -9,9 +9,9 @@ use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, mkdirat, openat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
-use windlass_repo::format::restic::Excludes;
+use windlass_repo::format::restic::{Excludes, is_stage};
 
-use super::{ExchangeError, is_stage, wrong};
+use super::{ExchangeError, wrong};
 use crate::moment;
 
 /// Which entries of a folder are meant.
@@ -43,7 +43,7 @@ impl<'a> Scope<'a> {
     pub(super) fn holds(&self, relative: &Path) -> bool {
         let Some(name) = relative.file_name() else { return true };
         let is_first = relative.parent().is_none_or(|parent| parent.as_os_str().is_empty());
-        if is_first && (is_stage(name) || self.only.is_some_and(|only| only != name)) {
+        if is_stage(name) || (is_first && self.only.is_some_and(|only| only != name)) {
             return false;
         }
         !self.patterns.is_some_and(|(excludes, folder, root)| excludes.matches(folder, &root.join(relative)))

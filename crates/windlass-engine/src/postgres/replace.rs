@@ -130,6 +130,8 @@ pub async fn look_live(
         prepared: u64,
         slots: Vec<String>,
         subscriptions: u64,
+        bytes: u64,
+        wal_bytes: u64,
     }
     let facts = look_at_server(tools, database, dump, roles).await?;
     let (wanted, owner) = (literal(database), literal(&dump.owner));
@@ -142,7 +144,9 @@ pub async fn look_live(
              coalesce(d.datistemplate, false) as is_template, \
              (select count(*) from pg_prepared_xacts where database = {wanted}) as prepared, \
              coalesce((select json_agg(slot_name order by slot_name) from pg_replication_slots where database = {wanted}), '[]') as slots, \
-             (select count(*) from pg_stat_subscription s join pg_stat_activity a on a.pid = s.pid where a.datname = {wanted}) as subscriptions \
+             (select count(*) from pg_stat_subscription s join pg_stat_activity a on a.pid = s.pid where a.datname = {wanted}) as subscriptions, \
+             coalesce(pg_database_size(d.oid), 0) as bytes, \
+             pg_size_bytes(current_setting('max_wal_size')) as wal_bytes \
              from pg_roles r left join pg_database d on d.datname = {wanted} left join pg_roles o on o.oid = d.datdba \
              where r.rolname = current_user"
         ))
@@ -182,7 +186,15 @@ pub async fn look_live(
     if row.subscriptions > 0 {
         notes.push("it subscribes to another server: subscriptions are not restored".into());
     }
-    Ok(LiveDatabase { facts, oid: row.oid, obstacles, notes, free_bytes: free_bytes_of(tools).await })
+    Ok(LiveDatabase {
+        facts,
+        oid: row.oid,
+        obstacles,
+        notes,
+        free_bytes: free_bytes_of(tools).await,
+        bytes: row.bytes,
+        wal_bytes: row.wal_bytes,
+    })
 }
 
 /// Sets the database aside: from here on nobody connects to it. Does nothing where it was done.

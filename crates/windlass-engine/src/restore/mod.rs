@@ -242,13 +242,19 @@ pub async fn action(
 pub async fn tools_for(url: &str, source: Option<&Postgres>) -> Result<Tools, PostgresError> {
     let here = with_database(url, "postgres")?;
     let source = source.filter(|source| with_database(&source.url, "postgres").is_ok_and(|theirs| theirs == here));
-    Tools::find(&Postgres {
-        url: here,
+    let at = |url: String| Postgres {
+        url,
         password: source.and_then(|source| source.password.clone()),
         databases: windlass_core::application::Databases::Named,
         via: source.map(|source| source.via.clone()).unwrap_or_default(),
-    })
-    .await
+    };
+    match Tools::find(&at(here)).await {
+        // It may be the very one that is replaced, or closed to us.
+        Err(error @ PostgresError::Connect { .. }) => {
+            Tools::find(&at(with_database(url, "template1")?)).await.map_err(|_| error)
+        }
+        found => found,
+    }
 }
 
 /// Bytes free where a folder is, or will be.

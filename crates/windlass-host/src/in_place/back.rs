@@ -6,10 +6,11 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Serialize;
 use windlass_core::restore::{Old, Step};
-use windlass_engine::exchange::{Exchange, Side, is_stage};
+use windlass_engine::exchange::{Exchange, Side};
 use windlass_engine::postgres::inspect::written;
 use windlass_engine::postgres::replace::{drop_private, put_back as put_database_back};
 use windlass_engine::progress::Progress;
+use windlass_repo::format::restic::is_stage;
 
 use super::forward::{control, move_files, prove, step};
 use super::journal::{Journal, Lock, State, Task, What};

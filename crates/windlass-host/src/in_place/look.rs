@@ -11,13 +11,13 @@ use windlass_core::diagnose::chain;
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentData, ComponentManifest, DiskData};
 use windlass_core::restore::{
-    DatabaseImpact, Differences, Estimate, FilesImpact, Impact, LivePlace, Measured, Plan, Refusal, ReplaceDatabase,
-    ReplaceFiles, Step, TableImpact, TargetFacts, Terms, Wanted,
+    DatabaseImpact, Differences, Estimate, FilesImpact, Impact, LiveDatabase, LivePlace, Measured, Plan, Refusal,
+    ReplaceDatabase, ReplaceFiles, Step, TableImpact, TargetFacts, Terms, Wanted,
 };
 use windlass_core::verification::{Level, Verdict};
 use windlass_engine::backup::files;
 use windlass_engine::postgres::database_of;
-use windlass_engine::postgres::inspect::{content, free_bytes_of};
+use windlass_engine::postgres::inspect::content;
 use windlass_engine::postgres::replace::look_live;
 use windlass_engine::restore::{dump_of, free_bytes, tools_for};
 use windlass_repo::format::restic::{Compared, Excludes, Place};
@@ -185,7 +185,11 @@ pub async fn impact(
         let manifest = manifests.iter().find(|manifest| Some(&manifest.component) == step.component());
         match (step, manifest) {
             (Step::ReplaceDatabase(step), Some(manifest)) => {
-                impact.databases.push(database_impact(step, manifest, application).await?);
+                let live = match facts.get(&step.fill.component) {
+                    Some(TargetFacts::LiveDatabases(live)) => live.get(&step.fill.database),
+                    _ => None,
+                };
+                impact.databases.push(database_impact(step, manifest, live, application).await?);
             }
             (Step::ReplaceFiles(step), _) => {
                 if let Some(TargetFacts::LivePlaces(places)) = facts.get(&step.component) {
@@ -202,6 +206,7 @@ pub async fn impact(
 async fn database_impact(
     step: &ReplaceDatabase,
     manifest: &ComponentManifest,
+    live: Option<&LiveDatabase>,
     application: &Application,
 ) -> Result<DatabaseImpact, TaskError> {
     let dump = dump_of(manifest, &step.fill.database).map_err(TaskError::Restore)?;
@@ -213,12 +218,11 @@ async fn database_impact(
         tables: Vec::new(),
         same_rows: 0,
         sessions: 0,
-        needed_bytes: step.fill.bytes,
-        free_bytes: None,
+        needed_bytes: live.map_or(step.fill.bytes, |live| live.needed_bytes(step.fill.bytes)),
+        free_bytes: live.and_then(|live| live.free_bytes),
     };
     let Some(source) = source_of(application, &step.fill.component) else { return Ok(impact) };
     let tools = tools_for(&source.url, Some(source)).await.map_err(TaskError::Postgres)?;
-    impact.free_bytes = free_bytes_of(&tools).await;
     if step.oid.is_none() {
         return Ok(impact);
     }

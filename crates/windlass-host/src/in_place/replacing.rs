@@ -1,9 +1,7 @@
 //! What one step of a plan replaces, and by which names.
 
-use std::path::PathBuf;
-
 use windlass_core::application::{Application, Postgres};
-use windlass_core::restore::{Plan, Step};
+use windlass_core::restore::{FilesPlace, Plan, Step};
 use windlass_engine::exchange::Exchange;
 use windlass_engine::postgres::replace::Names;
 use windlass_engine::postgres::tools::Tools;
@@ -54,11 +52,10 @@ impl Replacing {
             }
             Step::ReplaceFiles(step) => {
                 let excludes = Excludes::new(&step.exclude).map_err(TaskError::Files)?;
-                let exchange = |place: &windlass_core::restore::FilesPlace| {
-                    let mounts: Vec<PathBuf> = place.mounts.iter().map(PathBuf::from).collect();
-                    Exchange::new(journal.id, place.path.as_ref(), place.is_file, &mounts, excludes.clone())
+                let exchange = |(number, place): (usize, &FilesPlace)| {
+                    Exchange::new(journal.id, &format!("{index}-{number}"), place, excludes.clone())
                 };
-                Ok(Some(Self::Files(step.places.iter().map(exchange).collect())))
+                Ok(Some(Self::Files(step.places.iter().enumerate().map(exchange).collect())))
             }
             _ => Ok(None),
         }

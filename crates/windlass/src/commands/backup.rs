@@ -3,6 +3,8 @@
 use serde::Serialize;
 use windlass_core::name::Name;
 use windlass_core::point::RecoveryPoint;
+use windlass_host::error::TaskError;
+use windlass_host::in_place::journal::Journal;
 
 use crate::cli;
 use crate::context::Context;
@@ -27,6 +29,10 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Backup) -> Result {
         let known: Vec<&str> = application.components.iter().map(|c| c.name.as_str()).collect();
         let why = format!("{} has no component `{unknown}`", application.name);
         return Err(Failure::usage(why, format!("it has: {}", known.join(", "))));
+    }
+    if let Some(journal) = Journal::unsettled(&context.host.state, &application.name)? {
+        // What lies there now is neither the old nor the new.
+        return Err(TaskError::Unsettled { application: application.name.clone(), restore: journal.id }.into());
     }
     context.check_world(&application.name)?;
     let site = context.open(&arguments.application).await?;

@@ -6,9 +6,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use windlass_core::application::Application;
 use windlass_core::duration;
+use windlass_core::id::RestoreId;
 use windlass_core::name::Name;
 use windlass_core::protection::{Goals, Protection};
 use windlass_core::schedule::Schedule;
+use windlass_host::in_place::journal::Journal;
 use windlass_host::status::assess_now;
 
 use crate::context::Context;
@@ -22,6 +24,9 @@ struct Row {
     protection: Protection,
     why: Vec<String>,
     next: Option<Timestamp>,
+    /// A restore in place that is at work, or was interrupted and is neither finished nor undone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unsettled_restore: Option<RestoreId>,
 }
 
 pub(crate) async fn run(context: &Context, only: Option<&Name>) -> Result {
@@ -38,8 +43,17 @@ pub(crate) async fn run(context: &Context, only: Option<&Name>) -> Result {
             application: application.name.clone(),
             why: protection.reasons.iter().map(ToString::to_string).collect(),
             next: next_run(context, application, &seed),
+            unsettled_restore: Journal::unsettled(&context.host.state, &application.name)?.map(|journal| journal.id),
             protection,
         });
+    }
+    for row in &rows {
+        if let Some(restore) = row.unsettled_restore {
+            context.printer.warning(&format!(
+                "the restore {restore} in place of {} is at work, or was interrupted: `windlass undo` tells",
+                row.application
+            ));
+        }
     }
     let all = !rows.is_empty() && rows.iter().all(|row| row.protection.protected);
     context

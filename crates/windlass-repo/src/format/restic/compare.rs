@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io::{BufWriter, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -16,7 +15,7 @@ use rustic_core::{IndexedFull, Repository, TreeId};
 use windlass_core::restore::Differences;
 
 use super::restore::unix_mode;
-use super::source::{Excludes, STAGE};
+use super::source::{Excludes, is_stage};
 use super::{Files, FilesError};
 
 /// A folder or file that is compared with what a snapshot has of it.
@@ -118,8 +117,7 @@ impl<S: IndexedFull> Walk<'_, S> {
                 let entry = entry.map_err(unreadable)?;
                 // It went between the listing and the look.
                 let Ok(meta) = entry.metadata() else { continue };
-                let is_stage = path == self.place.path && entry.file_name().as_bytes().starts_with(STAGE.as_bytes());
-                if is_stage || meta.file_type().is_socket() {
+                if is_stage(&entry.file_name()) || meta.file_type().is_socket() {
                     continue;
                 }
                 let is_left_out = self.place.excludes.matches(&self.place.path, &entry.path());

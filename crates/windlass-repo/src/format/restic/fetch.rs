@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use rustic_core::repofile::{Node, PackId};
-use rustic_core::{DataId, FileType, Id, ReadBackend};
+use rustic_core::{DataId, FileType, ReadBackend};
 
 use super::FilesError;
 use super::ahead;
@@ -25,6 +26,9 @@ const SPAN: u32 = 4 << 20;
 
 /// Bytes between two blobs that are read rather than asked for anew.
 const GAP: u32 = 64 << 10;
+
+/// Runs of zeros this long become holes.
+const HOLE: usize = 64 << 10;
 
 /// How blobs are found and had.
 pub(super) struct Source<'a> {
@@ -52,8 +56,6 @@ pub(super) struct Located {
 pub(super) struct Sink<'a> {
     /// Makes a file.
     pub(super) make: &'a (dyn Fn(&Path) -> std::io::Result<File> + Sync),
-    /// Writes bytes at an offset.
-    pub(super) write: &'a (dyn Fn(&File, &[u8], u64) -> std::io::Result<()> + Sync),
     /// Hears of a file whose content is there.
     pub(super) done: &'a (dyn Fn(&Path, &Node) + Sync),
     /// Hears of bytes written.
@@ -176,7 +178,7 @@ fn fetch(
     source: &Source<'_>,
     sink: &Sink<'_>,
 ) -> Result<u64, FilesError> {
-    let pack = Id::from(*span.pack);
+    let pack = *span.pack;
     let length = span.end().saturating_sub(span.start());
     // Where the span cannot be read, each blob is asked for by itself, and the error names it.
     let read = source.backend.read_partial(FileType::Pack, &pack, false, span.start(), length).unwrap_or_default();
@@ -190,7 +192,7 @@ fn fetch(
             let ((path, node), file) = (&files[piece.file], &growing[piece.file]);
             let failed = |source| FilesError::Target { path: path.clone(), source };
             let open = opened(path, file, sink).map_err(failed)?;
-            (sink.write)(&open, &blob, piece.offset).map_err(failed)?;
+            write_at(&open, &blob, piece.offset).map_err(failed)?;
             (sink.moved)(blob.len() as u64);
             written += blob.len() as u64;
             last = Some((piece.id, blob));
@@ -219,5 +221,15 @@ fn finish(path: &Path, node: &Node, growing: &Growing, sink: &Sink<'_>) -> Resul
     done.map_err(|source| FilesError::Target { path: path.to_owned(), source })?;
     *growing.file.lock().unwrap_or_else(PoisonError::into_inner) = None;
     (sink.done)(path, node);
+    Ok(())
+}
+
+/// Writes bytes at an offset, leaving long runs of zeros out.
+fn write_at(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+    for (index, piece) in bytes.chunks(HOLE).enumerate() {
+        if piece.len() < HOLE || piece.iter().any(|byte| *byte != 0) {
+            file.write_all_at(piece, offset + (index * HOLE) as u64)?;
+        }
+    }
     Ok(())
 }

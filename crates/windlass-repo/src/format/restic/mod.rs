@@ -26,5 +26,5 @@ pub use error::FilesError;
 pub use files::{Files, SnapshotInfo};
 pub use prune::Pruned;
 pub use restore::{Restored, Target};
-pub use source::{Excludes, Report, STAGE};
+pub use source::{Excludes, Report, STAGE, is_stage};
 pub use verify::Verified;

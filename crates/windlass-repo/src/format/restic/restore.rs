@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fs::{File, Permissions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::os::unix::fs::{FileExt, PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
@@ -33,9 +33,6 @@ const BLOBS: usize = 16 << 10;
 
 /// How often what was written so far is sent to disk.
 const EVERY: Duration = Duration::from_millis(500);
-
-/// Runs of zeros this long become holes.
-const HOLE: usize = 64 << 10;
 
 /// Where a snapshot goes.
 pub struct Target {
@@ -249,7 +246,6 @@ where
             Source { locate: &|id| this.locate(id), blob: &|id, plain| this.blob(id, plain), backend: &this.backend };
         let sink = Sink {
             make: &|path| File::options().write(true).create_new(true).mode(0o600).open(path),
-            write: &write_at,
             done: &|path, node| {
                 warnings.lock().unwrap_or_else(PoisonError::into_inner).extend(this.dress(path, node));
             },
@@ -348,16 +344,6 @@ pub(super) fn is_plain(name: &std::ffi::OsStr) -> bool {
 
 fn special(path: &Path, kind: UnixType, device: u64) -> std::io::Result<()> {
     Ok(mknodat(CWD, path, kind, Mode::RUSR | Mode::WUSR, device)?)
-}
-
-/// Writes bytes at an offset, leaving long runs of zeros out.
-fn write_at(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
-    for (index, piece) in bytes.chunks(HOLE).enumerate() {
-        if piece.len() < HOLE || piece.iter().any(|byte| *byte != 0) {
-            file.write_all_at(piece, offset + (index * HOLE) as u64)?;
-        }
-    }
-    Ok(())
 }
 
 /// The mode as the system has it, from that of Go's `fs.FileMode`.

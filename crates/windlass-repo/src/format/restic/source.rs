@@ -4,7 +4,7 @@
 //! caller decides what it means. Entries come sorted by the bytes of their names, as restic wants them. Links are
 //! stored, never followed; mount points are. Sockets hold no data and are counted, not stored.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -19,6 +19,8 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use jiff::Timestamp;
 use rustic_core::repofile::{Metadata as NodeMetadata, Node, NodeType};
 use rustic_core::{ErrorKind, ReadSource, ReadSourceEntry, ReadSourceOpen, RusticError, RusticResult};
+
+use windlass_core::id::RestoreId;
 
 use super::FilesError;
 use super::owners::Owners;
@@ -96,12 +98,15 @@ impl Excludes {
     }
 }
 
-/// What the folders begin with that a restore in place keeps beside what is there; they are no part of it.
+/// What the folders begin with that a restore in place keeps beside what is there.
 pub const STAGE: &str = ".windlass-";
 
-fn is_of_a_restore(root: &Path, path: &Path) -> bool {
-    let own = path.strip_prefix(root).ok().filter(|relative| relative.components().count() == 1);
-    own.is_some_and(|name| name.as_os_str().as_bytes().starts_with(STAGE.as_bytes()))
+/// Whether a name is that of such a folder: the restore's identifier follows, in small letters. It is no part of what is
+/// captured, wherever it stands.
+pub fn is_stage(name: &OsStr) -> bool {
+    let rest = name.to_str().and_then(|name| name.strip_prefix(STAGE));
+    let id = rest.and_then(|rest| rest.get(..26));
+    id.is_some_and(|id| id == id.to_lowercase() && id.to_uppercase().parse::<RestoreId>().is_ok())
 }
 
 /// What is to be captured.
@@ -175,7 +180,7 @@ impl Iterator for Entries {
                 self.root = self.roots.next()?;
                 (self.root.clone(), true)
             };
-            if !is_root && is_of_a_restore(&self.root, &path) {
+            if !is_root && path.file_name().is_some_and(is_stage) {
                 continue;
             }
             if !is_root && self.excludes.matches(&self.root, &path) {
