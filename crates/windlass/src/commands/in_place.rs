@@ -305,6 +305,7 @@ fn files_in_words(impact: &FilesImpact) -> String {
 pub(crate) fn span_in_words(seconds: i64) -> String {
     match seconds {
         ..=0 => "second".to_owned(),
+        1..60 => format!("{seconds}s"),
         seconds => duration::display(SignedDuration::from_secs(seconds)).to_string(),
     }
 }
