@@ -467,6 +467,65 @@ fn the_database_one_connects_to_by_habit_is_replaced_like_any_other() -> Result<
 }
 
 #[test]
+fn who_is_not_root_replaces_what_is_closed_to_its_owner() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65_534;
+    let stage = Stage::new()?.application("control = { stop = [\"true\"], start = [\"true\"] }")?.uploads()?;
+    let uploads = stage.path("uploads");
+    for folder in ["closed", "gone since"] {
+        std::fs::create_dir_all(uploads.join(folder))?;
+        std::fs::write(uploads.join(folder).join("file"), "then")?;
+        std::fs::set_permissions(uploads.join(folder), std::fs::Permissions::from_mode(0o500))?;
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    let windlass = |arguments: &[&str]| -> Result<String> {
+        if is_root {
+            let root = stage.path("").display().to_string();
+            assert!(std::process::Command::new("chown").args(["-R", "65534:65534", &root]).status()?.success());
+        }
+        let mut command = stage.command(arguments);
+        if is_root {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        let output = command.output()?;
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    windlass(&["repo", "init"])?;
+    windlass(&["backup", "shop"])?;
+    for folder in ["closed", "gone since"] {
+        std::fs::set_permissions(uploads.join(folder), std::fs::Permissions::from_mode(0o700))?;
+    }
+    std::fs::write(uploads.join("closed/file"), "since")?;
+    std::fs::remove_dir_all(uploads.join("gone since"))?;
+    std::fs::create_dir(uploads.join("new"))?;
+    std::fs::write(uploads.join("new/file"), "new")?;
+    for folder in ["closed", "new"] {
+        std::fs::set_permissions(uploads.join(folder), std::fs::Permissions::from_mode(0o500))?;
+    }
+    let done: Value =
+        serde_json::from_str(&windlass(&["--output", "json", "restore", "shop", "--in-place", "--yes"])?)?;
+    let seen = |path: &str| std::fs::read_to_string(uploads.join(path)).unwrap_or_else(|_| "not there".into());
+    let mode = |path: &str| uploads.join(path).metadata().map_or(0, |meta| meta.permissions().mode() & 0o777);
+    assert_eq!(
+        (seen("closed/file"), seen("gone since/file"), seen("new/file")),
+        ("then".into(), "then".into(), "not there".into())
+    );
+    assert_eq!((mode("closed"), mode("gone since")), (0o500, 0o500));
+    let id = done["restore"].as_str().unwrap();
+    windlass(&["undo", id, "--yes"])?;
+    assert_eq!(
+        (seen("closed/file"), seen("gone since/file"), seen("new/file")),
+        ("since".into(), "not there".into(), "new".into())
+    );
+    assert_eq!((mode("closed"), mode("new")), (0o500, 0o500));
+    windlass(&["undo", id, "--forget", "--yes"])?;
+    assert!(!uploads.read_dir()?.flatten().any(|e| e.file_name().to_string_lossy().starts_with(".windlass-")));
+    Ok(())
+}
+
+#[test]
 fn what_a_database_was_set_to_comes_back_with_it() -> Result<()> {
     let stage = Stage::new()?;
     stage.server.psql("postgres", "create role app login; create role reader");

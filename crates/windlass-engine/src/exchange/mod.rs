@@ -152,7 +152,7 @@ impl Exchange {
         for root in &self.roots {
             make(&root.stage.join(to.name()))?;
             let target = Folder::open(&root.stage.join(to.name()))?;
-            walk::take_out(&Folder::open(&root.live)?, &target, &self.scope(root))?;
+            walk::take_out(&Folder::open(&root.live)?.opened_to_us(), &target, &self.scope(root))?;
         }
         self.sync()
     }
@@ -161,7 +161,7 @@ impl Exchange {
     pub fn prune(&self, from: Side) -> Result<(), ExchangeError> {
         for root in &self.roots {
             let source = Folder::open(&root.stage.join(from.name()))?;
-            walk::prune(&Folder::open(&root.live)?, Some(&source), &self.scope(root))?;
+            walk::prune(&Folder::open(&root.live)?.opened_to_us(), Some(&source), &self.scope(root))?;
         }
         self.sync()
     }
@@ -172,9 +172,9 @@ impl Exchange {
         let mut warnings = Vec::new();
         for root in &self.roots {
             make(&root.stage.join(aside.name()))?;
-            let source = Folder::open(&root.stage.join(from.name()))?;
+            let source = Folder::open(&root.stage.join(from.name()))?.opened_to_us();
             let aside = Folder::open(&root.stage.join(aside.name()))?;
-            let live = Folder::open(&root.live)?;
+            let live = Folder::open(&root.live)?.opened_to_us();
             walk::put_in(&source, &live, &aside)?;
             let list = root.stage.join(format!("{}.folders", from.name()));
             warnings.extend(folders::dress(&live, &list, root.only.is_some())?);
@@ -226,9 +226,28 @@ fn make(path: &Path) -> Result<(), ExchangeError> {
 }
 
 fn remove(path: &Path) -> Result<(), ExchangeError> {
-    match std::fs::remove_dir_all(path) {
+    let removed = match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_to_us(path);
+            std::fs::remove_dir_all(path)
+        }
+        removed => removed,
+    };
+    match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed.map_err(|e| wrong("remove the folder", path, e)),
+    }
+}
+
+/// Opens the folders below one of ours to us: restored ones may be closed to their owner.
+fn open_to_us(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    // What cannot be opened cannot be removed, and that is said then.
+    let _ = std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700));
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_to_us(&entry.path());
+        }
     }
 }
 

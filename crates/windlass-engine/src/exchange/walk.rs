@@ -6,7 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, mkdirat, openat, renameat_with, statat, unlinkat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, fchmod, fstat, mkdirat, openat, renameat_with, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use windlass_repo::format::restic::{Excludes, is_stage};
@@ -92,10 +93,23 @@ impl Folder {
         Ok(Self { handle, path, relative: self.relative.join(name) })
     }
 
+    /// Lets ourselves change what is in it, where we are its owner and it is closed to us: what the folder is was written
+    /// down before, and is set again.
+    pub(super) fn opened_to_us(self) -> Self {
+        if let Ok(stat) = fstat(&self.handle)
+            && stat.st_mode & Mode::RWXU.bits() != Mode::RWXU.bits()
+            && !rustix::process::geteuid().is_root()
+        {
+            // Where this fails, moving an entry will fail, and says so.
+            let _ = fchmod(&self.handle, Mode::from_raw_mode(stat.st_mode) | Mode::RWXU);
+        }
+        self
+    }
+
     /// A folder in it, made where it is not there.
     fn enter_or_make(&self, name: &OsStr) -> Result<Self, ExchangeError> {
         match mkdirat(&self.handle, name, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => self.enter(name),
+            Ok(()) | Err(Errno::EXIST) => self.enter(name).map(Self::opened_to_us),
             Err(error) => Err(self.failed("make the folder", name, error)),
         }
     }
@@ -129,15 +143,28 @@ impl Folder {
 
     /// Moves an entry to another folder, where none of its name may be.
     fn give(&self, name: &OsStr, to: &Self) -> Result<(), ExchangeError> {
-        let done = match renameat_with(&self.handle, name, &to.handle, name, RenameFlags::NOREPLACE) {
-            // The file system cannot say it in one; nobody else writes there.
-            Err(Errno::INVAL | Errno::NOSYS) if to.kind_of(name)?.is_none() => {
-                rustix::fs::renameat(&self.handle, name, &to.handle, name)
+        let done = match self.rename(name, to) {
+            // Who moves a folder writes into it: where its parent is.
+            Err(Errno::ACCESS) if self.kind_of(name)? == Some(FileType::Directory) => {
+                self.enter(name)?.opened_to_us();
+                self.rename(name, to)
             }
             done => done,
         };
         moment::pass();
         done.map_err(|error| self.failed("move", name, error))
+    }
+
+    fn rename(&self, name: &OsStr, to: &Self) -> Result<(), Errno> {
+        match renameat_with(&self.handle, name, &to.handle, name, RenameFlags::NOREPLACE) {
+            // The file system cannot say it in one; nobody else writes there.
+            Err(Errno::INVAL | Errno::NOSYS)
+                if statat(&to.handle, name, AtFlags::SYMLINK_NOFOLLOW).err() == Some(Errno::NOENT) =>
+            {
+                rustix::fs::renameat(&self.handle, name, &to.handle, name)
+            }
+            done => done,
+        }
     }
 
     fn remove_empty(&self, name: &OsStr) -> Result<(), ExchangeError> {
@@ -161,7 +188,7 @@ pub(super) fn take_out(live: &Folder, to: &Folder, scope: &Scope<'_>) -> Result<
             continue;
         }
         if entry.kind == FileType::Directory {
-            take_out(&live.enter(name)?, &to.enter_or_make(name)?, scope)?;
+            take_out(&live.enter(name)?.opened_to_us(), &to.enter_or_make(name)?, scope)?;
         } else {
             live.give(name, to)?;
         }
@@ -180,7 +207,7 @@ pub(super) fn prune(live: &Folder, keep: Option<&Folder>, scope: &Scope<'_>) -> 
             Some(keep) if keep.kind_of(name)? == Some(FileType::Directory) => Some(keep.enter(name)?),
             _ => None,
         };
-        prune(&live.enter(name)?, kept.as_ref(), scope)?;
+        prune(&live.enter(name)?.opened_to_us(), kept.as_ref(), scope)?;
         if kept.is_none() {
             live.remove_empty(name)?;
         }
@@ -194,7 +221,8 @@ pub(super) fn put_in(from: &Folder, live: &Folder, aside: &Folder) -> Result<(),
         let name = entry.name();
         match (entry.kind, live.kind_of(name)?) {
             (FileType::Directory, Some(FileType::Directory)) => {
-                put_in(&from.enter(name)?, &live.enter(name)?, &aside.enter_or_make(name)?)?;
+                let (from_it, live_one) = (from.enter(name)?.opened_to_us(), live.enter(name)?.opened_to_us());
+                put_in(&from_it, &live_one, &aside.enter_or_make(name)?)?;
                 from.remove_empty(name)?;
             }
             (_, None) => from.give(name, live)?,
