@@ -8,7 +8,7 @@ use serde::Serialize;
 use windlass_core::restore::{Old, Step};
 use windlass_engine::exchange::{Exchange, Side};
 use windlass_engine::postgres::inspect::written;
-use windlass_engine::postgres::replace::{drop_private, put_back as put_database_back};
+use windlass_engine::postgres::replace::{drop_private, oid_of, put_back as put_database_back};
 use windlass_engine::progress::Progress;
 use windlass_repo::format::restic::is_stage;
 
@@ -199,8 +199,17 @@ async fn back(work: &Work<'_>, journal: &Journal, what: What) -> Result<Vec<Stri
                 let restored = journal.restored.get(&index).map(|restored| restored.oid);
                 put_database_back(&tools, names, database.oid, restored).await.map_err(TaskError::Postgres)?;
             } else if is_failure {
-                for private in [&names.new, &names.undone] {
-                    drop_private(&tools, private).await.map_err(TaskError::Postgres)?;
+                drop_private(&tools, &names.new).await.map_err(TaskError::Postgres)?;
+                // Somebody may have made a database of that name meanwhile: what is not ours stays.
+                let undone = oid_of(&tools, &names.undone).await.map_err(TaskError::Postgres)?;
+                let restored = journal.restored.get(&index).map(|restored| restored.oid);
+                if undone.is_some() && undone == restored {
+                    drop_private(&tools, &names.undone).await.map_err(TaskError::Postgres)?;
+                } else if undone.is_some() {
+                    return Ok(vec![format!(
+                        "a database {} that somebody made meanwhile is kept as {}",
+                        names.live, names.undone
+                    )]);
                 }
             }
             Ok(Vec::new())
