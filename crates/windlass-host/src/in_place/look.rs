@@ -93,10 +93,16 @@ async fn places(
     }
     let compared = compare(vault, component, data, disk, host).await?;
     let mounts = mount_points();
+    let excludes = Excludes::new(&disk.exclude).map_err(TaskError::Files)?;
     let mut found = Vec::new();
     for (path, compared) in data.paths.iter().map(Path::new).zip(compared) {
         let (mut folders, mut obstacles) = (Vec::new(), Vec::new());
-        for mount in mounts.iter().filter(|mount| mount.starts_with(path)) {
+        // What is left out of captures is not touched, and what is mounted in it neither.
+        let is_left_out = |mount: &Path| {
+            let below = mount.ancestors().take_while(|folder| *folder != path);
+            below.into_iter().any(|folder| excludes.matches(path, folder))
+        };
+        for mount in mounts.iter().filter(|mount| mount.starts_with(path) && !is_left_out(mount)) {
             let is_whole = mount == path;
             if mount.is_dir() {
                 folders.extend((!is_whole).then(|| mount.to_string_lossy().into_owned()));
