@@ -13,8 +13,8 @@ use windlass_core::point::{
     RecoveryPoint, TableCount, Window,
 };
 use windlass_core::restore::{
-    DatabaseFacts, Differences, FolderFacts, LiveDatabase, LivePlace, Old, Plan, Refusal, Request, Source, Step,
-    TargetFacts, Terms, plan, wanted,
+    CommandStep, DatabaseFacts, Differences, FolderFacts, LiveDatabase, LivePlace, Old, Plan, Refusal, Request, Source,
+    Step, TargetFacts, Terms, plan, wanted,
 };
 use windlass_core::selector::Selector;
 
@@ -237,6 +237,8 @@ fn planned_in_place(
     let parts = wanted(&source, request)?;
     let live = |database: &str| LiveDatabase {
         facts: database_facts(database),
+        server: Some("7300000000000000001".into()),
+        closed: false,
         oid: Some(16_400),
         obstacles: vec![],
         notes: vec![],
@@ -268,7 +270,11 @@ fn in_place(only: &str) -> Request {
 }
 
 fn controlled() -> Terms {
-    Terms { control: Some(("stop".into(), "start".into())), undo_seconds: Some(3600), ..Terms::default() }
+    Terms {
+        control: Some((CommandStep::of(&["stop".into()]), CommandStep::of(&["start".into()]))),
+        undo_seconds: Some(3600),
+        ..Terms::default()
+    }
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Moments at which a test may want this process to die.
 //!
 //! A restore in place promises that a kill at any moment is survived. The moments that matter lie before and after
-//! each thing that is written down or done; a test sets `WINDLASS_DIE_AT` to the number of one of them. Release builds
-//! have none of it.
+//! each thing that is written down or done; a test sets `WINDLASS_DIE_AT` to the number of one of them, or to the name of
+//! one that has one. Release builds have none of it.
+
+use std::fmt::Debug;
 
 /// Dies here, as by `kill -9`, if this is the moment a test has chosen.
 #[cfg(debug_assertions)]
@@ -14,10 +16,27 @@ pub fn pass() {
     if let Some(chosen) = *CHOSEN
         && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == chosen
     {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        die();
     }
+}
+
+/// Dies here, if a test has chosen this moment by its name: `before` or `after` something, as it is written in the code.
+#[cfg(debug_assertions)]
+pub fn reach(when: &str, what: &dyn Debug) {
+    if std::env::var("WINDLASS_DIE_AT").is_ok_and(|chosen| chosen == format!("{when} {what:?}")) {
+        die();
+    }
+}
+
+#[cfg(debug_assertions)]
+fn die() {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
 }
 
 /// Nothing happens here.
 #[cfg(not(debug_assertions))]
 pub fn pass() {}
+
+/// Nothing happens here.
+#[cfg(not(debug_assertions))]
+pub fn reach(_when: &str, _what: &dyn Debug) {}

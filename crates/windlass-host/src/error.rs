@@ -17,6 +17,8 @@ use windlass_repo::keyring::KeyError;
 use windlass_repo::object::ObjectError;
 use windlass_repo::sweep::SweepError;
 
+use crate::in_place::journal::{Journal, State};
+
 /// A task that did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
@@ -87,8 +89,16 @@ pub enum TaskError {
         /// Why.
         source: std::io::Error,
     },
-    /// Another restore or undo of the application is at work.
-    #[error("restore {application} in place: another restore or undo of it is at work on this machine")]
+    /// A restore that this machine remembers cannot be read.
+    #[error("read the restore in `{}`: {why}", path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// A restore, an undo or a backup of the application is at work.
+    #[error("work on {application}: a restore, an undo or a backup of it is at work on this machine")]
     AtWork {
         /// The application.
         application: Name,
@@ -102,6 +112,32 @@ pub enum TaskError {
         application: Name,
         /// The restore.
         restore: RestoreId,
+        /// Whether it is being undone, and can only be undone to its end.
+        undoing: bool,
+    },
+    /// It stopped half-way.
+    #[error("work on the restore {restore}: it stopped half-way")]
+    Halted {
+        /// The restore.
+        restore: RestoreId,
+        /// Why.
+        source: Box<Self>,
+    },
+    /// The settings mean another server now.
+    #[error("work on the restore {restore}: the server of {component} is not the one it was begun at, {url}")]
+    OtherServer {
+        /// The restore.
+        restore: RestoreId,
+        /// The component.
+        component: Name,
+        /// The server it was begun at.
+        url: String,
+    },
+    /// It had failed before it was interrupted.
+    #[error("{failure}")]
+    Before {
+        /// Why it had failed.
+        failure: String,
     },
     /// There is no such restore, or nothing of it can be undone.
     #[error("undo {restore}: {why}")]
@@ -129,8 +165,17 @@ pub enum TaskError {
         findings: Vec<String>,
     },
     /// It failed, and what was there is back.
-    #[error("restore in place: it failed, and what was there was put back")]
-    PutBack(#[source] Box<Self>),
+    #[error("restore in place: it failed, and what was there was put back{}", but(gone, unstarted.as_ref()))]
+    PutBack {
+        /// Why it failed.
+        source: Box<Self>,
+        /// What a person should know.
+        notes: Vec<String>,
+        /// What could not come back, in words.
+        gone: Vec<String>,
+        /// Why the application did not start again.
+        unstarted: Option<String>,
+    },
     /// It failed, and what was there could not be put back.
     #[error("restore in place: it failed ({failure}), and what was there could not be put back")]
     Stuck {
@@ -163,7 +208,30 @@ pub enum TaskError {
     },
 }
 
+/// What keeps it from being as it was.
+fn but(gone: &[String], unstarted: Option<&String>) -> String {
+    let mut text = if gone.is_empty() { String::new() } else { format!(", but not {}", gone.join(", ")) };
+    if let Some(why) = unstarted {
+        text.push_str(&format!("; the application did not start again: {why}"));
+    }
+    text
+}
+
 impl TaskError {
+    /// An earlier restore has to be finished or undone first.
+    pub fn unsettled(journal: &Journal) -> Self {
+        let (application, restore) = (journal.application.clone(), journal.id);
+        Self::Unsettled { application, restore, undoing: journal.state == State::Undoing }
+    }
+
+    /// A restore stopped half-way.
+    pub(crate) fn halted(journal: &Journal, source: Self) -> Self {
+        match source {
+            source @ Self::Halted { .. } => source,
+            source => Self::Halted { restore: journal.id, source: Box::new(source) },
+        }
+    }
+
     fn inner(&self) -> Option<&dyn Diagnose> {
         Some(match self {
             Self::Repository(error) => error,
@@ -195,9 +263,13 @@ impl Diagnose for TaskError {
             Self::Exchange(_) => "WDL-3019",
             Self::Control { .. } => "WDL-3020",
             Self::Checks { .. } => "WDL-3021",
-            Self::PutBack(_) => "WDL-3022",
+            Self::PutBack { .. } => "WDL-3022",
             Self::Stuck { .. } => "WDL-3023",
             Self::Unproven { .. } => "WDL-3024",
+            Self::Halted { .. } => "WDL-3025",
+            Self::OtherServer { .. } => "WDL-3026",
+            Self::Before { .. } => "WDL-3027",
+            Self::Journal { .. } => "WDL-3028",
             other => other.inner().map_or("WDL-3000", Diagnose::code),
         }
     }
@@ -217,9 +289,13 @@ impl Diagnose for TaskError {
             Self::Exchange(_) => "ExchangeFailed",
             Self::Control { .. } => "ControlFailed",
             Self::Checks { .. } => "ChecksFailed",
-            Self::PutBack(_) => "RestorePutBack",
+            Self::PutBack { .. } => "RestorePutBack",
             Self::Stuck { .. } => "RestoreStuck",
             Self::Unproven { .. } => "RestoreUnproven",
+            Self::Halted { .. } => "RestoreHalted",
+            Self::OtherServer { .. } => "OtherServer",
+            Self::Before { .. } => "FailedBefore",
+            Self::Journal { .. } => "JournalUnreadable",
             other => other.inner().map_or("TaskFailed", Diagnose::reason),
         }
     }
@@ -234,7 +310,9 @@ impl Diagnose for TaskError {
             | Self::Exchange(_)
             | Self::Control { .. }
             | Self::Checks { .. }
-            | Self::PutBack(_)
+            | Self::PutBack { .. }
+            | Self::Halted { .. }
+            | Self::Before { .. }
             | Self::Stuck { .. }
             | Self::Unproven { .. } => Outcome::Failed,
             other => other.inner().map_or(Outcome::CouldNotRun, Diagnose::outcome),
@@ -255,7 +333,13 @@ impl Diagnose for TaskError {
             Self::TooMany { .. } => "look at the plan; if it is meant, add `--beyond-max-delete`".to_owned(),
             Self::State { .. } => "check the space and the rights in the `state` folder of the settings".to_owned(),
             Self::AtWork { .. } => "wait for it; `windlass undo` lists the restores of this machine".to_owned(),
-            Self::Unsettled { restore, .. } => {
+            Self::Journal { .. } => {
+                "look at it: it tells what a restore in place had begun; once that is settled by hand, move the file away".to_owned()
+            }
+            Self::Unsettled { restore, undoing: true, .. } => {
+                format!("if nothing is at work, `windlass undo {restore}` goes on with it")
+            }
+            Self::Unsettled { restore, undoing: false, .. } => {
                 format!(
                     "if nothing is at work, run the same restore again to finish it, or `windlass undo {restore}` to put back what was there"
                 )
@@ -264,13 +348,31 @@ impl Diagnose for TaskError {
             Self::Exchange(_) => {
                 "check the space and the rights there, and whether something is mounted over it".to_owned()
             }
-            Self::Control { .. } => "run the command of `control` by hand as the user Windlass runs as".to_owned(),
+            Self::Control { .. } => "run the command of `control` by hand as the user Windlass runs as; it must succeed where the application is stopped or started already".to_owned(),
             Self::Checks { .. } => "look at the point with a restore aside, or restore another one".to_owned(),
-            Self::PutBack(source) => {
+            Self::PutBack { source, gone, unstarted, .. } => {
                 let mut hints = source.hints();
-                hints.push("nothing was lost: the next restore can be begun".to_owned());
+                if unstarted.is_some() {
+                    hints.push("start the application by hand".to_owned());
+                }
+                let lost = if gone.is_empty() { "nothing was lost: " } else { "" };
+                hints.push(format!("{lost}the next restore can be begun"));
                 return hints;
             }
+            Self::Halted { restore, source } => {
+                let mut hints = source.hints();
+                if matches!(**source, Self::Control { verb: "stop", .. }) {
+                    hints.push("if the application is stopped already, add `--stopped`".to_owned());
+                }
+                hints.push(format!(
+                    "mend that and run the same again: it goes on from there; or `windlass undo {restore}`, which `--abandon` gives up as it is"
+                ));
+                return hints;
+            }
+            Self::OtherServer { .. } => {
+                "put the former `url` back into the settings until the restore is settled; `windlass undo` lists it".to_owned()
+            }
+            Self::Before { .. } => return Vec::new(),
             Self::Stuck { restore, source, .. } => {
                 let mut hints = source.hints();
                 hints.push(format!("mend that, then run `windlass undo {restore}`: it goes on where this stopped"));

@@ -9,7 +9,8 @@ use windlass_core::id::PointId;
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentData, ComponentManifest, DatabaseDump};
 use windlass_core::restore::{
-    Destination, FolderFacts, Plan, Refusal, Relation, Request, Source, Step, TargetFacts, Wanted, plan, wanted,
+    CommandStep, Destination, FolderFacts, Plan, Refusal, Relation, Request, Source, Step, TargetFacts, Wanted, plan,
+    wanted,
 };
 use windlass_core::verification::Verdict;
 use windlass_engine::postgres::restore::{Roles, look};
@@ -24,8 +25,7 @@ use windlass_repo::vault::Vault;
 
 use crate::error::TaskError;
 use crate::host::{Host, HostError};
-use crate::in_place::journal::{Journal, Lock};
-use crate::in_place::{self, look};
+use crate::in_place::look;
 use crate::verify::{components, pin, unpin};
 
 /// Which point is asked for.
@@ -72,7 +72,7 @@ pub struct Planned {
     pub manifests: Vec<ComponentManifest>,
     /// What was found.
     pub facts: BTreeMap<Name, TargetFacts>,
-    request: Request,
+    pub(crate) request: Request,
 }
 
 /// This machine, and the application as its settings describe it.
@@ -131,8 +131,8 @@ async fn facts_of(vault: &Vault, part: &Wanted<'_>, here: Option<Here<'_>>) -> R
         ComponentData::Disk(_) => folder_facts(vault, target).map(TargetFacts::Folder),
         ComponentData::Action(_) => {
             let action = settings.and_then(|application| action_of(application, &part.manifest.component));
-            let program = action.and_then(|action| action.restore.as_ref()?.first().cloned());
-            Ok(TargetFacts::Action { program })
+            let command = action.and_then(|action| action.restore.as_deref()).map(CommandStep::of);
+            Ok(TargetFacts::Action { command })
         }
     }
 }
@@ -220,7 +220,8 @@ fn folder_facts(vault: &Vault, target: &str) -> Result<FolderFacts, TaskError> {
     })
 }
 
-fn source_of<'a>(settings: Option<&'a Application>, component: &Name) -> Option<&'a Postgres> {
+/// The server of a component.
+pub(crate) fn source_of<'a>(settings: Option<&'a Application>, component: &Name) -> Option<&'a Postgres> {
     let component = settings?.components.iter().find(|c| c.name == *component)?;
     match &component.strategy {
         Strategy::Postgres(source) => Some(source),
@@ -276,56 +277,8 @@ pub async fn run(
     Ok(notes)
 }
 
-/// Runs a plan in place, or goes on with a restore that was interrupted.
-pub async fn run_in_place(
-    vault: &Vault,
-    catalog: &Catalog,
-    entry: &Entry,
-    what: InPlace<'_>,
-    here: Here<'_>,
-    progress: &dyn Progress,
-) -> Result<in_place::Done, TaskError> {
-    let lock = Lock::take(&here.host.state, &here.application.name)?;
-    let pin = pin(vault, entry, "restore in place", progress).await?;
-    let (journal, manifests) = match what {
-        InPlace::Planned(planned) => {
-            if let Some(journal) = Journal::unsettled(&here.host.state, &here.application.name)? {
-                let (application, restore) = (here.application.name.clone(), journal.id);
-                return Err(TaskError::Unsettled { application, restore });
-            }
-            look_again(vault, catalog, entry, planned, Some(here), progress).await?;
-            (in_place::begin(here.host, &planned.plan, &planned.digest, &planned.request)?, planned.manifests.clone())
-        }
-        InPlace::Interrupted(journal) => {
-            let mut manifests = Vec::new();
-            for summary in &entry.point.components {
-                manifests.push(vault.component(&entry.point, summary).await?);
-            }
-            (*journal, manifests)
-        }
-    };
-    let work = in_place::Work {
-        vault: Some(vault),
-        manifests: &manifests,
-        application: here.application,
-        host: here.host,
-        progress,
-    };
-    let done = in_place::carry_on(&work, journal, &lock).await;
-    unpin(pin).await;
-    done
-}
-
-/// What is run in place.
-pub enum InPlace<'a> {
-    /// A plan.
-    Planned(&'a Planned),
-    /// What an interrupted restore has left to do.
-    Interrupted(Box<Journal>),
-}
-
 /// Reads everything back that a plan needs, and looks at its targets again: reading takes its time, and so does a person.
-async fn look_again(
+pub(crate) async fn look_again(
     vault: &Vault,
     catalog: &Catalog,
     entry: &Entry,

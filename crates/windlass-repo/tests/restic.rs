@@ -48,12 +48,7 @@ impl Bench {
 
     async fn restore(&self, snapshot: &str, strip: &Path, name: &str) -> Result<PathBuf, FilesError> {
         let folder = self.path(name);
-        let target = Target {
-            folder: folder.clone(),
-            strip: Some(strip.to_owned()),
-            elsewhere: std::collections::HashMap::new(),
-            moved: Arc::new(|_| {}),
-        };
+        let target = Target::new(folder.clone(), Some(strip.to_owned()));
         self.files.restore(snapshot, target).await?;
         Ok(folder)
     }

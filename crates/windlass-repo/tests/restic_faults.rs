@@ -73,12 +73,7 @@ impl Bench {
 
     async fn comes_back(&self, snapshot: &str, folder: &Path) -> Result<()> {
         let target = tempfile::tempdir_in(self.root.path())?;
-        let target = Target {
-            folder: target.path().join("x"),
-            strip: Some(folder.to_owned()),
-            elsewhere: std::collections::HashMap::new(),
-            moved: Arc::new(|_| {}),
-        };
+        let target = Target::new(target.path().join("x"), Some(folder.to_owned()));
         let back = target.folder.clone();
         self.files.restore(snapshot, target).await?;
         tree::assert_same(&tree::describe(&back)?, &tree::describe(folder)?);

@@ -129,6 +129,9 @@ pub(crate) struct Restore {
     /// With --in-place: go on also where what is there cannot be kept; the plan says where
     #[arg(long, requires = "in_place")]
     pub without_undo: bool,
+    /// With --in-place: the application is stopped already; its command to stop it is not run
+    #[arg(long, requires = "in_place")]
+    pub stopped: bool,
     /// Print the plan and stop
     #[arg(long, conflicts_with_all = ["confirm", "yes"])]
     pub plan: bool,
@@ -182,6 +185,13 @@ pub(crate) struct Undo {
     /// Instead, remove what is kept of the restore: after that it cannot be undone
     #[arg(long, requires = "restore")]
     pub forget: bool,
+    /// Instead, give up a restore that can neither be finished nor undone: nothing is moved or removed, and what it may
+    /// have left is named
+    #[arg(long, requires = "restore", conflicts_with = "forget")]
+    pub abandon: bool,
+    /// The application is stopped already; its command to stop it is not run
+    #[arg(long, requires = "restore", conflicts_with_all = ["forget", "abandon"])]
+    pub stopped: bool,
 }
 
 const UNDO_HELP: &str = "\

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    allow_many_files();
     let status = runtime.block_on(async {
         tokio::select! {
             done = dispatch(&cli, &printer) => Some(done),
@@ -72,6 +73,14 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// Opens as many files as the system lets us: a folder in a folder in a folder is walked by handles, one a level.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused, what we had is enough for all but the deepest.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// Says what is wrong with the arguments, or what was asked of them: help, the version. They could not be read, so

@@ -106,7 +106,7 @@ fn everything_comes_back_where_it_was_and_the_undo_is_as_exact() -> Result<()> {
     );
     std::fs::write(stage.path("uploads").join("made after the restore"), "new")?;
     let plan = stage.windlass(&["--output", "json", "undo", id, "--plan"])?.with(0).json();
-    assert_eq!(plan["impact"]["rows_written"][0][1], 3, "{plan}");
+    assert_eq!(plan["impact"]["databases"][0]["rows_written"], 3, "{plan}");
     assert_eq!(plan["impact"]["entries_changed"], 2, "the file, and the folder it is in: {plan}");
     stage.windlass(&["undo", id, "--yes"])?.with(0).says("is back");
     Described::now(&stage)?.assert_is(&before);
@@ -432,7 +432,12 @@ fn a_database_that_fills_its_disk_can_be_replaced_with_consent() -> Result<()> {
          $windlass repo init; $windlass backup shop
          sql shop \"insert into t values (-1, 'since')\"
          set +e; $windlass restore shop --in-place --yes 2> {root}/refused; echo $? > {root}/code; set -e
-         $windlass restore shop --in-place --without-undo --yes > {root}/plan
+         set +e; WINDLASS_DIE_AT='before Delete(0)' $windlass restore shop --in-place --without-undo --yes; set -e
+         $windlass undo $($windlass --output json undo | grep -o '01[0-9A-Z]*' | head -1) --yes
+         sql shop 'select count(*) from t' > {root}/rows-kept
+         set +e; WINDLASS_DIE_AT='after Delete(0)' $windlass restore shop --in-place --without-undo --yes > {root}/plan
+         $windlass undo $($windlass --output json undo | grep '\"restore\"' | grep -o '01[0-9A-Z]*' | tail -1) --yes 2> {root}/gone; set -e
+         $windlass restore shop --in-place --without-undo --yes
          sql shop 'select count(*) from t' > {root}/rows
          $windlass --output json undo > {root}/restores; sql postgres 'select count(*) from pg_database' > {root}/databases",
         root = stage.path("").display(),
@@ -448,6 +453,8 @@ fn a_database_that_fills_its_disk_can_be_replaced_with_consent() -> Result<()> {
         "{}",
         read("plan")
     );
+    assert_eq!(read("rows-kept").trim(), "450001", "what was not deleted yet comes back");
+    assert!(read("gone").contains("not put back: the database shop, which the plan deleted first"), "{}", read("gone"));
     assert_eq!((read("rows").trim(), read("databases").trim()), ("450000", "4"));
     Ok(())
 }
@@ -690,7 +697,7 @@ fn restores_of_one_application_are_told_apart() -> Result<()> {
     stage
         .windlass(&["restore", "shop", "--in-place", "--yes"])?
         .with(2)
-        .says("another restore or undo of it is at work");
+        .says("a restore, an undo or a backup of it is at work");
     std::fs::write(&go, "")?;
     assert!(first.wait()?.success());
     std::fs::write(stage.path("uploads/file"), "three")?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ActionStep, DatabaseFacts, DatabaseStep, FolderStep, Refusal, Step, TargetFacts, Wanted};
+use super::{ActionStep, CommandStep, DatabaseFacts, DatabaseStep, FolderStep, Refusal, Step, TargetFacts, Wanted};
 use crate::name::Name;
 use crate::point::{ActionData, ComponentData, DatabaseDump};
 
@@ -48,8 +48,8 @@ pub(super) fn aside(
                     bytes: data.bytes,
                 }));
             }
-            (ComponentData::Action(data), Some(TargetFacts::Action { program })) => {
-                steps.push(action_step(name, data, program.as_ref())?);
+            (ComponentData::Action(data), Some(TargetFacts::Action { command })) => {
+                steps.push(action_step(name, data, command.as_ref())?);
             }
             _ => return Err(Refusal::NoTarget { component: name.clone() }),
         }
@@ -58,9 +58,9 @@ pub(super) fn aside(
 }
 
 /// Gives an object to the restore command, where there is one.
-pub(super) fn action_step(name: &Name, data: &ActionData, program: Option<&String>) -> Result<Step, Refusal> {
-    let program = program.cloned().ok_or_else(|| Refusal::NoRestoreCommand { component: name.clone() })?;
-    Ok(Step::Action(ActionStep { component: name.clone(), program, bytes: data.object.plain_size }))
+pub(super) fn action_step(name: &Name, data: &ActionData, command: Option<&CommandStep>) -> Result<Step, Refusal> {
+    let command = command.cloned().ok_or_else(|| Refusal::NoRestoreCommand { component: name.clone() })?;
+    Ok(Step::Action(ActionStep { component: name.clone(), command, bytes: data.object.plain_size }))
 }
 
 /// Fills a database from a dump, if its server has what the dump needs.

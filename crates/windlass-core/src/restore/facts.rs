@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Differences;
+use super::{CommandStep, Differences};
 
 /// What was found where a database is to go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +55,10 @@ pub struct LiveDatabase {
     pub facts: DatabaseFacts,
     /// Its identifier in the server: another database of the same name has another one.
     pub oid: Option<u32>,
+    /// What tells its server from all others, where that says so.
+    pub server: Option<String>,
+    /// Whether nobody is to connect to it, apart from our doing.
+    pub closed: bool,
     /// Why it cannot be set aside, in words.
     pub obstacles: Vec<String>,
     /// What does not come along, in words.
@@ -111,7 +115,7 @@ pub enum TargetFacts {
     LivePlaces(Vec<LivePlace>),
     /// A command of the settings; whether there is one.
     Action {
-        /// The command's program.
-        program: Option<String>,
+        /// The command.
+        command: Option<CommandStep>,
     },
 }

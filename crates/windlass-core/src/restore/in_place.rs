@@ -11,8 +11,7 @@ use std::path::Path;
 
 use super::aside::{action_step, database_step};
 use super::{
-    CommandStep, FilesPlace, LiveDatabase, LivePlace, Old, Refusal, ReplaceDatabase, ReplaceFiles, Step, TargetFacts,
-    Terms, Wanted,
+    FilesPlace, LiveDatabase, LivePlace, Old, Refusal, ReplaceDatabase, ReplaceFiles, Step, TargetFacts, Terms, Wanted,
 };
 use crate::name::Name;
 use crate::point::{ComponentData, DatabaseDump, DiskData};
@@ -39,8 +38,8 @@ pub(super) fn in_place(asked: &InPlace<'_>, warnings: &mut Vec<String>) -> Resul
             (ComponentData::Disk(data), Some(TargetFacts::LivePlaces(places))) => {
                 replaced.push(Step::ReplaceFiles(asked.files(name, data, places)?));
             }
-            (ComponentData::Action(data), Some(TargetFacts::Action { program })) => {
-                let step = action_step(name, data, program.as_ref())?;
+            (ComponentData::Action(data), Some(TargetFacts::Action { command })) => {
+                let step = action_step(name, data, command.as_ref())?;
                 if !asked.without_undo {
                     return Err(Refusal::NoUndo {
                         what: name.to_string(),
@@ -56,7 +55,7 @@ pub(super) fn in_place(asked: &InPlace<'_>, warnings: &mut Vec<String>) -> Resul
     refuse_overlaps(&replaced)?;
     let mut steps = Vec::new();
     match &asked.terms.control {
-        Some((stop, _)) => steps.push(Step::Stop(CommandStep { program: stop.clone() })),
+        Some((stop, _)) => steps.push(Step::Stop(stop.clone())),
         None => warnings.push(
             "the settings name no `control`: nothing stops the application, and what it writes meanwhile is lost or lands in the restored data"
                 .into(),
@@ -65,7 +64,7 @@ pub(super) fn in_place(asked: &InPlace<'_>, warnings: &mut Vec<String>) -> Resul
     steps.append(&mut replaced);
     steps.append(&mut commands);
     if let Some((_, start)) = &asked.terms.control {
-        steps.push(Step::Start(CommandStep { program: start.clone() }));
+        steps.push(Step::Start(start.clone()));
     }
     Ok(steps)
 }
@@ -133,7 +132,7 @@ impl InPlace<'_> {
             ));
         }
         warnings.extend(live.notes.iter().map(|note| format!("{database}: {note}")));
-        Ok(ReplaceDatabase { fill, oid: live.oid, old })
+        Ok(ReplaceDatabase { fill, oid: live.oid, server: live.server.clone(), closed: live.closed, old })
     }
 
     fn files(&self, name: &Name, data: &DiskData, places: &[LivePlace]) -> Result<ReplaceFiles, Refusal> {

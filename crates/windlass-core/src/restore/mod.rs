@@ -52,8 +52,8 @@ pub struct Request {
 /// What a restore in place has to know of the application.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
-    /// The program that stops it and the one that starts it.
-    pub control: Option<(String, String)>,
+    /// How it is stopped and started.
+    pub control: Option<(CommandStep, CommandStep)>,
     /// How long old copies stay, in seconds; until they are removed by hand where absent.
     pub undo_seconds: Option<i64>,
     /// By component, the patterns of what is not captured, and so not touched.

@@ -135,17 +135,28 @@ pub struct FolderStep {
 pub struct ActionStep {
     /// The component.
     pub component: Name,
-    /// The command's program.
-    pub program: String,
+    /// The command.
+    #[serde(flatten)]
+    pub command: CommandStep,
     /// Bytes it gets on its standard input.
     pub bytes: u64,
 }
 
-/// Stop or start the application.
+/// A command of the settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandStep {
     /// The command's program.
     pub program: String,
+    /// SHA-256 of the whole command, in hex: another command is another plan.
+    pub command: String,
+}
+
+impl CommandStep {
+    /// The command of a program and its arguments. They are not shown: they may hold what is not to be seen.
+    pub fn of(argv: &[String]) -> Self {
+        let program = argv.first().cloned().unwrap_or_default();
+        Self { program, command: crate::hex::sha256(argv.join("\0").as_bytes()) }
+    }
 }
 
 /// What becomes of what is there.
@@ -168,6 +179,12 @@ pub struct ReplaceDatabase {
     pub fill: DatabaseStep,
     /// The identifier of the one that is there.
     pub oid: Option<u32>,
+    /// What tells its server from all others, where that says so: its system identifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// Whether nobody is to connect to the one that is there: then so it is when it is put back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
     /// What becomes of it.
     pub old: Old,
 }

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Timespec, Timestamps, futimens};
@@ -29,23 +29,32 @@ struct Line {
     attributes: Vec<(String, String)>,
 }
 
-/// Writes down all folders that are meant.
-pub(super) fn record(root: &Folder, scope: &Scope<'_>, list: &Path) -> Result<(), ExchangeError> {
+/// Writes down all folders that are meant, and the root where it is one of them.
+pub(super) fn record(root: &Folder, scope: &Scope<'_>, list: &Path, with_root: bool) -> Result<(), ExchangeError> {
     let failed = |error| wrong("write", list, error);
     let new = list.with_extension("new");
     let mut out = BufWriter::new(File::create(&new).map_err(failed)?);
-    write(root, scope, &mut out, list)?;
+    write(root, scope, &mut out, list, with_root)?;
     let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
     file.sync_all().map_err(failed)?;
     std::fs::rename(&new, list).map_err(failed)
 }
 
-fn write(folder: &Folder, scope: &Scope<'_>, out: &mut impl Write, list: &Path) -> Result<(), ExchangeError> {
+fn write(
+    folder: &Folder,
+    scope: &Scope<'_>,
+    out: &mut impl Write,
+    list: &Path,
+    with_it: bool,
+) -> Result<(), ExchangeError> {
     for entry in folder.entries()? {
         let relative = folder.relative.join(entry.name());
         if entry.kind == FileType::Directory && scope.holds(&relative) && !scope.is_mount(&relative) {
-            write(&folder.enter(entry.name())?, scope, out, list)?;
+            write(&folder.enter(entry.name())?, scope, out, list, true)?;
         }
+    }
+    if !with_it {
+        return Ok(());
     }
     let line = look(folder).map_err(|error| wrong("look at the folder", &folder.relative, error))?;
     let mut text = serde_json::to_vec(&line).map_err(|error| wrong("write", list, error.into()))?;
@@ -95,8 +104,8 @@ pub(super) fn dress(root: &Folder, list: &Path, not_the_root: bool) -> Result<Ve
             continue;
         }
         let Some(folder) = descend(root, &relative) else { continue };
-        if let Err(error) = set(&folder, &line) {
-            warnings.push(format!("what the folder `{}` is could not be set: {error}", relative.display()));
+        for (what, error) in set(&folder, &line) {
+            warnings.push(format!("the {what} of the folder `{}` could not be set: {error}", relative.display()));
         }
     }
     Ok(warnings)
@@ -111,16 +120,16 @@ fn descend(root: &Folder, relative: &Path) -> Option<File> {
     Some(folder)
 }
 
-fn set(folder: &File, line: &Line) -> std::io::Result<()> {
-    let meta = folder.metadata()?;
-    if (meta.uid(), meta.gid()) != (line.uid, line.gid) {
-        std::os::unix::fs::fchown(folder, Some(line.uid), Some(line.gid))?;
-    }
-    folder.set_permissions(std::fs::Permissions::from_mode(line.mode))?;
+/// Sets all that can be set; what could not, and why.
+fn set(folder: &File, line: &Line) -> Vec<(&'static str, std::io::Error)> {
+    let is_owned = folder.metadata().is_ok_and(|meta| (meta.uid(), meta.gid()) == (line.uid, line.gid));
+    let owner = if is_owned { Ok(()) } else { fchown(folder, Some(line.uid), Some(line.gid)) };
+    let mode = folder.set_permissions(std::fs::Permissions::from_mode(line.mode));
     let attributes = set_attributes(folder, line);
     let time = Timespec { tv_sec: line.seconds, tv_nsec: line.nanoseconds };
-    futimens(folder, &Timestamps { last_access: time, last_modification: time })?;
-    attributes
+    let times = futimens(folder, &Timestamps { last_access: time, last_modification: time });
+    let all = [("owner", owner), ("mode", mode), ("attributes", attributes), ("time", times.map_err(Into::into))];
+    all.into_iter().filter_map(|(what, done)| Some((what, done.err()?))).collect()
 }
 
 fn set_attributes(folder: &File, line: &Line) -> std::io::Result<()> {

@@ -8,36 +8,44 @@
 //!
 //! Promised: neither the folder, nor any folder that is there before and after, nor a mount point is ever renamed or made
 //! anew, so that whoever holds them open - a bind mount of a container, a shell - goes on seeing what is in them; no link
-//! is followed; no entry is overwritten; what the settings leave out of captures, and sockets, stay where they are. Each
+//! is followed, and what somebody else put in the place of a folder of ours is not used; no entry is overwritten; what the
+//! settings leave out of captures, and sockets, stay where they are. Each
 //! step does what is still to be done, so that it can be run again after it was killed anywhere: [`Exchange::take_out`] only
 //! takes away, and only then [`Exchange::put_in`] only puts in, so a name alone tells how far they came.
-//! Not promised: that an application which was not stopped sees one state or the other.
+//! Not promised: that an application which was not stopped sees one state or the other; what it makes under a name that
+//! is in use is kept under a name beside it. Trusted are the folders above the one that is restored.
 
 mod folders;
+mod stage;
 mod walk;
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::DirBuilder;
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use windlass_core::id::RestoreId;
 use windlass_core::restore::FilesPlace;
 use windlass_repo::format::restic::{Excludes, STAGE};
 
-use self::walk::{Folder, Scope};
+use self::stage::Stage;
+use self::walk::{Folder, Scope, Walk};
 
 /// A folder whose entries are exchanged, or the folder of one file that is.
 pub struct Exchange {
     /// Its roots: the folder itself, and mount points below it.
     roots: Vec<Root>,
     excludes: Excludes,
+    /// Whether the folder was there before the restore.
+    existed: bool,
 }
 
 struct Root {
     live: PathBuf,
-    stage: PathBuf,
+    /// The name of the folder in it that is ours.
+    stage: String,
     /// The one entry that is meant, where it is not the whole folder.
     only: Option<OsString>,
     /// Folders below it that are roots of their own, relative to it.
@@ -88,10 +96,7 @@ impl Exchange {
             _ => (path, None),
         };
         // A file has a folder of its own beside it, for its neighbour may be another file of the same restore.
-        let stage_of = |root: &Path| match &only {
-            None => root.join(&stage),
-            Some(_) => root.join(format!("{stage}-{number}")),
-        };
+        let stage = if only.is_some() { format!("{stage}-{number}") } else { stage };
         let all: Vec<&Path> = std::iter::once(folder).chain(mounts.iter().map(PathBuf::as_path)).collect();
         let below = |root: &Path| {
             let others = all.iter().filter(|other| **other != root);
@@ -99,98 +104,131 @@ impl Exchange {
         };
         let root = |live: &&Path| Root {
             live: (*live).to_owned(),
-            stage: stage_of(live),
+            stage: stage.clone(),
             only: only.clone(),
             mounts: below(live),
         };
-        Self { roots: all.iter().map(root).collect(), excludes }
+        Self { roots: all.iter().map(root).collect(), excludes, existed: place.exists || is_file }
     }
 
     /// Makes the folders beside what is there; the folder itself, too, where it is gone. Begins anew what was restored.
-    pub fn begin(&self) -> Result<(), ExchangeError> {
+    pub fn begin(&self) -> Result<Staging, ExchangeError> {
+        let mut stages = Vec::new();
         for root in &self.roots {
             std::fs::create_dir_all(&root.live).map_err(|e| wrong("make the folder", &root.live, e))?;
-            keeping_time(&root.live, || make(&root.stage))?;
-            remove(&root.stage.join(Side::In.name()))?;
+            let live = Folder::open(&root.live)?;
+            let stage = keeping_time(&live, true, || Stage::make(&live, &root.stage))?;
+            stage.remove(Side::In.name())?;
             for side in [Side::In, Side::Out] {
-                make(&root.stage.join(side.name()))?;
+                stage.side(side)?;
             }
-            let text = "Windlass made this folder for a restore in place. `out` holds what was there before it.\n\
-                        `windlass undo` puts that back, or removes it; do not move anything by hand while a restore runs.\n";
-            let path = root.stage.join("README.txt");
-            std::fs::write(&path, text).map_err(|e| wrong("write", &path, e))?;
+            stage.explain()?;
+            stages.push(stage);
         }
-        Ok(())
-    }
-
-    /// Where the folder is restored to.
-    pub fn staging(&self) -> PathBuf {
-        self.roots.first().map(|root| root.stage.join(Side::In.name())).unwrap_or_default()
-    }
-
-    /// Where what belongs into mount points is restored to instead, by its path relative to the folder.
-    pub fn elsewhere(&self) -> Vec<(PathBuf, PathBuf)> {
-        let Some((main, mounts)) = self.roots.split_first() else { return Vec::new() };
-        let relative =
-            |root: &Root| Some((root.live.strip_prefix(&main.live).ok()?.to_owned(), root.stage.join(Side::In.name())));
-        mounts.iter().filter_map(relative).collect()
+        let mut staging = Staging { folder: PathBuf::new(), elsewhere: HashMap::new(), stages };
+        let mut restored_to =
+            self.roots.iter().zip(&staging.stages).map(|(root, stage)| (root, stage.path(Side::In.name())));
+        if let Some((main, folder)) = restored_to.next() {
+            let below = |root: &Root| root.live.strip_prefix(&main.live).ok().map(Path::to_owned);
+            staging.elsewhere = restored_to.filter_map(|(root, path)| Some((below(root)?, path))).collect();
+            staging.folder = folder;
+        }
+        Ok(staging)
     }
 
     /// Writes down what the folders of both sides are, before anything is moved: their modes, owners, times, attributes.
-    pub fn record(&self) -> Result<(), ExchangeError> {
-        for root in &self.roots {
-            let scope = self.scope(root);
-            folders::record(&Folder::open(&root.live)?, &scope, &root.stage.join("out.folders"))?;
-            let staged = Folder::open(&root.stage.join(Side::In.name()))?;
-            folders::record(&staged, &Scope::all(), &root.stage.join("in.folders"))?;
+    /// What is not in the point - a mount point, where the folder was none then - stays what it is.
+    pub fn record(&self, staging: &Staging, in_the_point: &[PathBuf]) -> Result<(), ExchangeError> {
+        for (root, stage) in self.roots.iter().zip(&staging.stages) {
+            folders::record(&Folder::open(&root.live)?, &self.scope(root), &stage.path("out.folders"), true)?;
+            let restored = stage.path(Side::In.name());
+            let with_root = restored == staging.folder || in_the_point.contains(&restored);
+            folders::record(&stage.side(Side::In)?, &Scope::all(), &stage.path("in.folders"), with_root)?;
         }
         self.sync()
     }
 
-    /// Takes away everything that is meant.
-    pub fn take_out(&self, to: Side) -> Result<(), ExchangeError> {
+    /// Takes away everything that is meant. Returns what a person should know.
+    pub fn take_out(&self, to: Side) -> Result<Vec<String>, ExchangeError> {
+        let mut walk = Walk::default();
         for root in &self.roots {
-            make(&root.stage.join(to.name()))?;
-            let target = Folder::open(&root.stage.join(to.name()))?;
-            walk::take_out(&Folder::open(&root.live)?.opened_to_us(), &target, &self.scope(root))?;
+            let live = Folder::open(&root.live)?.opened_to_us();
+            let target = Stage::open(&live, &root.stage)?.side(to)?;
+            keeping_time(&live, root.only.is_some(), || walk.take_out(&live, &target, &self.scope(root)))?;
         }
-        self.sync()
+        self.sync()?;
+        Ok(walk.notes)
     }
 
     /// Removes the empty folders that are not in what is going to be put in.
     pub fn prune(&self, from: Side) -> Result<(), ExchangeError> {
         for root in &self.roots {
-            let source = Folder::open(&root.stage.join(from.name()))?;
-            walk::prune(&Folder::open(&root.live)?.opened_to_us(), Some(&source), &self.scope(root))?;
+            let live = Folder::open(&root.live)?.opened_to_us();
+            let source = Stage::open(&live, &root.stage)?.side(from)?;
+            keeping_time(&live, root.only.is_some(), || walk::prune(&live, Some(&source), &self.scope(root)))?;
         }
         self.sync()
     }
 
     /// Puts everything in, and gives the folders the modes, owners, times and attributes that belong to it. What stands in
-    /// the way because it is left out of captures goes to `aside`. Returns what could not be set, in words.
+    /// the way goes to `aside`. Returns what a person should know.
     pub fn put_in(&self, from: Side, aside: Side) -> Result<Vec<String>, ExchangeError> {
-        let mut warnings = Vec::new();
+        let mut walk = Walk::default();
         for root in &self.roots {
-            make(&root.stage.join(aside.name()))?;
-            let source = Folder::open(&root.stage.join(from.name()))?.opened_to_us();
-            let aside = Folder::open(&root.stage.join(aside.name()))?;
             let live = Folder::open(&root.live)?.opened_to_us();
-            walk::put_in(&source, &live, &aside)?;
-            let list = root.stage.join(format!("{}.folders", from.name()));
-            warnings.extend(folders::dress(&live, &list, root.only.is_some())?);
+            let stage = Stage::open(&live, &root.stage)?;
+            let (source, aside) = (stage.side(from)?.opened_to_us(), stage.side(aside)?);
+            let list = stage.path(&format!("{}.folders", from.name()));
+            keeping_time(&live, root.only.is_some(), || {
+                walk.put_in(&source, &live, &aside)?;
+                walk.notes.extend(folders::dress(&live, &list, root.only.is_some())?);
+                Ok(())
+            })?;
         }
         self.sync()?;
-        Ok(warnings)
+        Ok(walk.notes)
+    }
+
+    /// Entries of a side that were made or changed at a moment or later; those of which that cannot be told are among them.
+    pub fn changed_since(&self, side: Side, moment: Timestamp) -> Result<u64, ExchangeError> {
+        let mut count = 0;
+        for root in &self.roots {
+            if let Some(stage) = Stage::find(&Folder::open(&root.live)?, &root.stage)? {
+                count += stage.changed_since(side.name(), moment);
+            }
+        }
+        Ok(count)
     }
 
     /// Removes the folders beside what is there, with all that is in them: the undo is over.
     pub fn clear(&self) -> Result<(), ExchangeError> {
         for root in &self.roots {
-            if root.live.exists() {
-                keeping_time(&root.live, || remove(&root.stage))?;
-            }
+            let live = match Folder::open(&root.live) {
+                Err(error) if error.source.kind() == io::ErrorKind::NotFound => continue,
+                live => live?,
+            };
+            keeping_time(&live, true, || match Stage::find(&live, &root.stage)? {
+                Some(stage) => stage.clear(&live, &root.stage),
+                None => Ok(()),
+            })?;
         }
         Ok(())
+    }
+
+    /// Removes the folder itself, where a restore made it and nothing is in it any more.
+    pub fn leave_nothing(&self) -> Result<(), ExchangeError> {
+        let Some(root) = self.roots.first().filter(|_| !self.existed) else { return Ok(()) };
+        match std::fs::remove_dir(&root.live) {
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+                Err(wrong("remove the folder", &root.live, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The folders of ours that hold what is kept, as they are named to people.
+    pub fn stages(&self) -> Vec<PathBuf> {
+        self.roots.iter().map(|root| root.live.join(&root.stage)).collect()
     }
 
     fn scope<'a>(&'a self, root: &'a Root) -> Scope<'a> {
@@ -200,55 +238,36 @@ impl Exchange {
     /// What was moved is on disk, whatever happens next.
     fn sync(&self) -> Result<(), ExchangeError> {
         for root in &self.roots {
-            let synced = std::fs::File::open(&root.live).and_then(|f| rustix::fs::syncfs(f).map_err(Into::into));
+            let synced = File::open(&root.live).and_then(|f| rustix::fs::syncfs(f).map_err(Into::into));
             synced.map_err(|e| wrong("write to disk", &root.live, e))?;
         }
         Ok(())
     }
 }
 
-/// Does something in a folder whose time stays what it was: our own folder in it is no change of it.
-fn keeping_time(folder: &Path, work: impl FnOnce() -> Result<(), ExchangeError>) -> Result<(), ExchangeError> {
-    let failed = |error| wrong("look at the folder", folder, error);
-    let file = std::fs::File::open(folder).map_err(failed)?;
-    let time = file.metadata().and_then(|meta| meta.modified()).map_err(failed)?;
+/// Where files are restored to, before they are exchanged. The paths are those of open folders, which nobody can put
+/// something else in the place of; they end with this.
+pub struct Staging {
+    /// Where the folder is restored to.
+    pub folder: PathBuf,
+    /// Where what belongs into mount points is restored to instead, by its path relative to the folder.
+    pub elsewhere: HashMap<PathBuf, PathBuf>,
+    stages: Vec<Stage>,
+}
+
+/// Does something in a folder whose time stays what it was: our own folder in it is no change of it, and one file in it
+/// that comes back is none either.
+fn keeping_time<T>(
+    folder: &Folder,
+    keeping: bool,
+    work: impl FnOnce() -> Result<T, ExchangeError>,
+) -> Result<T, ExchangeError> {
+    let time = folder.modified().filter(|_| keeping);
     let done = work();
-    // Where it is somebody else's, its time is what it is.
-    let _ = file.set_modified(time);
+    if let Some(time) = time {
+        folder.set_modified(time);
+    }
     done
-}
-
-fn make(path: &Path) -> Result<(), ExchangeError> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !path.is_symlink() && path.is_dir() => Ok(()),
-        made => made.map_err(|e| wrong("make the folder", path, e)),
-    }
-}
-
-fn remove(path: &Path) -> Result<(), ExchangeError> {
-    let removed = match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_to_us(path);
-            std::fs::remove_dir_all(path)
-        }
-        removed => removed,
-    };
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed.map_err(|e| wrong("remove the folder", path, e)),
-    }
-}
-
-/// Opens the folders below one of ours to us: restored ones may be closed to their owner.
-fn open_to_us(folder: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    // What cannot be opened cannot be removed, and that is said then.
-    let _ = std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700));
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            open_to_us(&entry.path());
-        }
-    }
 }
 
 fn wrong(doing: &'static str, path: &Path, source: io::Error) -> ExchangeError {

@@ -1,19 +1,22 @@
 //! Walks two folders hand in hand, by handles: a link put in a folder's place meanwhile leads nowhere.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, fchmod, fstat, mkdirat, openat, renameat_with, statat,
-    unlinkat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, fstat, futimens,
+    mkdirat, openat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 use windlass_repo::format::restic::{Excludes, is_stage};
 
 use super::{ExchangeError, wrong};
 use crate::moment;
+
+/// Names that are tried for what has to be kept beside something of its name.
+const NAMES: u32 = 100;
 
 /// Which entries of a folder are meant.
 #[derive(Clone, Copy)]
@@ -44,8 +47,11 @@ impl<'a> Scope<'a> {
     pub(super) fn holds(&self, relative: &Path) -> bool {
         let Some(name) = relative.file_name() else { return true };
         let is_first = relative.parent().is_none_or(|parent| parent.as_os_str().is_empty());
-        if is_stage(name) || (is_first && self.only.is_some_and(|only| only != name)) {
-            return false;
+        match self.only {
+            // What is named itself is captured, whatever it is called.
+            Some(only) if is_first => return only == name,
+            _ if is_stage(name) => return false,
+            _ => {}
         }
         !self.patterns.is_some_and(|(excludes, folder, root)| excludes.matches(folder, &root.join(relative)))
     }
@@ -60,7 +66,7 @@ impl<'a> Scope<'a> {
 pub(super) struct Folder {
     pub(super) handle: OwnedFd,
     /// Where it was when it was opened, for people.
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// Its path below the root.
     pub(super) relative: PathBuf,
 }
@@ -93,6 +99,11 @@ impl Folder {
         Ok(Self { handle, path, relative: self.relative.join(name) })
     }
 
+    /// It is the root from here on: paths are told from it.
+    pub(super) fn into_root(self) -> Self {
+        Self { relative: PathBuf::new(), ..self }
+    }
+
     /// Lets ourselves change what is in it, where we are its owner and it is closed to us: what the folder is was written
     /// down before, and is set again.
     pub(super) fn opened_to_us(self) -> Self {
@@ -106,12 +117,31 @@ impl Folder {
         self
     }
 
-    /// A folder in it, made where it is not there.
+    /// A folder in it, made where it is not there; under a name beside it where something else has the name.
     fn enter_or_make(&self, name: &OsStr) -> Result<Self, ExchangeError> {
-        match mkdirat(&self.handle, name, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => self.enter(name).map(Self::opened_to_us),
-            Err(error) => Err(self.failed("make the folder", name, error)),
+        for name in names_beside(name) {
+            match mkdirat(&self.handle, &*name, Mode::RWXU) {
+                Ok(()) => return self.enter(&name).map(Self::opened_to_us),
+                Err(Errno::EXIST) if self.kind_of(&name)? == Some(FileType::Directory) => {
+                    return self.enter(&name).map(Self::opened_to_us);
+                }
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(self.failed("make the folder", &name, error)),
+            }
         }
+        Err(self.failed("make the folder", name, Errno::EXIST))
+    }
+
+    /// When something in it was made or removed last, where that can be told.
+    pub(super) fn modified(&self) -> Option<Timespec> {
+        let stat = fstat(&self.handle).ok()?;
+        Some(Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).ok()? })
+    }
+
+    /// Sets that. Where it is somebody else's, its time is what it is.
+    pub(super) fn set_modified(&self, time: Timespec) {
+        let kept = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let _ = futimens(&self.handle, &Timestamps { last_access: kept, last_modification: time });
     }
 
     pub(super) fn entries(&self) -> Result<Vec<Entry>, ExchangeError> {
@@ -143,26 +173,43 @@ impl Folder {
 
     /// Moves an entry to another folder, where none of its name may be.
     fn give(&self, name: &OsStr, to: &Self) -> Result<(), ExchangeError> {
-        let done = match self.rename(name, to) {
+        self.move_as(name, to, name).map_err(|error| self.failed("move", name, error))
+    }
+
+    /// Moves an entry to another folder; where its name is in use there, under one beside it, which is returned.
+    fn give_beside(&self, name: &OsStr, to: &Self) -> Result<Option<OsString>, ExchangeError> {
+        for (tries, beside) in names_beside(name).enumerate() {
+            match self.move_as(name, to, &beside) {
+                Ok(()) => return Ok((tries > 0).then_some(beside)),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(self.failed("move", name, error)),
+            }
+        }
+        Err(self.failed("move", name, Errno::EXIST))
+    }
+
+    fn move_as(&self, name: &OsStr, to: &Self, new: &OsStr) -> Result<(), Errno> {
+        let done = match self.rename(name, to, new) {
             // Who moves a folder writes into it: where its parent is.
-            Err(Errno::ACCESS) if self.kind_of(name)? == Some(FileType::Directory) => {
-                self.enter(name)?.opened_to_us();
-                self.rename(name, to)
+            Err(Errno::ACCESS) if self.kind_of(name).is_ok_and(|kind| kind == Some(FileType::Directory)) => {
+                // Where it cannot be opened to us, it cannot be moved, and that is said.
+                let _ = self.enter(name).map(Self::opened_to_us);
+                self.rename(name, to, new)
             }
             done => done,
         };
         moment::pass();
-        done.map_err(|error| self.failed("move", name, error))
+        done
     }
 
-    fn rename(&self, name: &OsStr, to: &Self) -> Result<(), Errno> {
-        match renameat_with(&self.handle, name, &to.handle, name, RenameFlags::NOREPLACE) {
-            // The file system cannot say it in one; nobody else writes there.
-            Err(Errno::INVAL | Errno::NOSYS)
-                if statat(&to.handle, name, AtFlags::SYMLINK_NOFOLLOW).err() == Some(Errno::NOENT) =>
-            {
-                rustix::fs::renameat(&self.handle, name, &to.handle, name)
-            }
+    fn rename(&self, name: &OsStr, to: &Self, new: &OsStr) -> Result<(), Errno> {
+        match renameat_with(&self.handle, name, &to.handle, new, RenameFlags::NOREPLACE) {
+            // The file system cannot say it in one.
+            Err(Errno::INVAL | Errno::NOSYS) => match statat(&to.handle, new, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => rustix::fs::renameat(&self.handle, name, &to.handle, new),
+                Err(error) => Err(error),
+                Ok(_) => Err(Errno::EXIST),
+            },
             done => done,
         }
     }
@@ -175,25 +222,9 @@ impl Folder {
         }
     }
 
-    fn failed(&self, doing: &'static str, name: &OsStr, error: Errno) -> ExchangeError {
+    pub(super) fn failed(&self, doing: &'static str, name: &OsStr, error: Errno) -> ExchangeError {
         wrong(doing, &self.path.join(name), error.into())
     }
-}
-
-/// Moves everything that is meant from one folder to another; folders stay, and are made there.
-pub(super) fn take_out(live: &Folder, to: &Folder, scope: &Scope<'_>) -> Result<(), ExchangeError> {
-    for entry in live.entries()? {
-        let (name, relative) = (entry.name(), live.relative.join(entry.name()));
-        if !scope.holds(&relative) || scope.is_mount(&relative) || entry.kind == FileType::Socket {
-            continue;
-        }
-        if entry.kind == FileType::Directory {
-            take_out(&live.enter(name)?.opened_to_us(), &to.enter_or_make(name)?, scope)?;
-        } else {
-            live.give(name, to)?;
-        }
-    }
-    Ok(())
 }
 
 /// Removes folders of which nothing is left and that `keep` does not have.
@@ -215,22 +246,68 @@ pub(super) fn prune(live: &Folder, keep: Option<&Folder>, scope: &Scope<'_>) -> 
     Ok(())
 }
 
-/// Moves everything from one folder into another; folders that are there stay.
-pub(super) fn put_in(from: &Folder, live: &Folder, aside: &Folder) -> Result<(), ExchangeError> {
-    for entry in from.entries()? {
-        let name = entry.name();
-        match (entry.kind, live.kind_of(name)?) {
-            (FileType::Directory, Some(FileType::Directory)) => {
-                let (from_it, live_one) = (from.enter(name)?.opened_to_us(), live.enter(name)?.opened_to_us());
-                put_in(&from_it, &live_one, &aside.enter_or_make(name)?)?;
-                from.remove_empty(name)?;
+/// A name, and names beside it.
+fn names_beside(name: &OsStr) -> impl Iterator<Item = OsString> {
+    let beside = |number: u32| match number {
+        0 => name.to_owned(),
+        number => {
+            let mut beside = name.to_owned();
+            beside.push(format!("~{number}"));
+            beside
+        }
+    };
+    (0..NAMES).map(beside)
+}
+
+/// Moves entries, and remembers what a person should know of it.
+#[derive(Default)]
+pub(super) struct Walk {
+    pub(super) notes: Vec<String>,
+}
+
+impl Walk {
+    /// Moves everything that is meant from one folder to another; folders stay, and are made there.
+    pub(super) fn take_out(&mut self, live: &Folder, to: &Folder, scope: &Scope<'_>) -> Result<(), ExchangeError> {
+        for entry in live.entries()? {
+            let (name, relative) = (entry.name(), live.relative.join(entry.name()));
+            if !scope.holds(&relative) || scope.is_mount(&relative) || entry.kind == FileType::Socket {
+                continue;
             }
-            (_, None) => from.give(name, live)?,
-            (_, Some(_)) => {
-                live.give(name, aside)?;
-                from.give(name, live)?;
+            if entry.kind == FileType::Directory {
+                self.take_out(&live.enter(name)?.opened_to_us(), &to.enter_or_make(name)?, scope)?;
+            } else {
+                self.set_aside(live, name, to)?;
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Moves everything from one folder into another; folders that are there stay.
+    pub(super) fn put_in(&mut self, from: &Folder, live: &Folder, aside: &Folder) -> Result<(), ExchangeError> {
+        for entry in from.entries()? {
+            let name = entry.name();
+            match (entry.kind, live.kind_of(name)?) {
+                (FileType::Directory, Some(FileType::Directory)) => {
+                    let (from_it, live_one) = (from.enter(name)?.opened_to_us(), live.enter(name)?.opened_to_us());
+                    self.put_in(&from_it, &live_one, &aside.enter_or_make(name)?)?;
+                    from.remove_empty(name)?;
+                }
+                (_, None) => from.give(name, live)?,
+                (_, Some(_)) => {
+                    self.set_aside(live, name, aside)?;
+                    from.give(name, live)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves an entry out of the way, whatever is there already.
+    fn set_aside(&mut self, live: &Folder, name: &OsStr, to: &Folder) -> Result<(), ExchangeError> {
+        if let Some(beside) = live.give_beside(name, to)? {
+            let (path, beside) = (live.path.join(name), beside.to_string_lossy().into_owned());
+            self.notes.push(format!("`{}` was made anew meanwhile, and is kept as `{beside}`", path.display()));
+        }
+        Ok(())
+    }
 }

@@ -8,9 +8,10 @@
 //! ```
 //!
 //! Promised: every step looks at which names there are and does what is missing, so that it can be run again after it
-//! was killed anywhere; a database is known by its identifier in the server, not by its name; nothing is dropped here but by
-//! [`drop_private`], which takes no name that is not ours. Not promised: that logical replication goes on; slots stay with
-//! the old copy, which refuses connections.
+//! was killed anywhere; a database is known by its identifier in the server, not by its name: what somebody else made under
+//! one of these names is neither moved silently nor dropped; nothing is dropped here but by [`drop_private`], which takes no
+//! name that is not ours. Not promised: that logical replication goes on; slots and subscriptions stay with the old copy,
+//! which refuses connections.
 
 use std::time::{Duration, Instant};
 
@@ -66,6 +67,17 @@ pub fn is_private(database: &str) -> bool {
     id && number && parts.next().is_some_and(|what| ["old", "new", "undone"].contains(&what))
 }
 
+/// A database that is replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// Its names.
+    pub names: Names,
+    /// The identifier of what was there before.
+    pub oid: Option<u32>,
+    /// Whether nobody was to connect to that.
+    pub closed: bool,
+}
+
 /// A database of the server.
 #[derive(Clone, Debug, Deserialize)]
 struct Found {
@@ -105,6 +117,25 @@ async fn administer(tools: &Tools, names: &Names, sql: &str) -> Result<(), Postg
     Ok(())
 }
 
+/// What tells a server from all others, where it says so: the system identifier of its data.
+pub async fn server_identity(tools: &Tools) -> Result<Option<String>, PostgresError> {
+    let mut session = Session::open_any(tools).await?;
+    identity(&mut session).await
+}
+
+async fn identity(session: &mut Session) -> Result<Option<String>, PostgresError> {
+    #[derive(Deserialize)]
+    struct Row {
+        id: String,
+    }
+    match session.row::<Row>("select system_identifier::text as id from pg_control_system()").await {
+        Ok(row) => Ok(Some(row.id)),
+        // Some providers keep it to themselves.
+        Err(PostgresError::Statement { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The identifier of a database, where there is one of that name.
 pub async fn oid_of(tools: &Tools, database: &str) -> Result<Option<u32>, PostgresError> {
     Ok(find(tools, &[database]).await?.first().map(|found| found.oid))
@@ -127,30 +158,36 @@ pub async fn look_live(
         is_owner: bool,
         owns_like_dump: bool,
         is_template: bool,
+        is_invalid: bool,
+        is_closed: bool,
         prepared: u64,
         slots: Vec<String>,
-        subscriptions: u64,
+        subscriptions: Vec<String>,
         bytes: u64,
         wal_bytes: u64,
     }
     let facts = look_at_server(tools, database, dump, roles).await?;
     let (wanted, owner) = (literal(database), literal(&dump.owner));
+    // Since 16, who is a member need not be let become the role.
+    let become_it = if tools.server_version >= 160_000 { "SET" } else { "MEMBER" };
     let mut session = beside(tools, &[database]).await?;
     let row: Row = session
         .row(&format!(
             "select r.rolsuper as is_super, r.rolcreatedb as may_create, r.rolname as me, d.oid::bigint as oid, \
-             o.rolname as owner, coalesce(pg_has_role(r.oid, d.datdba, 'MEMBER'), false) as is_owner, \
-             coalesce((select pg_has_role(r.oid, oid, 'MEMBER') from pg_roles where rolname = {owner}), true) as owns_like_dump, \
-             coalesce(d.datistemplate, false) as is_template, \
+             o.rolname as owner, coalesce(pg_has_role(r.oid, d.datdba, 'USAGE'), false) as is_owner, \
+             coalesce((select pg_has_role(r.oid, oid, '{become_it}') from pg_roles where rolname = {owner}), true) as owns_like_dump, \
+             coalesce(d.datistemplate, false) as is_template, coalesce(d.datconnlimit = -2, false) as is_invalid, \
+             coalesce(not d.datallowconn, false) as is_closed, \
              (select count(*) from pg_prepared_xacts where database = {wanted}) as prepared, \
              coalesce((select json_agg(slot_name order by slot_name) from pg_replication_slots where database = {wanted}), '[]') as slots, \
-             (select count(*) from pg_stat_subscription s join pg_stat_activity a on a.pid = s.pid where a.datname = {wanted}) as subscriptions, \
+             coalesce((select json_agg(subname order by subname) from pg_subscription s where s.subdbid = d.oid), '[]') as subscriptions, \
              coalesce(pg_database_size(d.oid), 0) as bytes, \
              pg_size_bytes(current_setting('max_wal_size')) as wal_bytes \
              from pg_roles r left join pg_database d on d.datname = {wanted} left join pg_roles o on o.oid = d.datdba \
              where r.rolname = current_user"
         ))
         .await?;
+    let server = identity(&mut session).await?;
     session.close().await;
     let mut obstacles = Vec::new();
     let me = &row.me;
@@ -170,6 +207,10 @@ pub async fn look_live(
     if row.is_template {
         obstacles.push("it is a template".into());
     }
+    if row.is_invalid {
+        let drop = format!("drop database {}", name(database));
+        obstacles.push(format!("it is what an interrupted `drop database` left: `{drop}`, and it is made anew"));
+    }
     if row.prepared > 0 {
         obstacles.push(format!(
             "it has {} prepared transactions: `commit prepared` or `rollback prepared` each (pg_prepared_xacts lists them)",
@@ -183,12 +224,17 @@ pub async fn look_live(
             row.slots.join(", ")
         ));
     }
-    if row.subscriptions > 0 {
-        notes.push("it subscribes to another server: subscriptions are not restored".into());
+    if !row.subscriptions.is_empty() {
+        notes.push(format!(
+            "the subscriptions {} are not restored: they stay with the old copy, which cannot be removed before they are dropped there",
+            row.subscriptions.join(", ")
+        ));
     }
     Ok(LiveDatabase {
         facts,
         oid: row.oid,
+        server,
+        closed: row.is_closed,
         obstacles,
         notes,
         free_bytes: free_bytes_of(tools).await,
@@ -197,96 +243,140 @@ pub async fn look_live(
     })
 }
 
-/// Sets the database aside: from here on nobody connects to it. Does nothing where it was done.
-pub async fn fence(tools: &Tools, names: &Names, oid: u32) -> Result<(), PostgresError> {
+/// Sets the database aside: from here on nobody connects to it. Does nothing where it was done, or nothing was there.
+pub async fn fence(tools: &Tools, replaced: &Replaced) -> Result<(), PostgresError> {
+    let (Replaced { names, .. }, Some(oid)) = (replaced, replaced.oid) else { return Ok(()) };
     let found = find(tools, &[&names.live, &names.old]).await?;
-    if found.iter().any(|database| database.name == names.old) {
-        return Ok(());
+    match found.iter().find(|database| database.oid == oid) {
+        Some(database) if database.name == names.old => Ok(()),
+        Some(_) if found.len() > 1 => Err(changed(names, &format!("another database is called {}", names.old))),
+        Some(_) => set_aside(tools, replaced, &names.live, &names.old).await,
+        None if found.is_empty() => Err(changed(names, "it is not there any more")),
+        None => Err(changed(names, "another database has its name now")),
     }
-    match found.first() {
-        Some(database) if database.oid == oid => {}
-        Some(_) => return Err(changed(names, "another database has its name now")),
-        None => return Err(changed(names, "it is not there any more")),
-    }
-    set_aside(tools, names, &names.live, &names.old).await
 }
 
 /// Gives the restored database the name. Does nothing where it was done.
-pub async fn switch(tools: &Tools, names: &Names) -> Result<(), PostgresError> {
+pub async fn switch(tools: &Tools, names: &Names, restored: Option<u32>) -> Result<(), PostgresError> {
     let found = find(tools, &[&names.live, &names.new]).await?;
-    let has = |wanted: &str| found.iter().any(|database| database.name == wanted);
-    match (has(&names.new), has(&names.live)) {
-        (true, false) => rename(tools, names, &names.new, &names.live).await,
-        (false, true) => Ok(()),
-        (true, true) => Err(changed(names, "somebody made a database of that name meanwhile")),
-        (false, false) => Err(changed(names, "the restored database is not there any more")),
+    let oid_of = |wanted: &str| found.iter().find(|database| database.name == wanted).map(|database| database.oid);
+    match (oid_of(&names.new), oid_of(&names.live)) {
+        (Some(_), None) => rename(tools, names, &names.new, &names.live).await,
+        (None, Some(live)) if Some(live) == restored => Ok(()),
+        (_, Some(_)) => Err(changed(names, "somebody made a database of that name meanwhile")),
+        (None, None) => Err(changed(names, "the restored database is not there any more")),
     }
 }
 
-/// Puts back what was there, whatever has been done so far; `oid` is that of what was there. What has the name
-/// meanwhile is kept under another.
-pub async fn put_back(
-    tools: &Tools,
-    names: &Names,
-    oid: Option<u32>,
-    restored: Option<u32>,
-) -> Result<(), PostgresError> {
+/// What came of putting a database back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PutBack {
+    /// What was there is there again, or nothing was.
+    Done,
+    /// As well, and a database that somebody made meanwhile under its name is kept as the one that is undone.
+    BesideAStranger,
+    /// What was there is gone: what has its name, if anything, stays.
+    Gone,
+}
+
+/// Puts back what was there, whatever has been done so far. What has the name meanwhile is kept under another.
+pub async fn put_back(tools: &Tools, replaced: &Replaced, restored: Option<u32>) -> Result<PutBack, PostgresError> {
+    let names = &replaced.names;
     let found = find(tools, &[&names.live, &names.old, &names.undone]).await?;
     let oid_of = |wanted: &str| found.iter().find(|database| database.name == wanted).map(|database| database.oid);
-    let (live, old) = (oid_of(&names.live), oid_of(&names.old));
-    if live.is_some() && live == oid {
-        return open(tools, names).await;
+    let (live, old, undone) = (oid_of(&names.live), oid_of(&names.old), oid_of(&names.undone));
+    if live.is_some() && live == replaced.oid {
+        open(tools, replaced).await?;
+        return told(tools, names, undone, restored).await;
     }
-    if oid.is_some() && old.is_none() {
-        return Err(changed(names, "what was there before the restore is not there any more"));
+    let is_ours = old.is_some() && old == replaced.oid;
+    if replaced.oid.is_some() && !is_ours {
+        return Ok(PutBack::Gone);
     }
     // Where nothing was there, only what was restored goes.
-    if live.is_some() && (old.is_some() || live == restored) {
-        if oid_of(&names.undone).is_some() {
+    if live.is_some() && (is_ours || live == restored) {
+        if undone.is_some() {
             return Err(changed(names, "somebody made a database of that name after it was put back"));
         }
-        set_aside(tools, names, &names.live, &names.undone).await?;
+        set_aside(tools, replaced, &names.live, &names.undone).await?;
     }
-    if old.is_some() {
+    if is_ours {
         moment::pass();
         rename(tools, names, &names.old, &names.live).await?;
         moment::pass();
-        open(tools, names).await?;
+        open(tools, replaced).await?;
     }
-    Ok(())
+    told(tools, names, if is_ours { live.or(undone) } else { undone }, restored).await
 }
 
-/// Drops a database that a restore made or set aside. Does nothing where it is gone.
-pub async fn drop_private(tools: &Tools, database: &str) -> Result<(), PostgresError> {
+/// Tells what came of it. A database of somebody else is let be looked into under its new name.
+async fn told(
+    tools: &Tools,
+    names: &Names,
+    undone: Option<u32>,
+    restored: Option<u32>,
+) -> Result<PutBack, PostgresError> {
+    if undone.is_none() || undone == restored {
+        return Ok(PutBack::Done);
+    }
+    let_in(tools, names, &names.undone).await?;
+    Ok(PutBack::BesideAStranger)
+}
+
+/// Lets sessions into a database that had been set aside.
+pub async fn let_in(tools: &Tools, names: &Names, database: &str) -> Result<(), PostgresError> {
+    administer(tools, names, &format!("alter database {} allow_connections true", name(database))).await
+}
+
+/// Drops a database that a restore made or set aside, if it is the one of this identifier. Does nothing where it is gone;
+/// whether another one has its name.
+pub async fn drop_private(tools: &Tools, database: &str, oid: Option<u32>) -> Result<bool, PostgresError> {
     if !is_private(database) {
         return Err(PostgresError::Answer {
             database: database.to_owned(),
             why: "it is not one of ours to drop".into(),
         });
     }
-    super::restore::create::drop(tools, database).await
+    match oid_of(tools, database).await? {
+        None => Ok(false),
+        there if there != oid => Ok(true),
+        _ => super::restore::create::drop(tools, database).await.map(|()| false),
+    }
 }
 
-async fn open(tools: &Tools, names: &Names) -> Result<(), PostgresError> {
-    administer(tools, names, &format!("alter database {} allow_connections true", name(&names.live))).await
+/// Drops a database that is being filled, which nobody else knows.
+pub async fn drop_unfinished(tools: &Tools, names: &Names) -> Result<(), PostgresError> {
+    super::restore::create::drop(tools, &names.new).await
 }
 
-async fn set_aside(tools: &Tools, names: &Names, from: &str, to: &str) -> Result<(), PostgresError> {
+async fn open(tools: &Tools, replaced: &Replaced) -> Result<(), PostgresError> {
+    let names = &replaced.names;
+    if replaced.closed {
+        return Ok(());
+    }
+    let_in(tools, names, &names.live).await
+}
+
+async fn set_aside(tools: &Tools, replaced: &Replaced, from: &str, to: &str) -> Result<(), PostgresError> {
+    let names = &replaced.names;
     administer(tools, names, &format!("alter database {} allow_connections false", name(from))).await?;
     moment::pass();
     let done = rename(tools, names, from, to).await;
-    if done.is_err() {
+    if done.is_err() && from == names.live {
         // Nothing has been done to it: whoever used it may go on. Where this fails too, the first failure tells why.
-        let _ = administer(tools, names, &format!("alter database {} allow_connections true", name(from))).await;
+        let _ = open(tools, replaced).await;
     }
     done
 }
 
 /// Renames a database, once every session with it has ended.
 async fn rename(tools: &Tools, names: &Names, from: &str, to: &str) -> Result<(), PostgresError> {
+    // Those that we may not end are waited for.
     let end = format!(
-        "select count(pg_terminate_backend(pid)) from pg_stat_activity \
-         where datname = {} and pid <> pg_backend_pid() and usesysid is not null",
+        "select count(pg_terminate_backend(a.pid)) from pg_stat_activity a join pg_roles r on r.oid = a.usesysid, \
+                (select rolsuper as is_super from pg_roles where rolname = current_user) me \
+         where a.datname = {} and a.pid <> pg_backend_pid() \
+           and (me.is_super or not r.rolsuper and (pg_has_role(a.usesysid, 'USAGE') or pg_has_role('pg_signal_backend', 'USAGE')))",
         literal(from)
     );
     let rename = format!("alter database {} rename to {}", name(from), name(to));

@@ -10,7 +10,7 @@ use windlass_core::diagnose::{Diagnose, Outcome};
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentData, ComponentManifest, DatabaseDump};
 use windlass_core::restore::{ActionStep, DatabaseStep, FolderStep};
-use windlass_repo::format::restic::{FilesError, Target};
+use windlass_repo::format::restic::{Excludes, FilesError, Restored, Target};
 use windlass_repo::keyring::KeyError;
 use windlass_repo::object::ObjectError;
 use windlass_repo::vault::Vault;
@@ -178,9 +178,11 @@ pub async fn folder(vault: &Vault, step: &FolderStep, progress: &dyn Progress) -
         folder: PathBuf::from(&step.target),
         strip: step.strip.as_ref().map(PathBuf::from),
         elsewhere: HashMap::new(),
+        exclude: Excludes::default(),
+        shown: PathBuf::from(&step.target),
         bytes: step.bytes,
     };
-    files_into(vault, target, progress).await
+    Ok(files_into(vault, target, progress).await?.warnings)
 }
 
 /// Where files of a snapshot go.
@@ -195,29 +197,51 @@ pub struct FilesTarget<'a> {
     pub strip: Option<PathBuf>,
     /// What below it goes elsewhere.
     pub elsewhere: HashMap<PathBuf, PathBuf>,
+    /// What is not laid down.
+    pub exclude: Excludes,
+    /// The folder as it is named to people.
+    pub shown: PathBuf,
     /// Bytes, about.
     pub bytes: u64,
 }
 
-/// Lays files down. Returns what could not be set, in words.
+/// Lays files down.
 pub async fn files_into(
     vault: &Vault,
     target: FilesTarget<'_>,
     progress: &dyn Progress,
-) -> Result<Vec<String>, RestoreError> {
-    let FilesTarget { component, snapshot, folder, strip, elsewhere, bytes } = target;
-    let text = format!("restore the files to {}", folder.display());
+) -> Result<Restored, RestoreError> {
+    let FilesTarget { component, snapshot, folder, strip, elsewhere, exclude, shown, bytes } = target;
+    let text = format!("restore the files to {}", shown.display());
     progress.event(Event::Step { component, text: &text, total: Some(bytes) });
     let files = files(vault).map_err(RestoreError::Key)?;
     let (tally, mut moved) = tally();
-    let target = Target { folder: folder.clone(), strip, elsewhere, moved: tally };
+    let target = Target { folder: folder.clone(), strip, elsewhere, exclude, moved: tally };
     let restored = with_progress(files.restore(snapshot, target), &mut moved, |more| {
         progress.event(Event::Bytes { component, more });
     });
-    let text = format!(" files restored to {}", folder.display());
-    let restored = restored.await.map_err(|source| RestoreError::Folder { folder, source })?;
-    progress.event(Event::Done { component, text: &format!("{}{text}", restored.files) });
-    Ok(restored.warnings)
+    let mut restored = restored.await.map_err(|source| {
+        let source = named(source, &folder, &shown);
+        RestoreError::Folder { folder: shown.clone(), source }
+    })?;
+    let (real, known) = (folder.to_string_lossy(), shown.to_string_lossy());
+    for warning in &mut restored.warnings {
+        *warning = warning.replace(&*real, &known);
+    }
+    let text = format!("{} files restored to {}", restored.files, shown.display());
+    progress.event(Event::Done { component, text: &text });
+    Ok(restored)
+}
+
+/// An error with the name of the folder that people know.
+fn named(error: FilesError, folder: &Path, shown: &Path) -> FilesError {
+    match error {
+        FilesError::Target { path, source } => {
+            let path = path.strip_prefix(folder).map(|below| shown.join(below)).unwrap_or(path);
+            FilesError::Target { path, source }
+        }
+        error => error,
+    }
 }
 
 /// Gives an object to the command that takes it.

@@ -1,268 +1,298 @@
-//! Puts back what was there: after a failure, or by `windlass undo`; and removes it once its grace has ended.
-
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+//! Puts back what was there: after a failure, or by `windlass undo`.
 
 use jiff::Timestamp;
-use serde::Serialize;
-use windlass_core::restore::{Old, Step};
+use windlass_core::diagnose::chain;
+use windlass_core::restore::{Old, ReplaceDatabase, ReplaceFiles, Step};
 use windlass_engine::exchange::{Exchange, Side};
+use windlass_engine::moment;
+use windlass_engine::postgres::PostgresError;
 use windlass_engine::postgres::inspect::written;
-use windlass_engine::postgres::replace::{drop_private, oid_of, put_back as put_database_back};
-use windlass_engine::progress::Progress;
-use windlass_repo::format::restic::is_stage;
+use windlass_engine::postgres::replace::{
+    PutBack, drop_private, drop_unfinished, let_in, oid_of, put_back as put_database_back,
+};
 
-use super::forward::{control, move_files, prove, step};
-use super::journal::{Journal, Lock, State, Task, What};
-use super::replacing::Replacing;
-use super::{Work, replacing};
+use super::Work;
+use super::forward::{blocking, move_files, prove, say, start, stop};
+use super::journal::{Journal, Lock, State};
+use super::replaced::{Database, exchanges, same_servers};
+use super::tasks::{self, Back, Forward};
 use crate::error::TaskError;
-use crate::host::Host;
 
-/// What is lost by an undo: what was written since the restore.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct UndoImpact {
-    /// Seconds since the restore came to its end.
-    pub span_seconds: i64,
-    /// By database, rows inserted, changed and deleted since; absent where the server does not tell.
-    pub rows_written: Vec<(String, Option<u64>)>,
-    /// Files, links and folders that were made or changed since.
-    pub entries_changed: u64,
+/// What came of putting back what was there.
+#[derive(Debug, Default)]
+pub(crate) struct Returned {
+    /// What a person should know.
+    pub(crate) notes: Vec<String>,
+    /// What could not come back, in words.
+    pub(crate) gone: Vec<String>,
+    /// Why the application did not start again.
+    pub(crate) unstarted: Option<Box<TaskError>>,
+    /// Whether something of what was restored is kept, because it was changed since.
+    kept: bool,
 }
 
-/// Tells what an undo would lose. Nothing is written.
-pub async fn impact_of_undo(work: &Work<'_>, journal: &Journal) -> Result<UndoImpact, TaskError> {
-    let Some(finished) = journal.finished else { return Ok(UndoImpact::default()) };
-    let now = Timestamp::now();
-    let mut impact = UndoImpact { span_seconds: now.duration_since(finished).as_secs(), ..UndoImpact::default() };
-    for (index, replacing) in replacing(work, journal)? {
-        match replacing {
-            Replacing::Database(database) => {
-                let before = journal.restored.get(&index).map(|restored| restored.written);
-                let tools = database.tools().await?;
-                let after = written(&tools, &database.names.live).await.map_err(TaskError::Postgres)?;
-                // A server that crashed counts anew.
-                let rows = before.and_then(|before| after.checked_sub(before));
-                impact.rows_written.push((database.names.live.clone(), rows));
-            }
-            Replacing::Files(_) => {
-                if let Step::ReplaceFiles(step) = &journal.plan.steps[index] {
-                    for place in &step.places {
-                        impact.entries_changed += changed_since(Path::new(&place.path), finished);
-                    }
+/// What came of an undo.
+#[derive(Debug)]
+pub struct Undone {
+    /// What a person should know.
+    pub notes: Vec<String>,
+    /// What could not come back, in words.
+    pub gone: Vec<String>,
+    /// Why the application is not proven to work: it did not start, or a check failed.
+    pub unproven: Option<Box<TaskError>>,
+}
+
+/// Undoes a restore, or puts back what an interrupted one had changed. Whoever holds the lock has read its journal since.
+pub async fn undo(work: &Work<'_>, journal: &mut Journal, _lock: &Lock) -> Result<Undone, TaskError> {
+    refuse(work, journal)?;
+    same_servers(work, journal).await?;
+    let returned = match journal.state {
+        State::Running | State::PuttingBack => {
+            journal.settle(|journal| {
+                journal.state = State::PuttingBack;
+                journal.failure.get_or_insert_with(|| "it was interrupted, and then undone".to_owned());
+                if journal.back.is_empty() {
+                    journal.back = tasks::back(journal, false);
                 }
-            }
+            })?;
+            stop_again(work, journal).await.map_err(|error| TaskError::halted(journal, error))?;
+            put_back(work, journal).await
         }
-    }
-    Ok(impact)
-}
-
-/// Entries whose inode changed after a moment. What cannot be read is not counted.
-fn changed_since(path: &Path, moment: Timestamp) -> u64 {
-    let Ok(meta) = path.symlink_metadata() else { return 0 };
-    let is_newer = (meta.ctime(), meta.ctime_nsec()) > (moment.as_second(), moment.subsec_nanosecond().into());
-    let mut count = u64::from(is_newer);
-    if meta.is_dir() {
-        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-        count += entries.filter(|e| !is_stage(&e.file_name())).map(|e| changed_since(&e.path(), moment)).sum::<u64>();
-    }
-    count
-}
-
-/// Undoes a restore, or puts back what an interrupted one had changed. Returns what a person should know.
-pub async fn undo(work: &Work<'_>, journal: &mut Journal, _lock: &Lock) -> Result<Vec<String>, TaskError> {
-    if !journal.state.can_be_undone() {
-        let why = format!("it is {}", journal.state.word());
-        return Err(TaskError::NoUndo { restore: journal.id.to_string(), why });
-    }
-    let stands = |other: &Journal| {
-        other.id > journal.id
-            && (other.state.is_unsettled() || matches!(other.state, State::Restored | State::Unproven))
+        _ => {
+            journal.settle(|journal| {
+                if journal.state != State::Undoing {
+                    journal.back = tasks::back(journal, true);
+                }
+                journal.state = State::Undoing;
+            })?;
+            stop_again(work, journal).await.map_err(|error| TaskError::halted(journal, error))?;
+            take_back(work, journal).await
+        }
     };
+    let Returned { mut notes, gone, unstarted, .. } = returned.map_err(|error| TaskError::halted(journal, error))?;
+    let unproven = match unstarted {
+        Some(error) => Some(error),
+        None => match prove(work, &journal.plan).await {
+            Ok(more) => {
+                notes.extend(more);
+                None
+            }
+            Err(error) => Some(Box::new(error)),
+        },
+    };
+    Ok(Undone { notes, gone, unproven })
+}
+
+/// Why a restore cannot be undone, where it cannot.
+fn refuse(work: &Work<'_>, journal: &Journal) -> Result<(), TaskError> {
+    let no = |why| Err(TaskError::NoUndo { restore: journal.id.to_string(), why });
+    if !journal.state.can_be_undone() {
+        return no(format!("it is {}", journal.state.word()));
+    }
+    let stands = |other: &Journal| other.id > journal.id && other.state.can_be_undone();
     let all = Journal::all(&work.host.state, Some(&journal.application))?;
-    if let Some(later) = all.into_iter().find(|other| stands(other)) {
-        let why = format!("the restore {} came after it: undo that first, or `--forget` it", later.id);
-        return Err(TaskError::NoUndo { restore: journal.id.to_string(), why });
-    }
-    if matches!(journal.state, State::Running | State::PuttingBack) {
-        journal.note(|journal| {
-            journal.state = State::PuttingBack;
-            journal.failure.get_or_insert_with(|| "it was interrupted, and then undone".to_owned());
-        })?;
-        put_back(work, journal).await?;
-        return Ok(Vec::new());
-    }
-    journal.note(|journal| {
-        journal.state = State::Undoing;
-        if journal.back.is_empty() {
-            journal.back = tasks_of(journal, true);
-        }
-    })?;
-    let notes = carry_out(work, journal).await?;
-    journal.note(|journal| {
-        journal.state = State::Undone;
-        journal.finished = Some(Timestamp::now());
-    })?;
-    let proven = prove(work, &journal.plan).await;
-    match proven {
-        Ok(more) => Ok([notes, more].concat()),
-        Err(error) => Ok([notes, vec![windlass_core::diagnose::chain(&error)]].concat()),
+    match all.into_iter().find(stands) {
+        Some(later) => no(format!("the restore {} came after it: undo that first, or `--forget` it", later.id)),
+        None => Ok(()),
     }
 }
 
-/// Puts back what was there before a restore that failed. What was restored so far is removed.
-pub(super) async fn put_back(work: &Work<'_>, journal: &mut Journal) -> Result<(), TaskError> {
+/// Stops an application that an interrupted restore had stopped: since then the machine may have started it again.
+pub(super) async fn stop_again(work: &Work<'_>, journal: &Journal) -> Result<(), TaskError> {
+    let is_open = |task: &super::journal::Task<Back>| task.done.is_none();
+    let needed = match journal.state {
+        State::Running => journal.has_done(Forward::Stop) && !journal.has_begun(Forward::Start),
+        State::PuttingBack | State::Undoing => {
+            let stops = journal.back.iter().any(|task| task.what == Back::Stop && is_open(task));
+            journal.has_begun(Forward::Stop)
+                && !stops
+                && journal.back.iter().any(|task| task.what.moves_data() && is_open(task))
+        }
+        _ => false,
+    };
+    if needed { stop(work).await } else { Ok(()) }
+}
+
+/// Puts back what was there before a restore that failed. What was restored so far is removed, unless somebody changed it.
+pub(super) async fn put_back(work: &Work<'_>, journal: &mut Journal) -> Result<Returned, TaskError> {
     if journal.back.is_empty() {
-        let tasks = tasks_of(journal, false);
+        let tasks = tasks::back(journal, false);
         journal.note(|journal| journal.back = tasks)?;
     }
-    carry_out(work, journal).await?;
+    let returned = carry_out(work, journal).await?;
     journal.note(|journal| {
         journal.state = State::PutBack;
         journal.finished = Some(Timestamp::now());
-    })
-}
-
-/// The tasks that put back what was there, by how far the restore came.
-fn tasks_of(journal: &Journal, keep_what_was_restored: bool) -> Vec<Task> {
-    let mut tasks = Vec::new();
-    let begun = |what| journal.has_begun(what);
-    if begun(What::Start) || (begun(What::Prove) && begun(What::Stop)) {
-        tasks.push(What::Stop);
-    }
-    for (index, step) in journal.plan.steps.iter().enumerate() {
-        match step {
-            Step::ReplaceFiles(_) => {
-                if begun(What::PutIn(index)) {
-                    tasks.extend([What::TakeOut(index), What::Prune(index)]);
-                }
-                if begun(What::TakeOut(index)) {
-                    tasks.push(What::PutIn(index));
-                }
-            }
-            // What the plan deleted first is not there to be put back.
-            Step::ReplaceDatabase(step)
-                if (begun(What::Fence(index)) || begun(What::Switch(index)))
-                    && (step.old != Old::Deleted || !begun(What::Delete(index))) =>
-            {
-                tasks.push(What::PutBack(index));
-            }
-            _ => {}
+        if returned.kept {
+            journal.keep_until_its_grace_ends();
         }
-    }
-    if begun(What::Stop) {
-        tasks.push(What::Start);
-    }
-    if !keep_what_was_restored {
-        let begun = (0..journal.plan.steps.len()).filter(|index| begun(What::LayDown(*index)));
-        tasks.extend(begun.map(What::Discard));
-    }
-    tasks.into_iter().map(|what| Task { what, begun: None, done: None }).collect()
+    })?;
+    Ok(returned)
 }
 
-async fn carry_out(work: &Work<'_>, journal: &mut Journal) -> Result<Vec<String>, TaskError> {
-    let mut notes = Vec::new();
+/// Puts back what was there before a restore that is undone. What was restored is kept until the grace ends.
+async fn take_back(work: &Work<'_>, journal: &mut Journal) -> Result<Returned, TaskError> {
+    let returned = carry_out(work, journal).await?;
+    journal.note(|journal| {
+        journal.state = State::Undone;
+        journal.keep_until_its_grace_ends();
+    })?;
+    Ok(returned)
+}
+
+async fn carry_out(work: &Work<'_>, journal: &mut Journal) -> Result<Returned, TaskError> {
+    let mut returned = Returned::default();
     for index in 0..journal.back.len() {
         if journal.back[index].done.is_some() {
             continue;
         }
         let what = journal.back[index].what;
-        journal.note(|journal| {
-            journal.back[index].begun.get_or_insert(Timestamp::now());
-        })?;
-        notes.extend(back(work, journal, what).await?);
-        journal.note(|journal| journal.back[index].done = Some(Timestamp::now()))?;
+        journal.note(|journal| journal.back[index].begin())?;
+        moment::reach("before back", &what);
+        back(work, journal, what, &mut returned).await?;
+        journal.note(|journal| journal.back[index].end())?;
     }
-    Ok(notes)
+    for (index, step) in journal.plan.steps.iter().enumerate() {
+        if let (Step::Action(step), true) = (step, journal.has_begun(Forward::Command(index))) {
+            returned.gone.push(format!("what the command of {} overwrote", step.component));
+        }
+    }
+    Ok(returned)
 }
 
-async fn back(work: &Work<'_>, journal: &Journal, what: What) -> Result<Vec<String>, TaskError> {
+async fn back(work: &Work<'_>, journal: &Journal, what: Back, returned: &mut Returned) -> Result<(), TaskError> {
     let index = match what {
-        What::Stop | What::Start => return control(work, what).await.map(|()| Vec::new()),
-        What::TakeOut(step) | What::Prune(step) | What::PutIn(step) | What::PutBack(step) | What::Discard(step) => step,
-        _ => return Ok(Vec::new()),
+        Back::Stop => return stop(work).await,
+        Back::Start => {
+            // The data are what they were; that it does not start keeps nobody from anything.
+            returned.unstarted = start(work).await.err().map(Box::new);
+            return Ok(());
+        }
+        Back::TakeOut(step) | Back::Prune(step) | Back::PutIn(step) | Back::Switch(step) | Back::Discard(step) => step,
     };
-    let is_failure = journal.state == State::PuttingBack;
-    match replacing(work, journal)?.remove(&index) {
-        Some(Replacing::Files(places)) => {
-            if let (What::PutIn(_), Some(component)) = (what, journal.plan.steps[index].component()) {
-                step(work.progress, component, "put the files back", None);
-            }
-            move_files(places, move |place| put_files(place, what)).await
-        }
-        Some(Replacing::Database(database)) => {
-            let (tools, names) = (database.tools().await?, &database.names);
-            if what == What::PutBack(index) {
-                if let Some(component) = journal.plan.steps[index].component() {
-                    step(work.progress, component, &format!("put the database {} back", names.live), None);
+    match &journal.plan.steps[index] {
+        Step::ReplaceFiles(step) => {
+            let places = exchanges(journal, index, step)?;
+            match what {
+                Back::TakeOut(_) => {
+                    returned.notes.extend(move_files(places, |place| place.take_out(Side::Undone)).await?);
                 }
-                let restored = journal.restored.get(&index).map(|restored| restored.oid);
-                put_database_back(&tools, names, database.oid, restored).await.map_err(TaskError::Postgres)?;
-            } else if is_failure {
-                drop_private(&tools, &names.new).await.map_err(TaskError::Postgres)?;
-                // Somebody may have made a database of that name meanwhile: what is not ours stays.
-                let undone = oid_of(&tools, &names.undone).await.map_err(TaskError::Postgres)?;
-                let restored = journal.restored.get(&index).map(|restored| restored.oid);
-                if undone.is_some() && undone == restored {
-                    drop_private(&tools, &names.undone).await.map_err(TaskError::Postgres)?;
-                } else if undone.is_some() {
-                    return Ok(vec![format!(
-                        "a database {} that somebody made meanwhile is kept as {}",
-                        names.live, names.undone
-                    )]);
+                Back::Prune(_) => {
+                    move_files(places, |place| place.prune(Side::Out).map(|()| Vec::new())).await?;
                 }
-            }
-            Ok(Vec::new())
-        }
-        None => Ok(Vec::new()),
-    }
-}
-
-fn put_files(place: &Exchange, what: What) -> Result<Vec<String>, windlass_engine::exchange::ExchangeError> {
-    match what {
-        What::TakeOut(_) => place.take_out(Side::Undone).map(|()| Vec::new()),
-        What::Prune(_) => place.prune(Side::Out).map(|()| Vec::new()),
-        What::PutIn(_) => place.put_in(Side::Out, Side::Undone),
-        _ => place.clear().map(|()| Vec::new()),
-    }
-}
-
-/// Removes what is kept of a restore: after that it cannot be undone.
-pub async fn forget(work: &Work<'_>, journal: &mut Journal, _lock: &Lock) -> Result<(), TaskError> {
-    if !journal.state.keeps() {
-        let why = format!("it is {}, and keeps nothing", journal.state.word());
-        return Err(TaskError::NoUndo { restore: journal.id.to_string(), why });
-    }
-    for (_, replacing) in replacing(work, journal)? {
-        match replacing {
-            Replacing::Database(database) => {
-                let tools = database.tools().await?;
-                for private in [&database.names.old, &database.names.new, &database.names.undone] {
-                    drop_private(&tools, private).await.map_err(TaskError::Postgres)?;
+                Back::PutIn(_) => {
+                    say(work.progress, &step.component, "put the files back");
+                    returned.notes.extend(move_files(places, |place| place.put_in(Side::Out, Side::Undone)).await?);
                 }
-            }
-            Replacing::Files(places) => {
-                move_files(places, |place| place.clear().map(|()| Vec::new())).await?;
+                Back::Discard(_) => discard_files(journal, index, step, places, returned).await?,
+                Back::Switch(_) | Back::Stop | Back::Start => {}
             }
         }
+        Step::ReplaceDatabase(step) => {
+            let database = Database::of(work.application, journal, index, step)?;
+            match what {
+                Back::Switch(_) => put_one_back(work, journal, index, step, &database, returned).await?,
+                Back::Discard(_) => discard_database(journal, index, &database, returned).await?,
+                Back::TakeOut(_) | Back::Prune(_) | Back::PutIn(_) | Back::Stop | Back::Start => {}
+            }
+        }
+        Step::Action(_) | Step::Database(_) | Step::Folder(_) | Step::Stop(_) | Step::Start(_) => {}
     }
-    journal.note(|journal| journal.state = State::Over)
+    Ok(())
 }
 
-/// Removes what is kept of restores whose grace has ended, as their plans said. Returns those whose was removed.
-pub async fn expire(
-    host: &Host,
-    application: &windlass_core::application::Application,
-    progress: &dyn Progress,
-) -> Result<Vec<Journal>, TaskError> {
-    let now = Timestamp::now();
-    let is_over = |journal: &Journal| journal.state.keeps() && journal.until.is_some_and(|until| until <= now);
-    let mut over = Vec::new();
-    for mut journal in Journal::all(&host.state, Some(&application.name))?.into_iter().filter(is_over) {
-        let lock = Lock::take(&host.state, &application.name)?;
-        let work = Work { vault: None, manifests: &[], application, host, progress };
-        forget(&work, &mut journal, &lock).await?;
-        over.push(journal);
+async fn put_one_back(
+    work: &Work<'_>,
+    journal: &Journal,
+    index: usize,
+    step: &ReplaceDatabase,
+    database: &Database,
+    returned: &mut Returned,
+) -> Result<(), TaskError> {
+    let (tools, names) = (database.tools().await?, database.names());
+    say(work.progress, &step.fill.component, &format!("put the database {} back", names.live));
+    let restored = journal.restored.get(&index).map(|restored| restored.oid);
+    match put_database_back(&tools, &database.replaced, restored).await.map_err(TaskError::Postgres)? {
+        PutBack::Done => {}
+        PutBack::BesideAStranger => returned
+            .notes
+            .push(format!("a database {} that somebody made meanwhile is kept as {}", names.live, names.undone)),
+        PutBack::Gone if step.old == Old::Deleted => {
+            returned.gone.push(format!("the database {}, which the plan deleted first", names.live));
+        }
+        PutBack::Gone => {
+            let why = "what was there before the restore is not there any more".to_owned();
+            return Err(TaskError::Postgres(PostgresError::Moved { database: names.live.clone(), why }));
+        }
     }
-    Ok(over)
+    Ok(())
+}
+
+async fn discard_database(
+    journal: &Journal,
+    index: usize,
+    database: &Database,
+    returned: &mut Returned,
+) -> Result<(), TaskError> {
+    let (tools, names) = (database.tools().await?, database.names());
+    drop_unfinished(&tools, names).await.map_err(TaskError::Postgres)?;
+    // It had its name for a while, and somebody may have written to it.
+    let Some(restored) = journal.restored.get(&index) else { return Ok(()) };
+    let there = oid_of(&tools, &names.undone).await.map_err(TaskError::Postgres)?;
+    if there == Some(restored.oid) {
+        let_in(&tools, names, &names.undone).await.map_err(TaskError::Postgres)?;
+        let now = written(&tools, &names.undone).await.map_err(TaskError::Postgres)?;
+        if now == restored.written {
+            drop_private(&tools, &names.undone, there).await.map_err(TaskError::Postgres)?;
+        } else {
+            returned.kept = true;
+            let (live, kept) = (&names.live, &names.undone);
+            returned
+                .notes
+                .push(format!("{live} was written to after it had been restored: that copy is kept as {kept}"));
+        }
+    }
+    Ok(())
+}
+
+async fn discard_files(
+    journal: &Journal,
+    index: usize,
+    step: &ReplaceFiles,
+    places: Vec<Exchange>,
+    returned: &mut Returned,
+) -> Result<(), TaskError> {
+    // What was put in is as old as its restore; what is younger is the application's.
+    let since = journal.begun(Forward::PutIn(index)).unwrap_or(Timestamp::UNIX_EPOCH);
+    let component = step.component.clone();
+    let notes = blocking(move || {
+        let mut notes = Vec::new();
+        for place in &places {
+            let changed = place.changed_since(Side::Undone, since)?;
+            if changed == 0 {
+                place.clear()?;
+                place.leave_nothing()?;
+            } else {
+                let stages: Vec<String> = place.stages().iter().map(|stage| stage.display().to_string()).collect();
+                let kept = stages.join(", ");
+                notes.push(format!(
+                    "{component}: {changed} entries were made or changed meanwhile: they are kept in {kept}"
+                ));
+            }
+        }
+        Ok(notes)
+    });
+    let notes = notes.await?;
+    returned.kept |= !notes.is_empty();
+    returned.notes.extend(notes);
+    Ok(())
+}
+
+impl TaskError {
+    /// A restore failed, and what was there is back.
+    pub(super) fn put_back(source: Self, returned: Returned) -> Self {
+        let Returned { notes, gone, unstarted, .. } = returned;
+        let unstarted = unstarted.map(|error| chain(&*error));
+        Self::PutBack { source: Box::new(source), notes, gone, unstarted }
+    }
 }

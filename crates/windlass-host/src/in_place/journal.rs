@@ -20,6 +20,7 @@ use windlass_core::restore::{Measured, Plan, Request};
 use windlass_engine::moment;
 use windlass_repo::random::Fresh;
 
+use super::tasks::{self, Back, Forward};
 use crate::error::TaskError;
 
 /// The version of this document.
@@ -53,9 +54,9 @@ pub struct Journal {
     /// When the old copies may go; until they are removed by hand where absent.
     pub until: Option<Timestamp>,
     /// What is done for the restore.
-    pub tasks: Vec<Task>,
+    pub tasks: Vec<Task<Forward>>,
     /// What is done to put back what was there.
-    pub back: Vec<Task>,
+    pub back: Vec<Task<Back>>,
     /// By step of the plan, the databases that were restored.
     pub restored: BTreeMap<usize, RestoredDatabase>,
     #[serde(skip)]
@@ -80,8 +81,12 @@ pub enum State {
     Undoing,
     /// It was undone; what was restored is kept.
     Undone,
+    /// What was kept is being removed, or that was interrupted.
+    Removing,
     /// What was kept has been removed.
     Over,
+    /// Somebody gave it up as it was.
+    Abandoned,
 }
 
 impl State {
@@ -95,9 +100,9 @@ impl State {
         self.is_unsettled() || matches!(self, Self::Restored | Self::Unproven)
     }
 
-    /// Whether something is kept that may be removed.
+    /// Whether something may be kept that can be removed.
     pub fn keeps(self) -> bool {
-        matches!(self, Self::Restored | Self::Unproven | Self::Undone)
+        matches!(self, Self::Restored | Self::Unproven | Self::Undone | Self::PutBack | Self::Removing)
     }
 
     /// The word for it.
@@ -110,55 +115,40 @@ impl State {
             Self::PutBack => "failed, put back",
             Self::Undoing => "interrupted while it was undone",
             Self::Undone => "undone",
+            Self::Removing => "interrupted while what it kept was removed",
             Self::Over => "over",
+            Self::Abandoned => "given up",
         }
     }
 }
 
 /// One task. Each can be carried out again after it was interrupted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Task {
+pub struct Task<W> {
     /// What is done.
     #[serde(flatten)]
-    pub what: What,
-    /// When it was begun, first.
+    pub what: W,
+    /// When it was begun, last.
     pub begun: Option<Timestamp>,
     /// When it was done.
     pub done: Option<Timestamp>,
 }
 
-/// What a task does; `step` is a step of the plan, from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "task", content = "step", rename_all = "kebab-case")]
-pub enum What {
-    /// Stop the application.
-    Stop,
-    /// Set a database aside.
-    Fence(usize),
-    /// Delete the database that was set aside, where there is no room for two.
-    Delete(usize),
-    /// Restore a database or files beside what is there.
-    LayDown(usize),
-    /// Check a restored database.
-    Check(usize),
-    /// Give a restored database its name.
-    Switch(usize),
-    /// Take files away that are there.
-    TakeOut(usize),
-    /// Remove folders that will not be there.
-    Prune(usize),
-    /// Put files in.
-    PutIn(usize),
-    /// Give an object to a command.
-    Command(usize),
-    /// Start the application.
-    Start,
-    /// Check the application.
-    Prove,
-    /// Put a database back.
-    PutBack(usize),
-    /// Remove what is of no use any more.
-    Discard(usize),
+impl<W> Task<W> {
+    /// A task that was not begun.
+    pub fn new(what: W) -> Self {
+        Self { what, begun: None, done: None }
+    }
+
+    /// Begins it, or begins it again.
+    pub fn begin(&mut self) {
+        self.begun = Some(Timestamp::now());
+    }
+
+    /// It is done.
+    pub fn end(&mut self) {
+        self.done = Some(Timestamp::now());
+    }
 }
 
 /// A database that was restored.
@@ -171,19 +161,28 @@ pub struct RestoredDatabase {
     pub written: u64,
 }
 
-/// Restores and undos of one application at work on this machine: at most one.
+/// What tells apart those at work with one application on this machine: one restore or undo, or backups.
 pub struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Takes the lock; it ends with the process, however that ends.
+    /// Takes the lock for a restore or undo; it ends with the process, however that ends.
     pub fn take(state: &Path, application: &Name) -> Result<Self, TaskError> {
+        Self::with(state, application, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// Takes the lock for a backup: beside other backups, and no restore or undo.
+    pub fn share(state: &Path, application: &Name) -> Result<Self, TaskError> {
+        Self::with(state, application, FlockOperation::NonBlockingLockShared)
+    }
+
+    fn with(state: &Path, application: &Name, operation: FlockOperation) -> Result<Self, TaskError> {
         let folder = folder(state)?;
         let path = folder.join(format!("{application}.lock"));
         let failed = |source| TaskError::State { path: path.clone(), source };
         let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match rustix::fs::flock(&file, operation) {
             Ok(()) => Ok(Self { _file: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(TaskError::AtWork { application: application.clone() }),
             Err(error) => Err(failed(error.into())),
@@ -193,16 +192,9 @@ impl Lock {
 
 impl Journal {
     /// Begins the journal of a restore: from here on it is told apart from all others.
-    pub fn begin(
-        state: &Path,
-        plan: &Plan,
-        digest: &str,
-        request: &Request,
-        tasks: Vec<What>,
-    ) -> Result<Self, TaskError> {
+    pub fn begin(state: &Path, plan: &Plan, digest: &str, request: &Request) -> Result<Self, TaskError> {
         let id = RestoreId::fresh()
             .map_err(|error| TaskError::Repository(windlass_repo::error::RepositoryError::Randomness(error)))?;
-        let task = |what| Task { what, begun: None, done: None };
         let journal = Self {
             format: FORMAT,
             id,
@@ -216,7 +208,7 @@ impl Journal {
             state: State::Running,
             failure: None,
             until: None,
-            tasks: tasks.into_iter().map(task).collect(),
+            tasks: tasks::forward(plan),
             back: Vec::new(),
             restored: BTreeMap::new(),
             path: folder(state)?.join(format!("{id}.json")),
@@ -237,14 +229,26 @@ impl Journal {
         for entry in entries {
             let path = entry.map_err(|e| failed(&folder, e))?.path();
             if path.extension().is_some_and(|extension| extension == "json") {
-                let text = std::fs::read(&path).map_err(|e| failed(&path, e))?;
-                let journal: Self = serde_json::from_slice(&text).map_err(|e| failed(&path, e.into()))?;
-                all.push(Self { path, ..journal });
+                all.push(Self::load(path)?);
             }
         }
         all.retain(|journal| application.is_none_or(|name| journal.application == *name));
         all.sort_by_key(|journal| journal.id);
         Ok(all)
+    }
+
+    fn load(path: PathBuf) -> Result<Self, TaskError> {
+        let text = std::fs::read(&path).map_err(|source| TaskError::State { path: path.clone(), source })?;
+        match serde_json::from_slice::<Self>(&text) {
+            Ok(journal) if journal.format == FORMAT => Ok(Self { path, ..journal }),
+            Ok(journal) => Err(TaskError::Journal { path, why: format!("it is of version {}", journal.format) }),
+            Err(error) => Err(TaskError::Journal { path, why: error.to_string() }),
+        }
+    }
+
+    /// A restore as it is on disk now: whoever took the lock looks again.
+    pub fn again(&self) -> Result<Self, TaskError> {
+        Self::load(self.path.clone())
     }
 
     /// The one that has to be finished or undone before the next restore of the application.
@@ -259,13 +263,23 @@ impl Journal {
     }
 
     /// Whether a task of the restore was begun.
-    pub fn has_begun(&self, what: What) -> bool {
-        self.tasks.iter().any(|task| task.what == what && task.begun.is_some())
+    pub fn has_begun(&self, what: Forward) -> bool {
+        self.begun(what).is_some()
+    }
+
+    /// When a task of the restore was begun, last.
+    pub fn begun(&self, what: Forward) -> Option<Timestamp> {
+        self.tasks.iter().find(|task| task.what == what)?.begun
     }
 
     /// Whether a task of the restore was done.
-    pub fn has_done(&self, what: What) -> bool {
+    pub fn has_done(&self, what: Forward) -> bool {
         self.tasks.iter().any(|task| task.what == what && task.done.is_some())
+    }
+
+    /// Whether a step's database was deleted, as the plan said, and cannot come back.
+    pub fn has_deleted(&self, step: usize) -> bool {
+        self.has_done(Forward::Delete(step))
     }
 
     /// Writes down a change.
@@ -280,7 +294,7 @@ impl Journal {
         let mut sum = Measured::default();
         for (index, step) in self.plan.steps.iter().enumerate().filter(of_it) {
             for task in self.tasks.iter().filter(|task| {
-                [What::LayDown(index), What::TakeOut(index), What::PutIn(index), What::Command(index)]
+                [Forward::LayDown(index), Forward::TakeOut(index), Forward::PutIn(index), Forward::Command(index)]
                     .contains(&task.what)
             }) {
                 let took = task.done?.duration_since(task.begun?).as_millis();

@@ -11,8 +11,8 @@ use windlass_core::diagnose::chain;
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentData, ComponentManifest, DiskData};
 use windlass_core::restore::{
-    DatabaseImpact, Differences, Estimate, FilesImpact, Impact, LiveDatabase, LivePlace, Measured, Plan, Refusal,
-    ReplaceDatabase, ReplaceFiles, Step, TableImpact, TargetFacts, Terms, Wanted,
+    CommandStep, DatabaseImpact, Differences, Estimate, FilesImpact, Impact, LiveDatabase, LivePlace, Measured, Plan,
+    Refusal, ReplaceDatabase, ReplaceFiles, Step, TableImpact, TargetFacts, Terms, Wanted,
 };
 use windlass_core::verification::{Level, Verdict};
 use windlass_engine::backup::files;
@@ -26,17 +26,19 @@ use windlass_repo::vault::Vault;
 use super::journal::{Journal, list_of_differences};
 use crate::error::TaskError;
 use crate::host::Host;
-use crate::restore::roles_of;
+use crate::restore::{roles_of, source_of};
 
 /// What the settings say of a restore in place.
 pub(crate) fn terms(application: &Application) -> Terms {
-    let program = |argv: &[String]| argv.first().cloned().unwrap_or_default();
     let exclude = |component: &windlass_core::application::Component| match &component.strategy {
         Strategy::Disk(disk) => Some((component.name.clone(), disk.exclude.clone())),
         Strategy::Postgres(_) | Strategy::Action(_) => None,
     };
     Terms {
-        control: application.control.as_ref().map(|control| (program(&control.stop), program(&control.start))),
+        control: application
+            .control
+            .as_ref()
+            .map(|control| (CommandStep::of(&control.stop), CommandStep::of(&control.start))),
         undo_seconds: application.undo.map(|undo| undo.as_secs()),
         exclude: application.components.iter().filter_map(exclude).collect(),
     }
@@ -56,7 +58,7 @@ pub(crate) async fn facts(
         (ComponentData::Postgres(_), Some(Strategy::Postgres(source))) => databases(vault, part, source).await,
         (ComponentData::Disk(data), Some(Strategy::Disk(disk))) => places(vault, name, data, disk, host).await,
         (ComponentData::Action(_), Some(Strategy::Action(action))) => {
-            Ok(TargetFacts::Action { program: action.restore.as_ref().and_then(|argv| argv.first().cloned()) })
+            Ok(TargetFacts::Action { command: action.restore.as_deref().map(CommandStep::of) })
         }
         (_, Some(_)) => Err(unknown(format!("{name}, as it was captured: it is of another kind now"))),
         (_, None) => Err(unknown(name.to_string())),
@@ -102,14 +104,21 @@ async fn places(
             let below = mount.ancestors().take_while(|folder| *folder != path);
             below.into_iter().any(|folder| excludes.matches(path, folder))
         };
-        for mount in mounts.iter().filter(|mount| mount.starts_with(path) && !is_left_out(mount)) {
+        // The system names mount points by their real paths.
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let below = mounts.iter().filter_map(|mount| mount.strip_prefix(&real).ok());
+        let mounted: Vec<PathBuf> =
+            below.map(|below| if below == Path::new("") { path.to_owned() } else { path.join(below) }).collect();
+        for mount in mounted.iter().filter(|mount| !is_left_out(mount)) {
             let is_whole = mount == path;
             if mount.is_dir() {
                 folders.extend((!is_whole).then(|| mount.to_string_lossy().into_owned()));
+                obstacles.extend(read_only(mount));
             } else {
                 obstacles.push(format!("`{}` is a file that is mounted there, and cannot be moved", mount.display()));
             }
         }
+        obstacles.extend(path.ancestors().find(|there| there.exists()).and_then(read_only));
         let meta = path.symlink_metadata().ok();
         if let Some(meta) = &meta
             && meta.is_dir() == compared.is_file
@@ -119,7 +128,7 @@ async fn places(
         for (what, own) in
             [("the repository", vault.store().directory()), ("the `state` folder", Some(host.state.as_path()))]
         {
-            if own.is_some_and(|own| own.starts_with(path)) {
+            if own.is_some_and(|own| own.canonicalize().is_ok_and(|own| own.starts_with(&real))) {
                 obstacles.push(format!("{what} of Windlass lies in it"));
             }
         }
@@ -137,6 +146,13 @@ async fn places(
         });
     }
     Ok(TargetFacts::LivePlaces(found))
+}
+
+/// Why nothing can be moved there, where nothing can.
+fn read_only(path: &Path) -> Option<String> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    let is_read_only = found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
+    is_read_only.then(|| format!("`{}` is mounted read-only", path.display()))
 }
 
 async fn compare(
@@ -227,7 +243,7 @@ async fn database_impact(
         needed_bytes: live.map_or(step.fill.bytes, |live| live.needed_bytes(step.fill.bytes)),
         free_bytes: live.and_then(|live| live.free_bytes),
     };
-    let Some(source) = source_of(application, &step.fill.component) else { return Ok(impact) };
+    let Some(source) = source_of(Some(application), &step.fill.component) else { return Ok(impact) };
     let tools = tools_for(&source.url, Some(source)).await.map_err(TaskError::Postgres)?;
     if step.oid.is_none() {
         return Ok(impact);
@@ -307,15 +323,6 @@ async fn estimate(vault: &Vault, plan: &Plan, host: &Host) -> Result<Estimate, T
         let measured = journals.iter().rev().find_map(|journal| journal.measured(component));
         (component.clone(), bytes, measured.or_else(|| rehearsed(component)))
     })))
-}
-
-/// The server of a component.
-pub(crate) fn source_of<'a>(application: &'a Application, component: &Name) -> Option<&'a Postgres> {
-    let component = application.components.iter().find(|c| c.name == *component)?;
-    match &component.strategy {
-        Strategy::Postgres(source) => Some(source),
-        Strategy::Disk(_) | Strategy::Action(_) => None,
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use serde::Serialize;
 use windlass_core::name::Name;
 use windlass_core::point::RecoveryPoint;
 use windlass_host::error::TaskError;
-use windlass_host::in_place::journal::Journal;
+use windlass_host::in_place::journal::{Journal, Lock};
 
 use crate::cli;
 use crate::context::Context;
@@ -30,15 +30,16 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Backup) -> Result {
         let why = format!("{} has no component `{unknown}`", application.name);
         return Err(Failure::usage(why, format!("it has: {}", known.join(", "))));
     }
+    // What lies there while a restore is at work, or interrupted, is neither the old nor the new.
+    let lock = Lock::share(&context.host.state, &application.name)?;
     if let Some(journal) = Journal::unsettled(&context.host.state, &application.name)? {
-        // What lies there now is neither the old nor the new.
-        return Err(TaskError::Unsettled { application: application.name.clone(), restore: journal.id }.into());
+        return Err(TaskError::unsettled(&journal).into());
     }
     context.check_world(&application.name)?;
     let site = context.open(&arguments.application).await?;
     let watch = Watch::new(&context.printer);
     let taken = windlass_host::backup::take(&context.host, &site, &arguments.only, &watch).await;
-    drop(watch);
+    drop((watch, lock));
     let taken = match taken {
         Err(windlass_engine::backup::BackupError::AllFailed { failed }) => {
             for failure in &failed {
@@ -60,7 +61,7 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Backup) -> Result {
         context.printer.warning(&format!("the point is there, but no record of evidence could be written: {why}"));
     }
     if taken.is_success() {
-        remove_what_is_over(context, application).await;
+        remove_what_is_over(context, application, point).await;
     }
     let report = Report {
         complete: point.is_complete(),
@@ -74,8 +75,16 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Backup) -> Result {
 }
 
 /// Removes what restores in place keep, once the grace their plans named has ended and a new point is there.
-async fn remove_what_is_over(context: &Context, application: &windlass_core::application::Application) {
-    match windlass_host::in_place::expire(&context.host, application, &windlass_engine::progress::Silent).await {
+async fn remove_what_is_over(
+    context: &Context,
+    application: &windlass_core::application::Application,
+    point: &RecoveryPoint,
+) {
+    let watch = Watch::new(&context.printer);
+    let held: Vec<Name> = point.components.iter().map(|component| component.name.clone()).collect();
+    let expired = windlass_host::in_place::expire(&context.host, application, &held, &watch).await;
+    drop(watch);
+    match expired {
         Ok(over) => {
             for journal in over {
                 let text = format!("the old copy of the restore {} is removed: its grace has ended", journal.id);

@@ -1,7 +1,6 @@
 //! Someone else's restic repository: listed, verified and restored, never written.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -148,7 +147,7 @@ pub(crate) async fn restore(context: &Context, repository: &Repository, argument
         printer.warning("the snapshot is damaged, and nothing was written: restore an older one by `--point`");
         return Ok(Status::Failed);
     }
-    let target = Target { folder, strip: None, elsewhere: std::collections::HashMap::new(), moved: Arc::new(|_| {}) };
+    let target = Target::new(folder, None);
     let restored = files.restore(&plan.snapshot, target).await?;
     for warning in &restored.warnings {
         printer.warning(warning);

@@ -2,16 +2,18 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use windlass_core::diagnose::{Diagnose, Outcome};
 use windlass_core::duration;
 use windlass_core::evidence::Event;
 use windlass_core::id::RestoreId;
 use windlass_core::name::Name;
 use windlass_core::restore::{DatabaseImpact, FilesImpact, Impact, Old, Plan, Request, Step, TableImpact};
 use windlass_host::error::TaskError;
-use windlass_host::in_place::journal::{Journal, State};
+use windlass_host::in_place::journal::{Journal, Lock, State};
 use windlass_host::in_place::look::impact;
-use windlass_host::restore::{Here, InPlace, failure_on_record, find, prepare, run_in_place};
-use windlass_repo::catalog::{Catalog, Entry};
+use windlass_host::in_place::{Done, finish, run};
+use windlass_host::restore::{Here, failure_on_record, find, prepare};
+use windlass_repo::catalog::Catalog;
 use windlass_repo::vault::Vault;
 
 use crate::cli;
@@ -49,14 +51,17 @@ pub(crate) async fn restore(printer: &Printer, mut vault: Vault, here: Here<'_>,
         only => only.iter().map(|selector| &selector.component).collect(),
     };
     let entry = find(&catalog, vault.application(), which(printer, arguments)?, &wanted)?;
-    if let Some(journal) = Journal::unsettled(&here.host.state, &here.application.name)? {
-        let is_same = journal.is_of(&request) && journal.state != State::Undoing;
-        let named = arguments.point.is_some() || arguments.at.is_some();
-        if !is_same || (named && journal.plan.point != entry.point.id) {
-            let (application, restore) = (here.application.name.clone(), journal.id);
-            return Err(TaskError::Unsettled { application, restore }.into());
+    if Journal::unsettled(&here.host.state, &here.application.name)?.is_some() {
+        // It is interrupted only if nobody is at work with it.
+        let lock = Lock::take(&here.host.state, &here.application.name)?;
+        if let Some(journal) = Journal::unsettled(&here.host.state, &here.application.name)? {
+            let is_same = journal.is_of(&request) && journal.state != State::Undoing;
+            let named = arguments.point.is_some() || arguments.at.is_some();
+            if !is_same || (named && journal.plan.point != entry.point.id) {
+                return Err(TaskError::unsettled(&journal).into());
+            }
+            return go_on(printer, &mut vault, &catalog, here, journal, &lock, arguments).await;
         }
-        return go_on(printer, &mut vault, &catalog, here, journal, arguments).await;
     }
     let planned = prepare(&vault, &catalog, entry, &request, Some(here)).await?;
     let impact = impact(&vault, &planned.plan, &planned.manifests, &planned.facts, here.host, here.application).await?;
@@ -64,7 +69,7 @@ pub(crate) async fn restore(printer: &Printer, mut vault: Vault, here: Here<'_>,
     if !printer.is_json() && arguments.confirm.is_none() && is_asked_for {
         printer.result(&(), |printer| describe(printer, &planned.plan, &impact, &planned.digest));
     }
-    let mut report = Report {
+    let report = Report {
         digest: &planned.digest,
         plan: &planned.plan,
         impact: Some(&impact),
@@ -78,11 +83,11 @@ pub(crate) async fn restore(printer: &Printer, mut vault: Vault, here: Here<'_>,
         return Ok(Status::Done);
     }
     confirmed(&planned.digest, arguments.confirm.as_deref(), arguments.yes, "Run this plan?")?;
-    let journal = run(printer, &mut vault, &catalog, entry, InPlace::Planned(&planned), here, &planned.plan).await?;
-    (report.restore, report.done, report.undo_until) = (Some(journal.id), true, journal.until);
-    say(printer, &report);
-    printer.note(&closing(printer, &journal));
-    Ok(Status::Done)
+    let (started, watch) = (Timestamp::now(), Watch::new(printer));
+    let ran = run(&vault, &catalog, entry, &planned, here, arguments.stopped, &watch).await;
+    drop(watch);
+    tell(printer, here, &mut vault, &planned.plan, started, &ran).await;
+    Ok(close(printer, report, ran?))
 }
 
 /// Goes on with a restore that was interrupted.
@@ -92,6 +97,7 @@ async fn go_on(
     catalog: &Catalog,
     here: Here<'_>,
     journal: Journal,
+    lock: &Lock,
     arguments: &cli::Restore,
 ) -> Result {
     let plan = journal.plan.clone();
@@ -112,7 +118,7 @@ async fn go_on(
         );
         printer.result(&(), |_| text);
     }
-    let mut report = Report {
+    let report = Report {
         digest: &digest,
         plan: &plan,
         impact: None,
@@ -126,39 +132,46 @@ async fn go_on(
         return Ok(Status::Done);
     }
     confirmed(&digest, arguments.confirm.as_deref(), arguments.yes, "Go on with it?")?;
-    let journal = run(printer, vault, catalog, entry, InPlace::Interrupted(Box::new(journal)), here, &plan).await?;
-    (report.done, report.undo_until) = (true, journal.until);
-    say(printer, &report);
-    printer.note(&closing(printer, &journal));
-    Ok(Status::Done)
+    let (started, watch) = (Timestamp::now(), Watch::new(printer));
+    let ran = finish(vault, entry, journal, lock, here, arguments.stopped, &watch).await;
+    drop(watch);
+    tell(printer, here, vault, &plan, started, &ran).await;
+    Ok(close(printer, report, ran?))
 }
 
-async fn run(
+/// Says what a person should know, and puts on record what was done; what was not begun is none.
+async fn tell(
     printer: &Printer,
-    vault: &mut Vault,
-    catalog: &Catalog,
-    entry: &Entry,
-    what: InPlace<'_>,
     here: Here<'_>,
+    vault: &mut Vault,
     plan: &Plan,
-) -> Result<Journal> {
-    let (started, digest) = (Timestamp::now(), plan.digest());
-    let watch = Watch::new(printer);
-    let ran = run_in_place(vault, catalog, entry, what, here, &watch).await;
-    drop(watch);
-    let failure = ran.as_ref().err().map(failure_on_record);
-    let restore = match &ran {
-        Ok(done) => Some(done.journal.id),
-        Err(TaskError::Unproven { restore, .. } | TaskError::Stuck { restore, .. }) => Some(*restore),
-        Err(_) => None,
+    started: Timestamp,
+    ran: &std::result::Result<Done, TaskError>,
+) {
+    let (restore, notes) = match ran {
+        Ok(done) => (Some(done.journal.id), done.notes.as_slice()),
+        Err(TaskError::PutBack { notes, .. }) => (None, notes.as_slice()),
+        Err(
+            TaskError::Unproven { restore, .. } | TaskError::Stuck { restore, .. } | TaskError::Halted { restore, .. },
+        ) => (Some(*restore), [].as_slice()),
+        Err(error) if error.outcome() == Outcome::CouldNotRun => return,
+        Err(_) => (None, [].as_slice()),
     };
-    let event = Event::Restore { point: plan.point, plan: digest, started, failure, restore };
-    put_on_record(printer, here.host, vault, event).await;
-    let done = ran?;
-    for note in &done.notes {
+    for note in notes {
         printer.warning(note);
     }
-    Ok(done.journal)
+    let failure = ran.as_ref().err().map(failure_on_record);
+    let event = Event::Restore { point: plan.point, plan: plan.digest(), started, failure, restore };
+    put_on_record(printer, here.host, vault, event).await;
+}
+
+fn close(printer: &Printer, mut report: Report<'_>, done: Done) -> Status {
+    let Done { journal, notes } = done;
+    (report.restore, report.done, report.undo_until) = (Some(journal.id), true, journal.until);
+    report.notes = notes;
+    say(printer, &report);
+    printer.note(&closing(printer, &journal));
+    Status::Done
 }
 
 fn say(printer: &Printer, report: &Report<'_>) {
@@ -168,6 +181,18 @@ fn say(printer: &Printer, report: &Report<'_>) {
 }
 
 fn closing(printer: &Printer, journal: &Journal) -> String {
+    let kept = |step: &Step| match step {
+        Step::ReplaceDatabase(step) => step.old != Old::Deleted,
+        Step::ReplaceFiles(_) => true,
+        _ => false,
+    };
+    if !journal.plan.steps.iter().any(kept) {
+        return format!(
+            "restored in place from {} ({}); nothing was kept",
+            journal.plan.point,
+            printer.both_times(journal.plan.at)
+        );
+    }
     let until = match journal.until {
         Some(until) => format!("until {}, when the next backup removes the old copy", printer.time(until)),
         None => format!("until `windlass undo {} --forget` removes the old copy", journal.id),
@@ -261,7 +286,7 @@ fn step_in_words(step: &Step, impact: &Impact) -> String {
             text
         }
         Step::Action(step) => {
-            format!("  run {} and give it {} on its standard input\n", step.program, Printer::size(step.bytes))
+            format!("  run {} and give it {} on its standard input\n", step.command.program, Printer::size(step.bytes))
         }
         Step::Database(_) | Step::Folder(_) => String::new(),
     }

@@ -203,7 +203,7 @@ fn describe(printer: &Printer, planned: &Planned) -> String {
                 format!("{verb} {}: {files}, {folders}, {}", step.target, Printer::size(step.bytes))
             }
             Step::Action(step) => {
-                format!("run {} and give it {} on its standard input", step.program, Printer::size(step.bytes))
+                format!("run {} and give it {} on its standard input", step.command.program, Printer::size(step.bytes))
             }
             Step::Stop(_) | Step::ReplaceDatabase(_) | Step::ReplaceFiles(_) | Step::Start(_) => String::new(),
         });

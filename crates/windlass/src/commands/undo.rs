@@ -2,12 +2,13 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
+use windlass_core::application::Application;
 use windlass_core::evidence::Event;
 use windlass_core::id::RestoreId;
-use windlass_core::restore::{Old, Step};
+use windlass_core::restore::Step;
 use windlass_host::error::TaskError;
 use windlass_host::in_place::journal::{Journal, Lock, State, digest_of};
-use windlass_host::in_place::{UndoImpact, Work, forget, impact_of_undo, undo};
+use windlass_host::in_place::{DatabaseLoss, UndoImpact, Undone, Work, abandon, forget, impact_of_undo, undo};
 use windlass_host::restore::failure_on_record;
 
 use crate::cli;
@@ -27,6 +28,9 @@ struct Report<'a> {
     state: State,
     impact: &'a UndoImpact,
     done: bool,
+    /// What could not be put back.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gone: Vec<String>,
     notes: Vec<String>,
 }
 
@@ -48,59 +52,147 @@ struct Row {
 pub(crate) async fn run(context: &Context, arguments: &cli::Undo) -> Result {
     let Some(restore) = arguments.restore else { return list(context) };
     let found = Journal::all(&context.host.state, None)?.into_iter().find(|journal| journal.id == restore);
-    let Some(mut journal) = found else {
+    let Some(found) = found else {
         let why = "this machine knows no restore in place of that name".to_owned();
         return Err(TaskError::NoUndo { restore: restore.to_string(), why }.into());
     };
-    let application = context.application(&journal.application)?;
+    let application = context.application(&found.application)?;
     let lock = Lock::take(&context.host.state, &application.name)?;
+    let mut journal = found.again()?;
     let watch = Watch::new(&context.printer);
-    let work = Work { vault: None, manifests: &[], application, host: &context.host, progress: &watch };
+    let stopped = arguments.stopped;
+    let work = Work { vault: None, manifests: &[], application, host: &context.host, stopped, progress: &watch };
     let printer = &context.printer;
-    let digest = digest_of(if arguments.forget { "forget" } else { "undo" }, &journal);
-    let impact = impact_of_undo(&work, &journal).await.unwrap_or_default();
+    let verb = Verb::of(arguments);
+    let digest = digest_of(verb.name(), &journal);
+    let impact = impact_of_undo(&work, &journal).await?;
     if !printer.is_json() && arguments.confirm.is_none() && (arguments.plan || !(printer.is_quiet() && arguments.yes)) {
-        let text = if arguments.forget { describe_end(&journal) } else { describe(printer, &journal, &impact) };
+        let text = match verb {
+            Verb::Undo => describe(printer, &journal, &impact),
+            Verb::Forget => describe_end(&journal),
+            Verb::Abandon => describe_giving_up(&journal),
+        };
         printer.result(&(), |_| format!("{text}Digest: {digest}"));
     }
-    let mut report =
-        Report { restore, digest: &digest, state: journal.state, impact: &impact, done: false, notes: Vec::new() };
+    let report = Report {
+        restore,
+        digest: &digest,
+        state: journal.state,
+        impact: &impact,
+        done: false,
+        gone: Vec::new(),
+        notes: Vec::new(),
+    };
     if arguments.plan {
         if printer.is_json() {
             printer.result(&report, |_| String::new());
         }
         return Ok(Status::Done);
     }
-    let question = if arguments.forget { "Remove it?" } else { "Put back what was there?" };
-    confirmed(&digest, arguments.confirm.as_deref(), arguments.yes, question)?;
-    if arguments.forget {
-        forget(&work, &mut journal, &lock).await?;
-        printer.note(&format!("what was kept of the restore {restore} is removed"));
-    } else {
-        let started = Timestamp::now();
-        let undone = undo(&work, &mut journal, &lock).await;
-        let failure = undone.as_ref().err().map(failure_on_record);
-        // The repository may be what is down; the undo needs none.
-        match context.host.open_to_write(context.repository_of(application)?, &application.name).await {
-            Ok(mut vault) => {
-                let event = Event::Undo { restore, point: journal.plan.point, started, failure };
-                put_on_record(printer, &context.host, &mut vault, event).await;
-            }
-            Err(error) => {
-                printer.warning(&format!("this is not on record: {}", windlass_core::diagnose::chain(&error)));
-            }
+    confirmed(&digest, arguments.confirm.as_deref(), arguments.yes, verb.question())?;
+    let (undone, said) = match verb {
+        Verb::Forget => {
+            let notes = forget(&work, &mut journal, &lock).await?;
+            let said = format!("what was kept of the restore {restore} is removed");
+            (Undone { notes, gone: Vec::new(), unproven: None }, said)
         }
-        report.notes = undone?;
-        for note in &report.notes {
-            printer.warning(note);
+        Verb::Abandon => {
+            let notes = abandon(application, &mut journal, &lock)?;
+            let said = format!("the restore {restore} is given up: nothing was moved, and the next can be begun");
+            (Undone { notes, gone: Vec::new(), unproven: None }, said)
         }
-        printer.note(&format!("what was there before the restore {restore} is back"));
+        Verb::Undo => {
+            let started = Timestamp::now();
+            let undone = undo(&work, &mut journal, &lock).await;
+            put_undo_on_record(context, application, &journal, started, &undone).await;
+            (undone?, format!("what was there before the restore {restore} is back"))
+        }
+    };
+    drop(watch);
+    Ok(close(printer, report, &journal, undone, &said))
+}
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+enum Verb {
+    Undo,
+    Forget,
+    Abandon,
+}
+
+impl Verb {
+    fn of(arguments: &cli::Undo) -> Self {
+        match (arguments.forget, arguments.abandon) {
+            (true, _) => Self::Forget,
+            (_, true) => Self::Abandon,
+            (false, false) => Self::Undo,
+        }
     }
-    (report.done, report.state) = (true, journal.state);
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Undo => "undo",
+            Self::Forget => "forget",
+            Self::Abandon => "abandon",
+        }
+    }
+
+    fn question(self) -> &'static str {
+        match self {
+            Self::Undo => "Put back what was there?",
+            Self::Forget => "Remove it?",
+            Self::Abandon => "Give it up?",
+        }
+    }
+}
+
+/// The repository may be what is down; the undo needs none.
+async fn put_undo_on_record(
+    context: &Context,
+    application: &Application,
+    journal: &Journal,
+    started: Timestamp,
+    undone: &std::result::Result<Undone, TaskError>,
+) {
+    let failure = match undone {
+        Ok(undone) => undone.unproven.as_deref().map(failure_on_record),
+        Err(error) => Some(failure_on_record(error)),
+    };
+    let opened = match context.repository_of(application) {
+        Ok(repository) => context.host.open_to_write(repository, &application.name).await,
+        // Its settings were read with the application's.
+        Err(_) => return,
+    };
+    match opened {
+        Ok(mut vault) => {
+            let event = Event::Undo { restore: journal.id, point: journal.plan.point, started, failure };
+            put_on_record(&context.printer, &context.host, &mut vault, event).await;
+        }
+        Err(error) => {
+            context.printer.warning(&format!("this is not on record: {}", windlass_core::diagnose::chain(&error)));
+        }
+    }
+}
+
+fn close(printer: &Printer, mut report: Report<'_>, journal: &Journal, undone: Undone, said: &str) -> Status {
+    let Undone { notes, gone, unproven } = undone;
+    for note in &notes {
+        printer.warning(note);
+    }
+    for gone in &gone {
+        printer.warning(&format!("not put back: {gone}"));
+    }
+    printer.note(said);
+    if let Some(error) = &unproven {
+        let why = windlass_core::diagnose::chain(&**error);
+        printer.warning(&format!("the application is not proven to work: {why}"));
+    }
+    let is_whole = gone.is_empty() && unproven.is_none();
+    (report.done, report.state, report.notes, report.gone) = (true, journal.state, notes, gone);
     if printer.is_json() {
-        printer.result(&report, |_| String::new());
+        printer.done(is_whole, &report, |_| String::new());
     }
-    Ok(Status::Done)
+    if is_whole { Status::Done } else { Status::Failed }
 }
 
 fn list(context: &Context) -> Result {
@@ -150,9 +242,9 @@ fn describe(printer: &Printer, journal: &Journal, impact: &UndoImpact) -> String
     }) {
         text.push_str(&format!("  stop the application before and start it after: {control} …\n"));
     }
-    for step in &journal.plan.steps {
+    for (index, step) in journal.plan.steps.iter().enumerate() {
         match step {
-            Step::ReplaceDatabase(step) if step.old == Old::Deleted => {
+            Step::ReplaceDatabase(step) if journal.has_deleted(index) => {
                 text.push_str(&format!("  NOT put back: {}, which the plan deleted\n", step.fill.database));
             }
             Step::ReplaceDatabase(step) => text.push_str(&format!("  put the database {} back\n", step.fill.database)),
@@ -172,8 +264,12 @@ fn describe(printer: &Printer, journal: &Journal, impact: &UndoImpact) -> String
             "  data lost: what was written in the last {span}, since {}\n",
             printer.both_times(finished)
         ));
-        for (database, rows) in &impact.rows_written {
-            let rows = rows.map_or("not known".to_owned(), |rows| rows.to_string());
+        for DatabaseLoss { database, rows_written, unknown } in &impact.databases {
+            let rows = match (rows_written, unknown) {
+                (Some(rows), _) => rows.to_string(),
+                (None, Some(why)) => format!("not known: {why}"),
+                (None, None) => "not known".to_owned(),
+            };
             text.push_str(&format!("    {database}: rows inserted, changed and deleted since: {rows}\n"));
         }
         if journal.plan.steps.iter().any(|step| matches!(step, Step::ReplaceFiles(_))) {
@@ -200,4 +296,13 @@ fn describe_end(journal: &Journal) -> String {
         }
     }
     text
+}
+
+fn describe_giving_up(journal: &Journal) -> String {
+    format!(
+        "Give up the restore {} of {}, which is {}: nothing is moved or removed, and it cannot be undone any more\n",
+        journal.id,
+        journal.application,
+        journal.state.word()
+    )
 }

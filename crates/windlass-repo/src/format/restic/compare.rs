@@ -107,9 +107,11 @@ impl<S: IndexedFull> Walk<'_, S> {
 
     fn content(&mut self, path: &Path, tree: Option<TreeId>, is_folder: bool) -> Result<(), FilesError> {
         let mut pairs: BTreeMap<OsString, (Option<Node>, Option<Metadata>)> = BTreeMap::new();
+        let is_left_out = |path: &Path| self.place.excludes.matches(&self.place.path, path);
         if let Some(tree) = tree {
             let tree = self.repository.get_tree(&tree).map_err(|e| FilesError::of("compare", "it", &e))?;
-            pairs.extend(tree.nodes.into_iter().map(|node| (node.name().into_owned(), (Some(node), None))));
+            let nodes = tree.nodes.into_iter().map(|node| (node.name().into_owned(), (Some(node), None)));
+            pairs.extend(nodes.filter(|(name, _)| !is_left_out(&path.join(name))));
         }
         if is_folder {
             let unreadable = |source| FilesError::Target { path: path.to_owned(), source };
@@ -120,13 +122,11 @@ impl<S: IndexedFull> Walk<'_, S> {
                 if is_stage(&entry.file_name()) || meta.file_type().is_socket() {
                     continue;
                 }
-                let is_left_out = self.place.excludes.matches(&self.place.path, &entry.path());
-                let pair = pairs.entry(entry.file_name());
-                if is_left_out && matches!(pair, std::collections::btree_map::Entry::Vacant(_)) {
+                if is_left_out(&entry.path()) {
                     self.done.differences.untouched += 1;
                     continue;
                 }
-                pair.or_default().1 = Some(meta);
+                pairs.entry(entry.file_name()).or_default().1 = Some(meta);
             }
         }
         for (name, (then, now)) in pairs {

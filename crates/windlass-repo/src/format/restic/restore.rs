@@ -22,6 +22,7 @@ use rustix::fs::{AtFlags, CWD, FileType as UnixType, Mode, Timespec, Timestamps,
 
 use super::backend::Backend;
 use super::fetch::{self, Located, Sink, Source};
+use super::source::Excludes;
 use super::{Files, FilesError};
 use crate::hex;
 
@@ -42,8 +43,18 @@ pub struct Target {
     pub strip: Option<PathBuf>,
     /// Folders that go elsewhere, by their paths below the target: those are there already.
     pub elsewhere: HashMap<PathBuf, PathBuf>,
+    /// What is not laid down: patterns, matched to paths below the target.
+    pub exclude: Excludes,
     /// Hears of every piece written, in bytes.
     pub moved: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+impl Target {
+    /// A folder that takes all of a snapshot, or what is in a folder of it, and nobody who watches.
+    pub fn new(folder: PathBuf, strip: Option<PathBuf>) -> Self {
+        let (elsewhere, exclude) = (HashMap::new(), Excludes::default());
+        Self { folder, strip, elsewhere, exclude, moved: Arc::new(|_| {}) }
+    }
 }
 
 /// What was laid down.
@@ -55,6 +66,8 @@ pub struct Restored {
     pub folders: u64,
     /// Bytes of the files.
     pub bytes: u64,
+    /// Those of the folders that go elsewhere which the snapshot has.
+    pub elsewhere: Vec<PathBuf>,
     /// What could not be set, in words: owners where we are not root, attributes the file system does not have.
     pub warnings: Vec<String>,
 }
@@ -142,9 +155,9 @@ where
         match what {
             What::Tree(tree, own) => {
                 laying.folders.extend(own.map(|node| (folder.clone(), node)));
-                laying.tree(&folder, tree)?;
+                laying.tree(&folder, Path::new(""), tree)?;
             }
-            What::Entry(node) => laying.named(&folder, node)?,
+            What::Entry(node) => laying.named(&folder, Path::new(""), node)?,
         }
         laying.finish()
     })
@@ -176,28 +189,31 @@ where
         result.map_err(|error| FilesError::of("restore", self.place, &error))
     }
 
-    fn tree(&mut self, folder: &Path, id: TreeId) -> Result<(), FilesError> {
+    /// Lays a tree down in a folder, which stands for this path below the target: it may lie elsewhere.
+    fn tree(&mut self, folder: &Path, below: &Path, id: TreeId) -> Result<(), FilesError> {
         for node in self.rustic(self.repository.get_tree(&id))?.nodes {
-            self.named(folder, node)?;
+            if !self.target.exclude.matches(Path::new(""), &below.join(node.name())) {
+                self.named(folder, below, node)?;
+            }
         }
         Ok(())
     }
 
-    fn named(&mut self, folder: &Path, node: Node) -> Result<(), FilesError> {
+    fn named(&mut self, folder: &Path, below: &Path, node: Node) -> Result<(), FilesError> {
         let name = node.name().into_owned();
         if !is_plain(&name) {
             let name = name.to_string_lossy().into_owned();
             return Err(FilesError::Hostile { place: self.place.to_owned(), name });
         }
-        self.entry(folder.join(&name), node)
+        self.entry(folder.join(&name), &below.join(&name), node)
     }
 
-    fn entry(&mut self, path: PathBuf, node: Node) -> Result<(), FilesError> {
+    fn entry(&mut self, path: PathBuf, below: &Path, node: Node) -> Result<(), FilesError> {
         let failed = |source| FilesError::Target { path: path.clone(), source };
         match &node.node_type {
             NodeType::Dir => {
-                let elsewhere = path.strip_prefix(&self.target.folder).ok().and_then(|p| self.target.elsewhere.get(p));
-                let path = if let Some(elsewhere) = elsewhere {
+                let path = if let Some(elsewhere) = self.target.elsewhere.get(below) {
+                    self.done.elsewhere.push(elsewhere.clone());
                     elsewhere.clone()
                 } else {
                     std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
@@ -207,7 +223,7 @@ where
                 let subtree = node.subtree;
                 self.folders.push((path.clone(), node));
                 if let Some(subtree) = subtree {
-                    self.tree(&path, subtree)?;
+                    self.tree(&path, below, subtree)?;
                 }
                 return Ok(());
             }

@@ -61,7 +61,7 @@ impl Report {
 }
 
 /// Patterns of what is left out, for the folders of one component.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Excludes {
     names: GlobSet,
     paths: GlobSet,

@@ -1,0 +1,135 @@
+//! What is kept of restores: removed once its grace has ended or when somebody says so, or given up.
+
+use jiff::Timestamp;
+use windlass_core::application::Application;
+use windlass_core::name::Name;
+use windlass_core::restore::Step;
+use windlass_engine::postgres::replace::{drop_private, drop_unfinished};
+use windlass_engine::progress::Progress;
+
+use super::Work;
+use super::forward::move_files;
+use super::journal::{Journal, Lock, State};
+use super::replaced::{Database, exchanges, same_servers};
+use crate::error::TaskError;
+use crate::host::Host;
+
+/// Removes what is kept of a restore: from here on it cannot be undone. Returns what a person should know.
+pub async fn forget(work: &Work<'_>, journal: &mut Journal, _lock: &Lock) -> Result<Vec<String>, TaskError> {
+    if !journal.state.keeps() {
+        let why = format!("it is {}, and keeps nothing that could be removed", journal.state.word());
+        return Err(TaskError::NoUndo { restore: journal.id.to_string(), why });
+    }
+    same_servers(work, journal).await?;
+    // Half of it is nothing that could be put back.
+    journal.note(|journal| journal.state = State::Removing)?;
+    let removed = remove(work, journal).await.map_err(|error| TaskError::halted(journal, error))?;
+    journal.settle(|journal| journal.state = State::Over)?;
+    Ok(removed)
+}
+
+async fn remove(work: &Work<'_>, journal: &Journal) -> Result<Vec<String>, TaskError> {
+    let mut notes = Vec::new();
+    // A folder the restore had made goes with what was in it, once that was taken back.
+    let went_back = !journal.back.is_empty();
+    for (index, step) in journal.plan.steps.iter().enumerate() {
+        match step {
+            Step::ReplaceDatabase(step) => {
+                let database = Database::of(work.application, journal, index, step)?;
+                let (tools, names) = (database.tools().await?, database.names());
+                let restored = journal.restored.get(&index).map(|restored| restored.oid);
+                drop_unfinished(&tools, names).await.map_err(TaskError::Postgres)?;
+                for (private, ours) in [(&names.old, step.oid), (&names.undone, restored)] {
+                    if drop_private(&tools, private, ours).await.map_err(TaskError::Postgres)? {
+                        notes.push(format!("the database {private} is none of the restore's, and is left alone"));
+                    }
+                }
+            }
+            Step::ReplaceFiles(step) => {
+                let places = exchanges(journal, index, step)?;
+                let clear = move |place: &windlass_engine::exchange::Exchange| {
+                    place.clear()?;
+                    if went_back { place.leave_nothing() } else { Ok(()) }.map(|()| Vec::new())
+                };
+                move_files(places, clear).await?;
+            }
+            Step::Action(_) | Step::Database(_) | Step::Folder(_) | Step::Stop(_) | Step::Start(_) => {}
+        }
+    }
+    Ok(notes)
+}
+
+/// Gives a restore up as it is: nothing is moved or removed, and it is in nobody's way any more. Returns what it may have
+/// left, by name.
+pub fn abandon(application: &Application, journal: &mut Journal, _lock: &Lock) -> Result<Vec<String>, TaskError> {
+    if !journal.state.is_unsettled() && journal.state != State::Removing {
+        let why = format!("it is {}, and in nobody's way", journal.state.word());
+        return Err(TaskError::NoUndo { restore: journal.id.to_string(), why });
+    }
+    let left = left_over(application, journal)?;
+    journal.note(|journal| {
+        journal.state = State::Abandoned;
+        journal.finished = Some(Timestamp::now());
+    })?;
+    Ok(left)
+}
+
+/// The names of what a restore may have left.
+fn left_over(application: &Application, journal: &Journal) -> Result<Vec<String>, TaskError> {
+    let mut left = Vec::new();
+    for (index, step) in journal.plan.steps.iter().enumerate() {
+        match step {
+            Step::ReplaceDatabase(step) => {
+                let database = Database::of(application, journal, index, step)?;
+                let names = database.names();
+                left.push(format!("{}: the database {} as it was before", names.live, names.old));
+                left.push(format!("{}: {} and {}, which were restored", names.live, names.new, names.undone));
+            }
+            Step::ReplaceFiles(step) => {
+                for place in exchanges(journal, index, step)? {
+                    left.extend(place.stages().iter().map(|stage| {
+                        format!(
+                            "{}: `out` of {}, as it was before; `in` and `undone`, restored",
+                            step.component,
+                            stage.display()
+                        )
+                    }));
+                }
+            }
+            Step::Action(_) | Step::Database(_) | Step::Folder(_) | Step::Stop(_) | Step::Start(_) => {}
+        }
+    }
+    Ok(left)
+}
+
+/// Removes what is kept of restores whose grace has ended, as their plans said, where all of what they replaced is in the
+/// new point. Returns those whose was removed.
+pub async fn expire(
+    host: &Host,
+    application: &Application,
+    in_the_point: &[Name],
+    progress: &dyn Progress,
+) -> Result<Vec<Journal>, TaskError> {
+    let now = Timestamp::now();
+    let is_over = |journal: &Journal| match journal.state {
+        State::Restored | State::Undone | State::PutBack => journal.until.is_some_and(|until| until <= now),
+        State::Removing => true,
+        _ => false,
+    };
+    let is_in_the_point =
+        |journal: &Journal| journal.plan.steps.iter().filter_map(Step::component).all(|c| in_the_point.contains(c));
+    let is_due = |journal: &Journal| is_over(journal) && is_in_the_point(journal);
+    if !Journal::all(&host.state, Some(&application.name))?.iter().any(is_due) {
+        return Ok(Vec::new());
+    }
+    let lock = Lock::take(&host.state, &application.name)?;
+    let work = Work { vault: None, manifests: &[], application, host, stopped: false, progress };
+    let mut over = Vec::new();
+    for mut journal in Journal::all(&host.state, Some(&application.name))?.into_iter().filter(is_due) {
+        for note in forget(&work, &mut journal, &lock).await? {
+            progress.event(windlass_engine::progress::Event::Warning { text: &note });
+        }
+        over.push(journal);
+    }
+    Ok(over)
+}

@@ -1,0 +1,72 @@
+//! What one step of a plan replaces, and by which names.
+
+use windlass_core::application::{Application, Postgres};
+use windlass_core::restore::{FilesPlace, Refusal, ReplaceDatabase, ReplaceFiles, Step};
+use windlass_engine::exchange::Exchange;
+use windlass_engine::postgres::replace::{Names, Replaced, server_identity};
+use windlass_engine::postgres::tools::Tools;
+use windlass_engine::restore::tools_for;
+use windlass_repo::format::restic::Excludes;
+
+use super::Work;
+use super::journal::Journal;
+use crate::error::TaskError;
+use crate::restore::source_of;
+
+/// A database that is replaced, and its server.
+pub(super) struct Database {
+    pub(super) replaced: Replaced,
+    source: Postgres,
+}
+
+impl Database {
+    /// What a step of a restore replaces.
+    pub(super) fn of(
+        application: &Application,
+        journal: &Journal,
+        index: usize,
+        step: &ReplaceDatabase,
+    ) -> Result<Self, TaskError> {
+        let component = &step.fill.component;
+        let Some(source) = source_of(Some(application), component) else {
+            let what = format!("{component}, whose database is at work in the restore {}", journal.id);
+            return Err(TaskError::Refused(Refusal::NotInSettings { what }));
+        };
+        let names = Names::of(journal.id, index, &step.fill.database);
+        Ok(Self { replaced: Replaced { names, oid: step.oid, closed: step.closed }, source: source.clone() })
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.replaced.names
+    }
+
+    /// Client tools at its server.
+    pub(super) async fn tools(&self) -> Result<Tools, TaskError> {
+        tools_for(&self.source.url, Some(&self.source)).await.map_err(TaskError::Postgres)
+    }
+}
+
+/// The folders and files that a step of a restore replaces.
+pub(super) fn exchanges(journal: &Journal, index: usize, step: &ReplaceFiles) -> Result<Vec<Exchange>, TaskError> {
+    let excludes = Excludes::new(&step.exclude).map_err(TaskError::Files)?;
+    let exchange = |(number, place): (usize, &FilesPlace)| {
+        Exchange::new(journal.id, &format!("{index}-{number}"), place, excludes.clone())
+    };
+    Ok(step.places.iter().enumerate().map(exchange).collect())
+}
+
+/// Whether the settings still mean the servers that a restore was begun at: at another one its databases would be looked
+/// for in vain.
+pub(super) async fn same_servers(work: &Work<'_>, journal: &Journal) -> Result<(), TaskError> {
+    for (index, step) in journal.plan.steps.iter().enumerate() {
+        let Step::ReplaceDatabase(step) = step else { continue };
+        let Some(then) = &step.server else { continue };
+        let database = Database::of(work.application, journal, index, step)?;
+        let now = server_identity(&database.tools().await?).await.map_err(TaskError::Postgres)?;
+        if now.as_ref().is_some_and(|now| now != then) {
+            let (restore, component) = (journal.id, step.fill.component.clone());
+            return Err(TaskError::OtherServer { restore, component, url: step.fill.target.url.clone() });
+        }
+    }
+    Ok(())
+}
