@@ -257,9 +257,10 @@ fn planned_in_place(
         device: 7,
         free_bytes: 1 << 30,
     };
-    let mut shop = live("shop");
+    let (mut shop, mut stats) = (live("shop"), live("stats"));
     change(&mut shop, &mut place);
-    let databases = [("shop".to_owned(), shop), ("stats".to_owned(), live("stats"))].into();
+    stats.free_bytes = shop.free_bytes;
+    let databases = [("shop".to_owned(), shop), ("stats".to_owned(), stats)].into();
     let facts =
         [(name("db"), TargetFacts::LiveDatabases(databases)), (name("uploads"), TargetFacts::LivePlaces(vec![place]))];
     plan(&source, &parts, &facts.into(), request, terms)
@@ -308,6 +309,11 @@ fn what_cannot_be_kept_goes_only_with_consent() {
     // Where nothing is there, nothing can make room either.
     let gone = |live: &mut LiveDatabase, _: &mut LivePlace| (live.oid, live.free_bytes) = (None, Some(0));
     assert!(matches!(planned_in_place(&consent, &controlled(), gone).unwrap_err(), Refusal::NoSpace { .. }));
+    // Two databases share a disk: what one takes the other has not.
+    let for_one = |live: &mut LiveDatabase, _: &mut LivePlace| live.free_bytes = Some(6500);
+    assert!(planned_in_place(&in_place("db/shop"), &controlled(), for_one).is_ok());
+    let both = planned_in_place(&in_place("db"), &controlled(), for_one).unwrap_err();
+    assert!(matches!(both, Refusal::NoRoomForTwo { .. }), "{both}");
     let tight = |_: &mut LiveDatabase, place: &mut LivePlace| place.free_bytes = 999;
     assert!(planned_in_place(&consent, &controlled(), tight).is_ok(), "the files are not asked for");
     let files = Request { without_undo: true, ..in_place("uploads") };
@@ -321,6 +327,13 @@ fn in_place_what_stands_in_the_way_is_refused_and_another_world_has_another_dige
     assert!(refused.to_string().contains("2 prepared transactions"), "{refused}");
     let refused = plan(|_, place| place.obstacles.push("a file is mounted there".into())).unwrap_err();
     assert!(matches!(refused, Refusal::NotReplaceable { .. }), "{refused}");
+    let several = plan(|live, place| {
+        live.obstacles.push("it is a template".into());
+        place.obstacles.push("a file is mounted there".into());
+    });
+    let several = several.unwrap_err().to_string();
+    assert!(several.contains("2 things stand in the way"), "{several}");
+    assert!(several.contains("it is a template") && several.contains("a file is mounted there"), "{several}");
     let table = planned_in_place(&in_place("db/shop/public.orders"), &controlled(), |_, _| ()).unwrap_err();
     assert!(matches!(table, Refusal::RelationInPlace { .. }), "{table}");
     let as_it_is = plan(|_, _| ()).unwrap().digest();

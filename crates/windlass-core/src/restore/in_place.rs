@@ -11,10 +11,11 @@ use std::path::Path;
 
 use super::aside::{action_step, database_step};
 use super::{
-    FilesPlace, LiveDatabase, LivePlace, Old, Refusal, ReplaceDatabase, ReplaceFiles, Step, TargetFacts, Terms, Wanted,
+    CommandStep, FilesPlace, LiveDatabase, LivePlace, Old, Refusal, ReplaceDatabase, ReplaceFiles, Step, TargetFacts,
+    Terms, Wanted,
 };
 use crate::name::Name;
-use crate::point::{ComponentData, DatabaseDump, DiskData};
+use crate::point::{ActionData, ComponentData, DatabaseDump, DiskData};
 
 /// What is planned.
 pub(super) struct InPlace<'a> {
@@ -25,34 +26,26 @@ pub(super) struct InPlace<'a> {
 }
 
 pub(super) fn in_place(asked: &InPlace<'_>, warnings: &mut Vec<String>) -> Result<Vec<Step>, Refusal> {
-    let (mut replaced, mut commands) = (Vec::new(), Vec::new());
+    // Everything that stands in the way is told at once.
+    let (mut replaced, mut commands, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
     for part in asked.wanted {
-        let name = &part.manifest.component;
-        match (&part.manifest.data, asked.facts.get(name)) {
-            (ComponentData::Postgres(_), Some(TargetFacts::LiveDatabases(facts))) => {
-                for dump in part.databases() {
-                    let live = facts.get(&dump.name).ok_or_else(|| Refusal::NoTarget { component: name.clone() })?;
-                    replaced.push(Step::ReplaceDatabase(asked.database(part, dump, live, warnings)?));
-                }
+        for step in asked.steps(part, warnings) {
+            match step {
+                Ok(step @ Step::Action(_)) => commands.push(step),
+                Ok(step) => replaced.push(step),
+                Err(refusal) => refusals.push(refusal),
             }
-            (ComponentData::Disk(data), Some(TargetFacts::LivePlaces(places))) => {
-                replaced.push(Step::ReplaceFiles(asked.files(name, data, places)?));
-            }
-            (ComponentData::Action(data), Some(TargetFacts::Action { command })) => {
-                let step = action_step(name, data, command.as_ref())?;
-                if !asked.without_undo {
-                    return Err(Refusal::NoUndo {
-                        what: name.to_string(),
-                        why: "its restore command overwrites what is there, and Windlass cannot set that aside",
-                    });
-                }
-                warnings.push(format!("{name}: what is there now is not kept, and cannot be put back"));
-                commands.push(step);
-            }
-            _ => return Err(Refusal::NoTarget { component: name.clone() }),
         }
     }
-    refuse_overlaps(&replaced)?;
+    refusals.extend(overlap(&replaced));
+    match (refusals.pop(), refusals.is_empty()) {
+        (None, _) => {}
+        (Some(one), true) => return Err(one),
+        (Some(last), false) => {
+            refusals.push(last);
+            return Err(Refusal::Several { all: refusals });
+        }
+    }
     let mut steps = Vec::new();
     match &asked.terms.control {
         Some((stop, _)) => steps.push(Step::Stop(stop.clone())),
@@ -70,7 +63,7 @@ pub(super) fn in_place(asked: &InPlace<'_>, warnings: &mut Vec<String>) -> Resul
 }
 
 /// Two places of which one lies in the other would be exchanged twice.
-fn refuse_overlaps(steps: &[Step]) -> Result<(), Refusal> {
+fn overlap(steps: &[Step]) -> Option<Refusal> {
     let places: Vec<&FilesPlace> = steps
         .iter()
         .filter_map(|step| match step {
@@ -86,13 +79,59 @@ fn refuse_overlaps(steps: &[Step]) -> Result<(), Refusal> {
         if let Some((_, outer)) = places.iter().enumerate().find(lies_in) {
             let (what, why) =
                 (format!("`{}`", place.path), format!("it lies in `{}`, which is replaced as well", outer.path));
-            return Err(Refusal::NotReplaceable { what, why });
+            return Some(Refusal::NotReplaceable { what, why });
         }
     }
-    Ok(())
+    None
 }
 
 impl InPlace<'_> {
+    /// The steps of a component, or why it is not replaced.
+    fn steps(&self, part: &Wanted<'_>, warnings: &mut Vec<String>) -> Vec<Result<Step, Refusal>> {
+        let name = &part.manifest.component;
+        match (&part.manifest.data, self.facts.get(name)) {
+            (ComponentData::Postgres(_), Some(TargetFacts::LiveDatabases(facts))) => {
+                // They share a disk.
+                let mut taken = 0;
+                let database = |dump: &&DatabaseDump| {
+                    let mut live =
+                        facts.get(&dump.name).cloned().ok_or_else(|| Refusal::NoTarget { component: name.clone() })?;
+                    live.free_bytes = live.free_bytes.map(|free| free.saturating_sub(taken));
+                    let step = self.database(part, dump, &live, warnings)?;
+                    let given_back = if step.old == Old::Deleted { live.bytes } else { 0 };
+                    taken += live.needed_bytes(dump.database_bytes).saturating_sub(given_back);
+                    Ok(Step::ReplaceDatabase(step))
+                };
+                part.databases().iter().map(database).collect()
+            }
+            (ComponentData::Disk(data), Some(TargetFacts::LivePlaces(places))) => {
+                vec![self.files(name, data, places).map(Step::ReplaceFiles)]
+            }
+            (ComponentData::Action(data), Some(TargetFacts::Action { command })) => {
+                vec![self.command(name, data, command.as_ref(), warnings)]
+            }
+            _ => vec![Err(Refusal::NoTarget { component: name.clone() })],
+        }
+    }
+
+    fn command(
+        &self,
+        name: &Name,
+        data: &ActionData,
+        command: Option<&CommandStep>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Step, Refusal> {
+        let step = action_step(name, data, command)?;
+        if !self.without_undo {
+            return Err(Refusal::NoUndo {
+                what: name.to_string(),
+                why: "its restore command overwrites what is there, and Windlass cannot set that aside",
+            });
+        }
+        warnings.push(format!("{name}: what is there now is not kept, and cannot be put back"));
+        Ok(step)
+    }
+
     fn database(
         &self,
         part: &Wanted<'_>,

@@ -179,6 +179,12 @@ pub enum Refusal {
         /// Bytes free.
         free: u64,
     },
+    /// Several things stand in the way.
+    #[error("plan the restore: {} things stand in the way: {}", all.len(), together(all))]
+    Several {
+        /// Each of them.
+        all: Vec<Self>,
+    },
     /// The target's file system is too small.
     #[error("plan the restore: `{path}` has {} free, and {} are needed", size::display(*free), size::display(*needed))]
     NoSpace {
@@ -189,6 +195,13 @@ pub enum Refusal {
         /// Bytes free.
         free: u64,
     },
+}
+
+fn together(all: &[Refusal]) -> String {
+    let texts = all.iter().map(ToString::to_string);
+    let texts: Vec<String> =
+        texts.map(|text| text.strip_prefix("plan the restore: ").map_or(text.clone(), str::to_owned)).collect();
+    texts.join("; ")
 }
 
 fn list(names: &[Name]) -> String {
@@ -221,6 +234,7 @@ impl Diagnose for Refusal {
             Self::NotReplaceable { .. } => "WDL-0271",
             Self::NoUndo { .. } => "WDL-0272",
             Self::NoRoomForTwo { .. } => "WDL-0273",
+            Self::Several { .. } => "WDL-0274",
         }
     }
 
@@ -249,6 +263,7 @@ impl Diagnose for Refusal {
             Self::NotReplaceable { .. } => "NotReplaceable",
             Self::NoUndo { .. } => "NoUndo",
             Self::NoRoomForTwo { .. } => "NoRoomForTwo",
+            Self::Several { .. } => "SeveralFindings",
         }
     }
 
@@ -258,6 +273,15 @@ impl Diagnose for Refusal {
 
     fn hints(&self) -> Vec<String> {
         let hint = match self {
+            Self::Several { all } => {
+                let mut hints = Vec::new();
+                for hint in all.iter().flat_map(Diagnose::hints) {
+                    if !hints.contains(&hint) {
+                        hints.push(hint);
+                    }
+                }
+                return hints;
+            }
             Self::Nothing { .. } | Self::NoTarget { .. } => {
                 "say where it goes: `--into COMPONENT=TARGET`, a database URL or a folder"
             }

@@ -1,20 +1,14 @@
 //! Restores in place that meet what nobody planned: a reboot, somebody else, another server, an application that does not
 //! stop or start.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-#![allow(dead_code, clippy::panic, reason = "each file of stories uses what it needs of the stage")]
-
-mod story;
-
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 
 use anyhow::Result;
 use serde_json::Value;
-use story::{Stage, script, with_mounts_of_its_own};
 use windlass_testkit::postgres::PgCluster;
 
-const RESTORE: [&str; 4] = ["restore", "shop", "--in-place", "--yes"];
+use crate::stage::{RESTORE, killed, newest, private, stages};
+use crate::story::{Stage, script};
 
 /// A database of a hundred rows and a folder of two files, of which a point was taken; since then both have changed. What
 /// stops and starts the application says so in `said`.
@@ -59,31 +53,6 @@ fn now() -> (String, String) {
 /// What the application was told so far, in words.
 fn said(stage: &Stage) -> String {
     std::fs::read_to_string(stage.path("said")).unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Runs a command that dies at a moment.
-fn killed(stage: &Stage, moment: &str, arguments: &[&str]) -> Result<()> {
-    let output = stage.command(arguments).env("WINDLASS_DIE_AT", moment).output()?;
-    assert_eq!(output.status.signal(), Some(9), "{moment}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
-
-/// The newest restore of this machine, and how far it is.
-fn newest(stage: &Stage) -> Result<(String, String)> {
-    let all = stage.windlass(&["--output", "json", "undo"])?.with(0).json();
-    let last = all.as_array().unwrap().last().unwrap().clone();
-    Ok((last["restore"].as_str().unwrap().to_owned(), last["state"].as_str().unwrap().to_owned()))
-}
-
-fn private(stage: &Stage) -> String {
-    let ours = "select coalesce(string_agg(datname, ' '), '') from pg_database where datname like 'windlass\\_%'";
-    stage.server.psql("postgres", ours)
-}
-
-/// The folders that restores keep in `uploads`.
-fn stages(stage: &Stage) -> Result<Vec<PathBuf>> {
-    let entries = stage.path("uploads").read_dir()?.flatten().map(|entry| entry.path());
-    Ok(entries.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(".windlass-")).collect())
 }
 
 #[test]
@@ -296,85 +265,5 @@ fn a_journal_that_cannot_be_read_is_no_reason_to_begin_another() -> Result<()> {
     let refused = stage.windlass(&RESTORE)?.with(2);
     refused.says("WDL-3028").says("torn.json").says("move the file away");
     assert_eq!(seen(&stage), now());
-    Ok(())
-}
-
-#[test]
-fn all_databases_of_a_server_are_replaced_together() -> Result<()> {
-    let stage = Stage::new()?;
-    for (name, rows) in [("shop", 3), ("stock", 5)] {
-        stage.server.psql("postgres", &format!("create database {name}"));
-        stage.server.psql(name, &format!("create table t as select generate_series(1, {rows}) n"));
-    }
-    let url = stage.server.url("postgres");
-    let stage = stage.component("db", &format!("kind = \"postgres\"\nurl = \"{url}\"\ndatabases = \"all\""))?;
-    stage.begin()?;
-    stage.server.psql("shop", "delete from t");
-    stage.server.psql("postgres", "drop database stock");
-    stage.server.psql("postgres", "create database made_since");
-    stage.windlass(&RESTORE)?.with(0);
-    let rows = |name: &str| stage.server.psql(name, "select count(*) from t");
-    assert_eq!((rows("shop"), rows("stock")), ("3".into(), "5".into()));
-    let (id, _) = newest(&stage)?;
-    stage.windlass(&["undo", &id, "--yes"])?.with(0);
-    assert_eq!(rows("shop"), "0");
-    let names =
-        "select string_agg(datname, ' ' order by datname) from pg_database where datname in ('stock', 'made_since')";
-    assert_eq!(stage.server.psql("postgres", names), "made_since");
-    Ok(())
-}
-
-#[test]
-fn a_role_of_its_own_replaces_its_database() -> Result<()> {
-    let stage = Stage::new()?;
-    stage.server.psql("postgres", "create role keeper login createdb");
-    stage.server.psql("postgres", "create database shop owner keeper");
-    let url = stage.server.url_as("keeper", "shop");
-    let stage = stage.component("db", &format!("kind = \"postgres\"\nurl = \"{url}\""))?;
-    let as_keeper = |sql: &str| stage.server.psql("shop", &format!("set role keeper; {sql}"));
-    as_keeper("create table t as select generate_series(1, 10) n");
-    stage.begin()?;
-    as_keeper("delete from t");
-    stage.windlass(&RESTORE)?.with(0);
-    let count = || stage.server.psql("shop", "select count(*) from t");
-    assert_eq!(count(), "10");
-    let (id, _) = newest(&stage)?;
-    stage.windlass(&["undo", &id, "--yes"])?.with(0);
-    assert_eq!(count(), "0");
-    stage.windlass(&["undo", &id, "--forget", "--yes"])?.with(0);
-    assert_eq!(private(&stage), "");
-    Ok(())
-}
-
-#[test]
-fn mounts_in_mounts_stay_and_those_in_what_is_left_out_are_not_touched() -> Result<()> {
-    let stage = Stage::new()?;
-    std::fs::create_dir_all(stage.path("real/uploads"))?;
-    std::os::unix::fs::symlink(stage.path("real"), stage.path("link"))?;
-    let path = stage.path("link/uploads");
-    let stage = stage
-        .component("uploads", &format!("kind = \"disk\"\npaths = [\"{}\"]\nexclude = [\"cache\"]", path.display()))?;
-    let script = format!(
-        "set -e; cd {root}; windlass='{windlass} --config {root}/windlass.toml'
-         mkdir outer inner cached late; cd real/uploads; mkdir outer cache
-         mount --bind ../../outer outer; mkdir outer/inner; mount --bind ../../inner outer/inner; mount --bind ../../cached cache
-         for it in outer outer/inner cache; do echo then > $it/file; done
-         $windlass repo init; $windlass backup shop
-         for it in outer outer/inner cache; do echo since > $it/file; echo since > $it/more; done
-         mkdir late; mount --bind ../../late late; chmod 751 ../../late; echo since > late/file
-         $windlass --output json restore shop --in-place --yes > {root}/done.json
-         for it in outer outer/inner cache; do cat $it/file; ls $it | tr '\\n' ' '; done > {root}/seen; ls late >> {root}/seen; stat -c %a late >> {root}/seen
-         $windlass undo $(jq -r .restore {root}/done.json) --yes
-         for it in outer outer/inner cache late; do cat $it/file; done > {root}/undone
-         $windlass undo $(jq -r .restore {root}/done.json) --forget --yes
-         ls -A . outer outer/inner late | grep windlass > {root}/left || true",
-        root = stage.path("").display().to_string().trim_end_matches('/'),
-        windlass = env!("CARGO_BIN_EXE_windlass"),
-    );
-    assert!(with_mounts_of_its_own().arg("sh").arg("-c").arg(script).status()?.success());
-    let read = |name: &str| std::fs::read_to_string(stage.path(name)).unwrap();
-    assert_eq!(read("seen"), "then\nfile inner then\nfile since\nfile more 751\n");
-    assert_eq!(read("undone"), "since\nsince\nsince\nsince\n");
-    assert_eq!(read("left"), "");
     Ok(())
 }

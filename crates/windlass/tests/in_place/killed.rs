@@ -1,15 +1,12 @@
 //! A restore in place, and its undo, killed at every moment: the same command finishes, or `windlass undo` puts back.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-#![allow(dead_code, clippy::panic, reason = "each file of stories uses what it needs of the stage")]
-
-mod story;
-
 use std::os::unix::process::ExitStatusExt;
 
 use anyhow::Result;
-use story::{Stage, script};
 use windlass_testkit::tree;
+
+use crate::stage::{RESTORE, newest};
+use crate::story::{Stage, script};
 
 /// A small application: what is killed often must be quick.
 fn small_stage() -> Result<Stage> {
@@ -64,15 +61,6 @@ fn dies(stage: &Stage, moment: u32, arguments: &[&str]) -> Result<bool> {
     assert!(killed || output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(killed)
 }
-
-/// The newest restore of this machine.
-fn newest(stage: &Stage) -> Result<(String, String)> {
-    let all = stage.windlass(&["--output", "json", "undo"])?.with(0).json();
-    let last = all.as_array().unwrap().last().unwrap().clone();
-    Ok((last["restore"].as_str().unwrap().to_owned(), last["state"].as_str().unwrap().to_owned()))
-}
-
-const RESTORE: [&str; 4] = ["restore", "shop", "--in-place", "--yes"];
 
 /// A stage, and what is seen on it before a restore and after one.
 fn stage_before_and_then() -> Result<(Stage, String, String)> {
