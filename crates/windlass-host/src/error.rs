@@ -133,6 +133,18 @@ pub enum TaskError {
         /// The server it was begun at.
         url: String,
     },
+    /// The settings do not say any more how the application is stopped.
+    #[error("stop the application: the plan stops it, and the settings have no `control` any more")]
+    NoControl,
+    /// Something is restored without a repository.
+    #[error("restore from the repository: it was not opened")]
+    NoVault,
+    /// A thread of ours did not come to its end.
+    #[error("exchange files")]
+    Thread {
+        /// Why not.
+        source: std::io::Error,
+    },
     /// It had failed before it was interrupted.
     #[error("{failure}")]
     Before {
@@ -270,6 +282,9 @@ impl Diagnose for TaskError {
             Self::OtherServer { .. } => "WDL-3026",
             Self::Before { .. } => "WDL-3027",
             Self::Journal { .. } => "WDL-3028",
+            Self::NoControl => "WDL-3029",
+            Self::NoVault => "WDL-3030",
+            Self::Thread { .. } => "WDL-3031",
             other => other.inner().map_or("WDL-3000", Diagnose::code),
         }
     }
@@ -296,6 +311,9 @@ impl Diagnose for TaskError {
             Self::OtherServer { .. } => "OtherServer",
             Self::Before { .. } => "FailedBefore",
             Self::Journal { .. } => "JournalUnreadable",
+            Self::NoControl => "NoControl",
+            Self::NoVault => "NoRepository",
+            Self::Thread { .. } => "ThreadFailed",
             other => other.inner().map_or("TaskFailed", Diagnose::reason),
         }
     }
@@ -372,6 +390,10 @@ impl Diagnose for TaskError {
             Self::OtherServer { .. } => {
                 "put the former `url` back into the settings until the restore is settled; `windlass undo` lists it".to_owned()
             }
+            Self::NoControl => {
+                "put `control` back into the settings; or stop the application by hand and add `--stopped`".to_owned()
+            }
+            Self::NoVault | Self::Thread { .. } => "this is a defect of Windlass: please report it".to_owned(),
             Self::Before { .. } => return Vec::new(),
             Self::Stuck { restore, source, .. } => {
                 let mut hints = source.hints();

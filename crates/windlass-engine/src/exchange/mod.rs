@@ -21,7 +21,6 @@ mod walk;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -114,9 +113,11 @@ impl Exchange {
     /// Makes the folders beside what is there; the folder itself, too, where it is gone. Begins anew what was restored.
     pub fn begin(&self) -> Result<Staging, ExchangeError> {
         let mut stages = Vec::new();
+        if let Some(main) = self.roots.first() {
+            std::fs::create_dir_all(&main.live).map_err(|e| wrong("make the folder", &main.live, e))?;
+        }
         for root in &self.roots {
-            std::fs::create_dir_all(&root.live).map_err(|e| wrong("make the folder", &root.live, e))?;
-            let live = Folder::open(&root.live)?;
+            let live = self.open(root)?;
             let stage = keeping_time(&live, true, || Stage::make(&live, &root.stage))?;
             stage.remove(Side::In.name())?;
             for side in [Side::In, Side::Out] {
@@ -140,10 +141,11 @@ impl Exchange {
     /// What is not in the point - a mount point, where the folder was none then - stays what it is.
     pub fn record(&self, staging: &Staging, in_the_point: &[PathBuf]) -> Result<(), ExchangeError> {
         for (root, stage) in self.roots.iter().zip(&staging.stages) {
-            folders::record(&Folder::open(&root.live)?, &self.scope(root), &stage.path("out.folders"), true)?;
+            folders::record(&self.open(root)?, &self.scope(root), &stage.path("out.folders"), true)?;
             let restored = stage.path(Side::In.name());
             let with_root = restored == staging.folder || in_the_point.contains(&restored);
-            folders::record(&stage.side(Side::In)?, &Scope::all(), &stage.path("in.folders"), with_root)?;
+            folders::record(&stage.filled(Side::In)?, &Scope::all(), &stage.path("in.folders"), with_root)?;
+            stage.list(Side::In.name())?;
         }
         self.sync()
     }
@@ -152,7 +154,7 @@ impl Exchange {
     pub fn take_out(&self, to: Side) -> Result<Vec<String>, ExchangeError> {
         let mut walk = Walk::default();
         for root in &self.roots {
-            let live = Folder::open(&root.live)?.opened_to_us();
+            let live = self.open(root)?.opened_to_us();
             let target = Stage::open(&live, &root.stage)?.side(to)?;
             keeping_time(&live, root.only.is_some(), || walk.take_out(&live, &target, &self.scope(root)))?;
         }
@@ -163,8 +165,8 @@ impl Exchange {
     /// Removes the empty folders that are not in what is going to be put in.
     pub fn prune(&self, from: Side) -> Result<(), ExchangeError> {
         for root in &self.roots {
-            let live = Folder::open(&root.live)?.opened_to_us();
-            let source = Stage::open(&live, &root.stage)?.side(from)?;
+            let live = self.open(root)?.opened_to_us();
+            let source = Stage::open(&live, &root.stage)?.filled(from)?;
             keeping_time(&live, root.only.is_some(), || walk::prune(&live, Some(&source), &self.scope(root)))?;
         }
         self.sync()
@@ -173,11 +175,11 @@ impl Exchange {
     /// Puts everything in, and gives the folders the modes, owners, times and attributes that belong to it. What stands in
     /// the way goes to `aside`. Returns what a person should know.
     pub fn put_in(&self, from: Side, aside: Side) -> Result<Vec<String>, ExchangeError> {
-        let mut walk = Walk::default();
+        let mut walk = Walk { keeps_folders: from == Side::In, ..Walk::default() };
         for root in &self.roots {
-            let live = Folder::open(&root.live)?.opened_to_us();
+            let live = self.open(root)?.opened_to_us();
             let stage = Stage::open(&live, &root.stage)?;
-            let (source, aside) = (stage.side(from)?.opened_to_us(), stage.side(aside)?);
+            let (source, aside) = (stage.filled(from)?.opened_to_us(), stage.side(aside)?);
             let list = stage.path(&format!("{}.folders", from.name()));
             keeping_time(&live, root.only.is_some(), || {
                 walk.put_in(&source, &live, &aside)?;
@@ -189,24 +191,31 @@ impl Exchange {
         Ok(walk.notes)
     }
 
-    /// Entries of a side that were made or changed at a moment or later; those of which that cannot be told are among them.
-    pub fn changed_since(&self, side: Side, moment: Timestamp) -> Result<u64, ExchangeError> {
+    /// Entries of what was taken away again that a restore did not bring, or that were changed at a moment or later.
+    pub fn strangers(&self, moment: Timestamp) -> Result<u64, ExchangeError> {
         let mut count = 0;
         for root in &self.roots {
-            if let Some(stage) = Stage::find(&Folder::open(&root.live)?, &root.stage)? {
-                count += stage.changed_since(side.name(), moment);
+            if let Some(live) = self.find(root)?
+                && let Some(stage) = Stage::find(&live, &root.stage)?
+            {
+                count += stage.strangers(Side::Undone.name(), Side::In.name(), moment);
             }
         }
         Ok(count)
     }
 
+    /// Whether everything that was taken away is still there to be put back.
+    pub fn can_go_back(&self) -> Result<(), ExchangeError> {
+        for root in &self.roots {
+            Stage::open(&self.open(root)?, &root.stage)?.filled(Side::Out)?;
+        }
+        Ok(())
+    }
+
     /// Removes the folders beside what is there, with all that is in them: the undo is over.
     pub fn clear(&self) -> Result<(), ExchangeError> {
         for root in &self.roots {
-            let live = match Folder::open(&root.live) {
-                Err(error) if error.source.kind() == io::ErrorKind::NotFound => continue,
-                live => live?,
-            };
+            let Some(live) = self.find(root)? else { continue };
             keeping_time(&live, true, || match Stage::find(&live, &root.stage)? {
                 Some(stage) => stage.clear(&live, &root.stage),
                 None => Ok(()),
@@ -231,6 +240,26 @@ impl Exchange {
         self.roots.iter().map(|root| root.live.join(&root.stage)).collect()
     }
 
+    /// Opens a root. What lies in the folder is reached from that, name by name: no link leads anywhere else.
+    fn open(&self, root: &Root) -> Result<Folder, ExchangeError> {
+        let Some(main) = self.roots.first().filter(|main| main.live != root.live) else {
+            return Folder::open(&root.live);
+        };
+        let mut folder = Folder::open(&main.live)?;
+        for name in root.live.strip_prefix(&main.live).unwrap_or(Path::new("")) {
+            folder = folder.enter(name)?;
+        }
+        Ok(folder.into_root())
+    }
+
+    /// Opens a root, where it is there.
+    fn find(&self, root: &Root) -> Result<Option<Folder>, ExchangeError> {
+        match self.open(root) {
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
+            folder => folder.map(Some),
+        }
+    }
+
     fn scope<'a>(&'a self, root: &'a Root) -> Scope<'a> {
         Scope::of(&self.excludes, &self.roots[0].live, root.live.as_path(), root.only.as_deref(), &root.mounts)
     }
@@ -238,8 +267,8 @@ impl Exchange {
     /// What was moved is on disk, whatever happens next.
     fn sync(&self) -> Result<(), ExchangeError> {
         for root in &self.roots {
-            let synced = File::open(&root.live).and_then(|f| rustix::fs::syncfs(f).map_err(Into::into));
-            synced.map_err(|e| wrong("write to disk", &root.live, e))?;
+            let synced = rustix::fs::syncfs(&self.open(root)?.handle);
+            synced.map_err(|e| wrong("write to disk", &root.live, e.into()))?;
         }
         Ok(())
     }

@@ -4,16 +4,17 @@
 //! and used only if it is ours and closed to all others; what is in it is then nobody else's to change, and is reached by
 //! the handle's path below `/proc/self/fd`.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::Permissions;
-use std::io::ErrorKind;
+use std::fs::{File, Metadata, Permissions};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, Mode, fstat, mkdirat, unlinkat};
+use rustix::fs::{AtFlags, Mode, fremovexattr, fstat, mkdirat, unlinkat};
 use rustix::io::Errno;
 
 use super::walk::Folder;
@@ -32,9 +33,18 @@ impl Stage {
     /// Makes it, where it is not there.
     pub(super) fn make(live: &Folder, name: &str) -> Result<Self, ExchangeError> {
         match mkdirat(&live.handle, name, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => Self::open(live, name),
+            Ok(()) | Err(Errno::EXIST) => Self::open(live, name).map(Self::without_inherited),
             Err(error) => Err(live.failed("make the folder", OsStr::new(name), error)),
         }
+    }
+
+    /// Without the access list that the folder it lies in gives to all that is made in it: what is restored has its own.
+    fn without_inherited(self) -> Self {
+        for name in ["system.posix_acl_default", "system.posix_acl_access"] {
+            // There is mostly none.
+            let _ = fremovexattr(&self.0.handle, name);
+        }
+        self
     }
 
     /// Opens it, if it is ours.
@@ -64,6 +74,11 @@ impl Stage {
     /// The path of something in it, as long as it is open.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.0.handle.as_raw_fd()))
+    }
+
+    /// One of the folders in it, which must be there: what is not there cannot be put anywhere.
+    pub(super) fn filled(&self, side: Side) -> Result<Folder, ExchangeError> {
+        self.0.enter(OsStr::new(side.name())).map(Folder::into_root)
     }
 
     /// One of the folders in it, made where it is not there.
@@ -116,24 +131,51 @@ impl Stage {
         }
     }
 
-    /// Entries below a folder in it that are no folders and were made or changed at a moment or later.
-    pub(super) fn changed_since(&self, name: &str, moment: Timestamp) -> u64 {
-        changed_since(&self.path(name), SystemTime::from(moment).checked_sub(TICK).unwrap_or(SystemTime::UNIX_EPOCH))
+    /// Writes down which entries a folder in it has that are no folders.
+    pub(super) fn list(&self, name: &str) -> Result<(), ExchangeError> {
+        let path = self.path(&format!("{name}.entries"));
+        let failed = |error| wrong("write", &self.0.path.join(format!("{name}.entries")), error);
+        let mut out = BufWriter::new(File::create(&path).map_err(failed)?);
+        let mut done = Ok(());
+        visit(&self.path(name), &mut |meta| {
+            if let (Some(meta), Ok(())) = (meta, &done) {
+                done = out.write_all(&meta.ino().to_le_bytes());
+            }
+        });
+        done.and_then(|()| out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()).map_err(failed)
+    }
+
+    /// Entries of a folder in it that are no folders and were made elsewhere than in `of`, or changed at a moment or later;
+    /// those that cannot be looked at are among them.
+    pub(super) fn strangers(&self, name: &str, of: &str, moment: Timestamp) -> u64 {
+        let known = std::fs::read(self.path(&format!("{of}.entries"))).unwrap_or_default();
+        let known: HashSet<&[u8]> = known.chunks_exact(8).collect();
+        let moment = SystemTime::from(moment).checked_sub(TICK).unwrap_or(SystemTime::UNIX_EPOCH);
+        let mut count = 0;
+        visit(&self.path(name), &mut |meta| {
+            let is_ours = meta.is_some_and(|meta| {
+                known.contains(meta.ino().to_le_bytes().as_slice()) && meta.modified().is_ok_and(|time| time < moment)
+            });
+            count += u64::from(!is_ours);
+        });
+        count
     }
 }
 
-fn changed_since(folder: &Path, moment: SystemTime) -> u64 {
-    let mut count = 0;
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let Ok(meta) = entry.metadata() else { continue };
-        if meta.is_dir() {
-            count += changed_since(&entry.path(), moment);
-        } else {
-            let is_older = |time: std::io::Result<SystemTime>| time.is_ok_and(|time| time < moment);
-            count += u64::from(!(is_older(meta.modified()) && is_older(meta.created())));
+/// Visits all entries below a folder that are no folders; without metadata what cannot be looked at, folders too.
+fn visit(folder: &Path, see: &mut impl FnMut(Option<&Metadata>)) {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return,
+        Err(_) => return see(None),
+    };
+    for entry in entries {
+        match entry.and_then(|entry| Ok((entry.metadata()?, entry.path()))) {
+            Ok((meta, path)) if meta.is_dir() => visit(&path, see),
+            Ok((meta, _)) => see(Some(&meta)),
+            Err(_) => see(None),
         }
     }
-    count
 }
 
 /// Opens the folders below one of ours to us: restored ones may be closed to their owner.

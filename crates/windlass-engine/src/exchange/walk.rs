@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, fstat, futimens,
-    mkdirat, openat, renameat_with, statat, unlinkat,
+    linkat, mkdirat, openat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 use windlass_repo::format::restic::{Excludes, is_stage};
@@ -99,6 +99,14 @@ impl Folder {
         Ok(Self { handle, path, relative: self.relative.join(name) })
     }
 
+    /// A folder in it, where it is there still.
+    fn find(&self, name: &OsStr) -> Result<Option<Self>, ExchangeError> {
+        match self.enter(name) {
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            folder => folder.map(Some),
+        }
+    }
+
     /// It is the root from here on: paths are told from it.
     pub(super) fn into_root(self) -> Self {
         Self { relative: PathBuf::new(), ..self }
@@ -171,16 +179,22 @@ impl Folder {
         }
     }
 
-    /// Moves an entry to another folder, where none of its name may be.
-    fn give(&self, name: &OsStr, to: &Self) -> Result<(), ExchangeError> {
-        self.move_as(name, to, name).map_err(|error| self.failed("move", name, error))
+    /// Moves an entry to another folder, if none of its name is there: whether it was moved.
+    fn give(&self, name: &OsStr, to: &Self) -> Result<bool, ExchangeError> {
+        match self.move_as(name, to, name) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(error) => Err(self.failed("move", name, error)),
+        }
     }
 
-    /// Moves an entry to another folder; where its name is in use there, under one beside it, which is returned.
+    /// Moves an entry to another folder; where its name is in use there, under one beside it, which is returned. One that
+    /// is gone meanwhile is nowhere to be moved.
     fn give_beside(&self, name: &OsStr, to: &Self) -> Result<Option<OsString>, ExchangeError> {
         for (tries, beside) in names_beside(name).enumerate() {
             match self.move_as(name, to, &beside) {
                 Ok(()) => return Ok((tries > 0).then_some(beside)),
+                Err(Errno::NOENT) => return Ok(None),
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(self.failed("move", name, error)),
             }
@@ -204,11 +218,15 @@ impl Folder {
 
     fn rename(&self, name: &OsStr, to: &Self, new: &OsStr) -> Result<(), Errno> {
         match renameat_with(&self.handle, name, &to.handle, new, RenameFlags::NOREPLACE) {
-            // The file system cannot say it in one.
-            Err(Errno::INVAL | Errno::NOSYS) => match statat(&to.handle, new, AtFlags::SYMLINK_NOFOLLOW) {
-                Err(Errno::NOENT) => rustix::fs::renameat(&self.handle, name, &to.handle, new),
+            // The file system cannot say it in one: a second name, and then the first away. A folder can have but one.
+            Err(Errno::INVAL | Errno::NOSYS) => match linkat(&self.handle, name, &to.handle, new, AtFlags::empty()) {
+                Ok(()) => unlinkat(&self.handle, name, AtFlags::empty()),
+                Err(Errno::PERM) => match statat(&to.handle, new, AtFlags::SYMLINK_NOFOLLOW) {
+                    Err(Errno::NOENT) => rustix::fs::renameat(&self.handle, name, &to.handle, new),
+                    Err(error) => Err(error),
+                    Ok(_) => Err(Errno::EXIST),
+                },
                 Err(error) => Err(error),
-                Ok(_) => Err(Errno::EXIST),
             },
             done => done,
         }
@@ -217,7 +235,7 @@ impl Folder {
     fn remove_empty(&self, name: &OsStr) -> Result<(), ExchangeError> {
         match unlinkat(&self.handle, name, AtFlags::REMOVEDIR) {
             // Something that is left out of captures is in it, or something is mounted there.
-            Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => Ok(()),
+            Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY | Errno::NOENT) => Ok(()),
             Err(error) => Err(self.failed("remove the folder", name, error)),
         }
     }
@@ -238,7 +256,8 @@ pub(super) fn prune(live: &Folder, keep: Option<&Folder>, scope: &Scope<'_>) -> 
             Some(keep) if keep.kind_of(name)? == Some(FileType::Directory) => Some(keep.enter(name)?),
             _ => None,
         };
-        prune(&live.enter(name)?.opened_to_us(), kept.as_ref(), scope)?;
+        let Some(folder) = live.find(name)? else { continue };
+        prune(&folder.opened_to_us(), kept.as_ref(), scope)?;
         if kept.is_none() {
             live.remove_empty(name)?;
         }
@@ -263,6 +282,8 @@ fn names_beside(name: &OsStr) -> impl Iterator<Item = OsString> {
 #[derive(Default)]
 pub(super) struct Walk {
     pub(super) notes: Vec<String>,
+    /// Whether a folder that still holds something - what is left out of captures - is in the way, and not moved out of it.
+    pub(super) keeps_folders: bool,
 }
 
 impl Walk {
@@ -274,7 +295,8 @@ impl Walk {
                 continue;
             }
             if entry.kind == FileType::Directory {
-                self.take_out(&live.enter(name)?.opened_to_us(), &to.enter_or_make(name)?, scope)?;
+                let Some(folder) = live.find(name)? else { continue };
+                self.take_out(&folder.opened_to_us(), &to.enter_or_make(name)?, scope)?;
             } else {
                 self.set_aside(live, name, to)?;
             }
@@ -286,17 +308,31 @@ impl Walk {
     pub(super) fn put_in(&mut self, from: &Folder, live: &Folder, aside: &Folder) -> Result<(), ExchangeError> {
         for entry in from.entries()? {
             let name = entry.name();
-            match (entry.kind, live.kind_of(name)?) {
-                (FileType::Directory, Some(FileType::Directory)) => {
-                    let (from_it, live_one) = (from.enter(name)?.opened_to_us(), live.enter(name)?.opened_to_us());
-                    self.put_in(&from_it, &live_one, &aside.enter_or_make(name)?)?;
-                    from.remove_empty(name)?;
+            let mut is_in = false;
+            // Somebody may make one of its name again and again.
+            for _ in 0..NAMES {
+                match (entry.kind, live.kind_of(name)?) {
+                    (FileType::Directory, Some(FileType::Directory)) => {
+                        let (from_it, live_one) = (from.enter(name)?.opened_to_us(), live.enter(name)?.opened_to_us());
+                        self.put_in(&from_it, &live_one, &aside.enter_or_make(name)?)?;
+                        from.remove_empty(name)?;
+                        is_in = true;
+                    }
+                    (_, None) => is_in = from.give(name, live)?,
+                    (_, Some(FileType::Directory)) if self.keeps_folders => {
+                        live.remove_empty(name)?;
+                        if live.kind_of(name)? == Some(FileType::Directory) {
+                            return Err(live.failed("put a file in the place of the folder", name, Errno::NOTEMPTY));
+                        }
+                    }
+                    (_, Some(_)) => self.set_aside(live, name, aside)?,
                 }
-                (_, None) => from.give(name, live)?,
-                (_, Some(_)) => {
-                    self.set_aside(live, name, aside)?;
-                    from.give(name, live)?;
+                if is_in {
+                    break;
                 }
+            }
+            if !is_in {
+                return Err(live.failed("put in", name, Errno::EXIST));
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use windlass_core::application::Databases;
 use windlass_core::point::{DatabaseDump, ObjectRef, TableCount};
 
@@ -182,15 +182,26 @@ pub async fn content(tools: &Tools, database: &str) -> Result<Content, PostgresE
     Ok(Content { bytes: row.bytes, tables, sessions: row.sessions })
 }
 
-/// Rows inserted, changed and deleted in the tables a database has, ever since the server counts them.
-pub async fn written(tools: &Tools, database: &str) -> Result<u64, PostgresError> {
-    #[derive(Deserialize)]
-    struct Row {
-        n: u64,
-    }
+/// What was written to a database ever since its server counts that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// Rows inserted, changed and deleted in its own tables.
+    pub rows: u64,
+    /// As many in the catalogs as well, without what gathering statistics writes: large objects and definitions are there.
+    /// Absent where the server does not count.
+    pub all: Option<u64>,
+}
+
+/// What was written to a database.
+pub async fn written(tools: &Tools, database: &str) -> Result<Written, PostgresError> {
     let mut session = Session::open(tools, database).await?;
-    let query = "select coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint as n from pg_stat_user_tables";
-    let row: Row = session.row(query).await?;
+    let query = "select coalesce(sum(n) filter (where is_user), 0)::bigint as rows, \
+                 case when current_setting('track_counts')::boolean then coalesce(sum(n), 0)::bigint end as \"all\" from ( \
+                 select s.n_tup_ins + s.n_tup_upd + s.n_tup_del as n, \
+                        s.schemaname not in ('pg_catalog', 'information_schema') and s.schemaname !~ '^pg_toast' as is_user \
+                 from pg_stat_all_tables s join pg_class c on c.oid = s.relid \
+                 where not c.relisshared and c.relname !~ '^pg_statistic') s";
+    let row = session.row(query).await?;
     session.close().await;
-    Ok(row.n)
+    Ok(row)
 }

@@ -83,13 +83,17 @@ pub struct Replaced {
 struct Found {
     name: String,
     oid: u32,
+    /// Whether it is what an interrupted `drop database` left.
+    invalid: bool,
 }
 
 async fn find(tools: &Tools, wanted: &[&str]) -> Result<Vec<Found>, PostgresError> {
     let list: Vec<String> = wanted.iter().map(|name| literal(name)).collect();
     let mut session = beside(tools, wanted).await?;
-    let query =
-        format!("select datname as name, oid::bigint as oid from pg_database where datname in ({})", list.join(", "));
+    let query = format!(
+        "select datname as name, oid::bigint as oid, datconnlimit = -2 as invalid from pg_database where datname in ({})",
+        list.join(", ")
+    );
     let found = session.all(&query).await?;
     session.close().await;
     Ok(found)
@@ -290,6 +294,11 @@ pub async fn put_back(tools: &Tools, replaced: &Replaced, restored: Option<u32>)
         return told(tools, names, undone, restored).await;
     }
     let is_ours = old.is_some() && old == replaced.oid;
+    if is_ours && found.iter().any(|database| database.name == names.old && database.invalid) {
+        // Its deletion had begun: nobody can use it any more.
+        super::restore::create::drop(tools, &names.old).await?;
+        return Ok(PutBack::Gone);
+    }
     if replaced.oid.is_some() && !is_ours {
         return Ok(PutBack::Gone);
     }
@@ -342,6 +351,32 @@ pub async fn drop_private(tools: &Tools, database: &str, oid: Option<u32>) -> Re
         there if there != oid => Ok(true),
         _ => super::restore::create::drop(tools, database).await.map(|()| false),
     }
+}
+
+/// Whether a database is what an interrupted `drop database` left: nobody can use it any more.
+pub async fn is_invalid(tools: &Tools, database: &str) -> Result<bool, PostgresError> {
+    Ok(find(tools, &[database]).await?.iter().any(|found| found.invalid))
+}
+
+/// Ends what sessions called like these are still at, and waits for them: a statement goes on in the server when who gave it
+/// was killed.
+pub async fn end_what_was_left(tools: &Tools) -> Result<(), PostgresError> {
+    #[derive(Deserialize)]
+    struct Row {
+        n: u64,
+    }
+    let end = format!(
+        "select count(pg_terminate_backend(pid)) as n from pg_stat_activity \
+         where application_name = {} and pid <> pg_backend_pid() and usesysid = (select oid from pg_roles where rolname = current_user)",
+        literal(tools.name())
+    );
+    let began = Instant::now();
+    let mut session = Session::open_any(tools).await?;
+    while session.row::<Row>(&end).await?.n > 0 && began.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    session.close().await;
+    Ok(())
 }
 
 /// Drops a database that is being filled, which nobody else knows.

@@ -17,6 +17,9 @@ use super::{PostgresError, database_of, session::Session, with_database};
 
 pub use super::installed::server_folder;
 
+/// What sessions call themselves where nothing else is said.
+const CALLED: &str = "windlass";
+
 /// Client tools for one server.
 #[derive(Clone)]
 pub struct Tools {
@@ -26,6 +29,8 @@ pub struct Tools {
     url: String,
     password: Option<SecretString>,
     scratch: bool,
+    /// What sessions call themselves.
+    called: String,
     /// The major version of `pg_dump`.
     pub major: u32,
     /// The server's `server_version_num`.
@@ -43,6 +48,7 @@ impl Tools {
             url: source.url.clone(),
             password,
             scratch: false,
+            called: CALLED.to_owned(),
             major: 0,
             server_version: 0,
         };
@@ -66,7 +72,17 @@ impl Tools {
     /// Tools for a scratch server, from the server's own folder.
     pub(super) fn of_scratch(folder: PathBuf, url: String, major: u32) -> Self {
         let server_version = major * 10_000;
-        Self { folder: Some(folder), via: Vec::new(), url, password: None, scratch: true, major, server_version }
+        let called = CALLED.to_owned();
+        Self {
+            folder: Some(folder),
+            via: Vec::new(),
+            url,
+            password: None,
+            scratch: true,
+            called,
+            major,
+            server_version,
+        }
     }
 
     /// The same server with tools of at least another major version: a dump is read by nothing older than its writer.
@@ -77,6 +93,17 @@ impl Tools {
         let there = if self.via.is_empty() { installed("pg_dump").await } else { vec![(self.major, PathBuf::new())] };
         let (major, folder) = choose("pg_restore", major, &there)?;
         Ok(Self { major, folder: Some(folder), ..self.clone() })
+    }
+
+    /// The same tools, whose sessions call themselves so. With `via`, what they are called is up to that.
+    #[must_use]
+    pub fn called(self, called: String) -> Self {
+        Self { called, ..self }
+    }
+
+    /// What sessions call themselves.
+    pub(super) fn name(&self) -> &str {
+        &self.called
     }
 
     /// The URL, as it was given; it holds no password.
@@ -115,7 +142,7 @@ impl Tools {
                 command.env_remove(name);
             }
         }
-        command.env("LC_ALL", "C").env("PGAPPNAME", "windlass").env("PGCONNECT_TIMEOUT", "15");
+        command.env("LC_ALL", "C").env("PGAPPNAME", &self.called).env("PGCONNECT_TIMEOUT", "15");
         match &self.password {
             Some(password) => command.env("PGPASSWORD", password.expose_secret()),
             None => &mut command,

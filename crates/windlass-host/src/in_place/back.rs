@@ -1,35 +1,22 @@
 //! Puts back what was there: after a failure, or by `windlass undo`.
 
 use jiff::Timestamp;
-use windlass_core::diagnose::chain;
+use windlass_core::diagnose::{chain, without_output};
 use windlass_core::restore::{Old, ReplaceDatabase, ReplaceFiles, Step};
 use windlass_engine::exchange::{Exchange, Side};
 use windlass_engine::moment;
 use windlass_engine::postgres::PostgresError;
 use windlass_engine::postgres::inspect::written;
 use windlass_engine::postgres::replace::{
-    PutBack, drop_private, drop_unfinished, let_in, oid_of, put_back as put_database_back,
+    PutBack, drop_private, drop_unfinished, is_invalid, let_in, oid_of, put_back as put_database_back,
 };
 
 use super::Work;
-use super::forward::{blocking, move_files, prove, say, start, stop};
-use super::journal::{Journal, Lock, State};
-use super::replaced::{Database, exchanges, same_servers};
+use super::forward::{Stage, blocking, doing, move_files, prove, start, stop};
+use super::journal::{Journal, Lock, Returned, State, Task};
+use super::replaced::{Database, exchanges, take_up};
 use super::tasks::{self, Back, Forward};
 use crate::error::TaskError;
-
-/// What came of putting back what was there.
-#[derive(Debug, Default)]
-pub(crate) struct Returned {
-    /// What a person should know.
-    pub(crate) notes: Vec<String>,
-    /// What could not come back, in words.
-    pub(crate) gone: Vec<String>,
-    /// Why the application did not start again.
-    pub(crate) unstarted: Option<Box<TaskError>>,
-    /// Whether something of what was restored is kept, because it was changed since.
-    kept: bool,
-}
 
 /// What came of an undo.
 #[derive(Debug)]
@@ -45,42 +32,68 @@ pub struct Undone {
 /// Undoes a restore, or puts back what an interrupted one had changed. Whoever holds the lock has read its journal since.
 pub async fn undo(work: &Work<'_>, journal: &mut Journal, _lock: &Lock) -> Result<Undone, TaskError> {
     refuse(work, journal)?;
-    same_servers(work, journal).await?;
-    let returned = match journal.state {
-        State::Running | State::PuttingBack => {
-            journal.settle(|journal| {
-                journal.state = State::PuttingBack;
-                journal.failure.get_or_insert_with(|| "it was interrupted, and then undone".to_owned());
-                if journal.back.is_empty() {
-                    journal.back = tasks::back(journal, false);
-                }
-            })?;
-            stop_again(work, journal).await.map_err(|error| TaskError::halted(journal, error))?;
-            put_back(work, journal).await
+    take_up(work, journal).await?;
+    let is_failure = matches!(journal.state, State::Running | State::PuttingBack);
+    if matches!(journal.state, State::Restored | State::Unproven) {
+        refuse_what_is_gone(work, journal).await?;
+    }
+    journal.settle(|journal| {
+        if !matches!(journal.state, State::PuttingBack | State::Undoing) || journal.back.is_empty() {
+            journal.back = tasks::back(journal, !is_failure);
         }
-        _ => {
-            journal.settle(|journal| {
-                if journal.state != State::Undoing {
-                    journal.back = tasks::back(journal, true);
-                }
-                journal.state = State::Undoing;
-            })?;
-            stop_again(work, journal).await.map_err(|error| TaskError::halted(journal, error))?;
-            take_back(work, journal).await
+        if is_failure {
+            journal.state = State::PuttingBack;
+            journal.failure.get_or_insert_with(|| "it was interrupted, and then undone".to_owned());
+        } else {
+            journal.state = State::Undoing;
         }
-    };
-    let Returned { mut notes, gone, unstarted, .. } = returned.map_err(|error| TaskError::halted(journal, error))?;
-    let unproven = match unstarted {
-        Some(error) => Some(error),
-        None => match prove(work, &journal.plan).await {
+    })?;
+    stop_again(work, journal).await.map_err(|error| TaskError::halted(journal, error))?;
+    let returned = if is_failure { put_back(work, journal).await } else { take_back(work, journal).await };
+    let mut notes = returned.map_err(|error| TaskError::halted(journal, error))?;
+    let unproven = match &journal.returned.unstarted {
+        Some(failure) => Some(TaskError::Before { failure: failure.clone() }),
+        None => match prove(work, &journal.plan, Stage::Undone).await {
             Ok(more) => {
                 notes.extend(more);
                 None
             }
-            Err(error) => Some(Box::new(error)),
+            Err(error) => Some(error),
         },
     };
-    Ok(Undone { notes, gone, unproven })
+    Ok(Undone { notes, gone: journal.returned.gone.clone(), unproven: unproven.map(Box::new) })
+}
+
+/// Nothing is begun where it could not be ended: what was there has to be there still.
+async fn refuse_what_is_gone(work: &Work<'_>, journal: &Journal) -> Result<(), TaskError> {
+    let no = |why| Err(TaskError::NoUndo { restore: journal.id.to_string(), why });
+    for (index, step) in journal.plan.steps.iter().enumerate() {
+        match step {
+            Step::ReplaceDatabase(step) if !journal.has_deleted(index) => {
+                let database = Database::of(work.application, journal, index, step)?;
+                let (tools, names) = (database.tools().await?, database.names());
+                let old = oid_of(&tools, &names.old).await.map_err(TaskError::Postgres)?;
+                if step.oid.is_some() && old != step.oid {
+                    return no(format!(
+                        "the database {}, which was {} before, is not there any more",
+                        names.old, names.live
+                    ));
+                }
+                if oid_of(&tools, &names.undone).await.map_err(TaskError::Postgres)?.is_some() {
+                    return no(format!("there is a database {} already, which is none of ours", names.undone));
+                }
+            }
+            Step::ReplaceFiles(step) => {
+                let places = exchanges(journal, index, step)?;
+                let looked = blocking(move || places.iter().try_for_each(Exchange::can_go_back)).await;
+                if let Err(error) = looked {
+                    return no(format!("what was there before is not there any more: {}", chain(&error)));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Why a restore cannot be undone, where it cannot.
@@ -99,7 +112,7 @@ fn refuse(work: &Work<'_>, journal: &Journal) -> Result<(), TaskError> {
 
 /// Stops an application that an interrupted restore had stopped: since then the machine may have started it again.
 pub(super) async fn stop_again(work: &Work<'_>, journal: &Journal) -> Result<(), TaskError> {
-    let is_open = |task: &super::journal::Task<Back>| task.done.is_none();
+    let is_open = |task: &Task<Back>| task.done.is_none();
     let needed = match journal.state {
         State::Running => journal.has_done(Forward::Stop) && !journal.has_begun(Forward::Start),
         State::PuttingBack | State::Undoing => {
@@ -110,38 +123,35 @@ pub(super) async fn stop_again(work: &Work<'_>, journal: &Journal) -> Result<(),
         }
         _ => false,
     };
-    if needed { stop(work).await } else { Ok(()) }
+    if needed { stop(work, &journal.plan).await } else { Ok(()) }
 }
 
 /// Puts back what was there before a restore that failed. What was restored so far is removed, unless somebody changed it.
-pub(super) async fn put_back(work: &Work<'_>, journal: &mut Journal) -> Result<Returned, TaskError> {
-    if journal.back.is_empty() {
-        let tasks = tasks::back(journal, false);
-        journal.note(|journal| journal.back = tasks)?;
-    }
-    let returned = carry_out(work, journal).await?;
+/// Returns what a person should know.
+pub(super) async fn put_back(work: &Work<'_>, journal: &mut Journal) -> Result<Vec<String>, TaskError> {
+    let notes = carry_out(work, journal).await?;
     journal.note(|journal| {
         journal.state = State::PutBack;
         journal.finished = Some(Timestamp::now());
-        if returned.kept {
+        if journal.returned.kept {
             journal.keep_until_its_grace_ends();
         }
     })?;
-    Ok(returned)
+    Ok(notes)
 }
 
 /// Puts back what was there before a restore that is undone. What was restored is kept until the grace ends.
-async fn take_back(work: &Work<'_>, journal: &mut Journal) -> Result<Returned, TaskError> {
-    let returned = carry_out(work, journal).await?;
+async fn take_back(work: &Work<'_>, journal: &mut Journal) -> Result<Vec<String>, TaskError> {
+    let notes = carry_out(work, journal).await?;
     journal.note(|journal| {
         journal.state = State::Undone;
         journal.keep_until_its_grace_ends();
     })?;
-    Ok(returned)
+    Ok(notes)
 }
 
-async fn carry_out(work: &Work<'_>, journal: &mut Journal) -> Result<Returned, TaskError> {
-    let mut returned = Returned::default();
+async fn carry_out(work: &Work<'_>, journal: &mut Journal) -> Result<Vec<String>, TaskError> {
+    let (mut notes, mut returned) = (Vec::new(), journal.returned.clone());
     for index in 0..journal.back.len() {
         if journal.back[index].done.is_some() {
             continue;
@@ -149,24 +159,33 @@ async fn carry_out(work: &Work<'_>, journal: &mut Journal) -> Result<Returned, T
         let what = journal.back[index].what;
         journal.note(|journal| journal.back[index].begin())?;
         moment::reach("before back", &what);
-        back(work, journal, what, &mut returned).await?;
-        journal.note(|journal| journal.back[index].end())?;
+        notes.extend(back(work, journal, what, &mut returned).await?);
+        journal.note(|journal| {
+            journal.returned = returned.clone();
+            journal.back[index].end();
+        })?;
     }
     for (index, step) in journal.plan.steps.iter().enumerate() {
         if let (Step::Action(step), true) = (step, journal.has_begun(Forward::Command(index))) {
             returned.gone.push(format!("what the command of {} overwrote", step.component));
         }
     }
-    Ok(returned)
+    journal.returned = returned;
+    Ok(notes)
 }
 
-async fn back(work: &Work<'_>, journal: &Journal, what: Back, returned: &mut Returned) -> Result<(), TaskError> {
+async fn back(
+    work: &Work<'_>,
+    journal: &Journal,
+    what: Back,
+    returned: &mut Returned,
+) -> Result<Vec<String>, TaskError> {
     let index = match what {
-        Back::Stop => return stop(work).await,
+        Back::Stop => return stop(work, &journal.plan).await.map(|()| Vec::new()),
         Back::Start => {
             // The data are what they were; that it does not start keeps nobody from anything.
-            returned.unstarted = start(work).await.err().map(Box::new);
-            return Ok(());
+            returned.unstarted = start(work).await.err().map(|error| without_output(&chain(&error)).to_owned());
+            return Ok(Vec::new());
         }
         Back::TakeOut(step) | Back::Prune(step) | Back::PutIn(step) | Back::Switch(step) | Back::Discard(step) => step,
     };
@@ -174,58 +193,60 @@ async fn back(work: &Work<'_>, journal: &Journal, what: Back, returned: &mut Ret
         Step::ReplaceFiles(step) => {
             let places = exchanges(journal, index, step)?;
             match what {
-                Back::TakeOut(_) => {
-                    returned.notes.extend(move_files(places, |place| place.take_out(Side::Undone)).await?);
-                }
-                Back::Prune(_) => {
-                    move_files(places, |place| place.prune(Side::Out).map(|()| Vec::new())).await?;
-                }
+                Back::TakeOut(_) => move_files(places, |place| place.take_out(Side::Undone)).await,
+                Back::Prune(_) => move_files(places, |place| place.prune(Side::Out).map(|()| Vec::new())).await,
                 Back::PutIn(_) => {
-                    say(work.progress, &step.component, "put the files back");
-                    returned.notes.extend(move_files(places, |place| place.put_in(Side::Out, Side::Undone)).await?);
+                    let put = move_files(places, |place| place.put_in(Side::Out, Side::Undone));
+                    doing(work.progress, &step.component, "put the files back", put).await
                 }
-                Back::Discard(_) => discard_files(journal, index, step, places, returned).await?,
-                Back::Switch(_) | Back::Stop | Back::Start => {}
+                Back::Discard(_) => discard_files(journal, index, step, places, returned).await,
+                Back::Switch(_) | Back::Stop | Back::Start => Ok(Vec::new()),
             }
         }
         Step::ReplaceDatabase(step) => {
             let database = Database::of(work.application, journal, index, step)?;
             match what {
-                Back::Switch(_) => put_one_back(work, journal, index, step, &database, returned).await?,
-                Back::Discard(_) => discard_database(journal, index, &database, returned).await?,
-                Back::TakeOut(_) | Back::Prune(_) | Back::PutIn(_) | Back::Stop | Back::Start => {}
+                Back::Switch(_) => {
+                    let text = format!("put the database {} back", database.names().live);
+                    let put = put_one_back(journal, index, step, &database, returned);
+                    doing(work.progress, &step.fill.component, &text, put).await
+                }
+                Back::Discard(_) => discard_database(journal, index, &database, returned).await,
+                Back::TakeOut(_) | Back::Prune(_) | Back::PutIn(_) | Back::Stop | Back::Start => Ok(Vec::new()),
             }
         }
-        Step::Action(_) | Step::Database(_) | Step::Folder(_) | Step::Stop(_) | Step::Start(_) => {}
+        Step::Action(_) | Step::Database(_) | Step::Folder(_) | Step::Stop(_) | Step::Start(_) => Ok(Vec::new()),
     }
-    Ok(())
 }
 
 async fn put_one_back(
-    work: &Work<'_>,
     journal: &Journal,
     index: usize,
     step: &ReplaceDatabase,
     database: &Database,
     returned: &mut Returned,
-) -> Result<(), TaskError> {
+) -> Result<Vec<String>, TaskError> {
     let (tools, names) = (database.tools().await?, database.names());
-    say(work.progress, &step.fill.component, &format!("put the database {} back", names.live));
     let restored = journal.restored.get(&index).map(|restored| restored.oid);
     match put_database_back(&tools, &database.replaced, restored).await.map_err(TaskError::Postgres)? {
-        PutBack::Done => {}
-        PutBack::BesideAStranger => returned
-            .notes
-            .push(format!("a database {} that somebody made meanwhile is kept as {}", names.live, names.undone)),
+        PutBack::Done => Ok(Vec::new()),
+        PutBack::BesideAStranger => {
+            Ok(vec![format!("a database {} that somebody made meanwhile is kept as {}", names.live, names.undone)])
+        }
         PutBack::Gone if step.old == Old::Deleted => {
             returned.gone.push(format!("the database {}, which the plan deleted first", names.live));
+            let new = oid_of(&tools, &names.new).await.map_err(TaskError::Postgres)?;
+            returned.kept |= new.is_some();
+            Ok(new
+                .map(|_| format!("what was being restored of {} is kept as {}", names.live, names.new))
+                .into_iter()
+                .collect())
         }
         PutBack::Gone => {
             let why = "what was there before the restore is not there any more".to_owned();
-            return Err(TaskError::Postgres(PostgresError::Moved { database: names.live.clone(), why }));
+            Err(TaskError::Postgres(PostgresError::Moved { database: names.live.clone(), why }))
         }
     }
-    Ok(())
 }
 
 async fn discard_database(
@@ -233,26 +254,27 @@ async fn discard_database(
     index: usize,
     database: &Database,
     returned: &mut Returned,
-) -> Result<(), TaskError> {
+) -> Result<Vec<String>, TaskError> {
     let (tools, names) = (database.tools().await?, database.names());
     drop_unfinished(&tools, names).await.map_err(TaskError::Postgres)?;
     // It had its name for a while, and somebody may have written to it.
-    let Some(restored) = journal.restored.get(&index) else { return Ok(()) };
+    let Some(restored) = journal.restored.get(&index) else { return Ok(Vec::new()) };
     let there = oid_of(&tools, &names.undone).await.map_err(TaskError::Postgres)?;
-    if there == Some(restored.oid) {
+    if there != Some(restored.oid) {
+        return Ok(Vec::new());
+    }
+    if !is_invalid(&tools, &names.undone).await.map_err(TaskError::Postgres)? {
         let_in(&tools, names, &names.undone).await.map_err(TaskError::Postgres)?;
         let now = written(&tools, &names.undone).await.map_err(TaskError::Postgres)?;
-        if now == restored.written {
-            drop_private(&tools, &names.undone, there).await.map_err(TaskError::Postgres)?;
-        } else {
+        // Of a server that does not count nothing is known.
+        if now.all.is_none() || now != restored.written {
             returned.kept = true;
             let (live, kept) = (&names.live, &names.undone);
-            returned
-                .notes
-                .push(format!("{live} was written to after it had been restored: that copy is kept as {kept}"));
+            return Ok(vec![format!("{live} was written to after it had been restored: that copy is kept as {kept}")]);
         }
     }
-    Ok(())
+    drop_private(&tools, &names.undone, there).await.map_err(TaskError::Postgres)?;
+    Ok(Vec::new())
 }
 
 async fn discard_files(
@@ -261,14 +283,14 @@ async fn discard_files(
     step: &ReplaceFiles,
     places: Vec<Exchange>,
     returned: &mut Returned,
-) -> Result<(), TaskError> {
-    // What was put in is as old as its restore; what is younger is the application's.
+) -> Result<Vec<String>, TaskError> {
+    // What was put in was written before; what was changed since is the application's.
     let since = journal.begun(Forward::PutIn(index)).unwrap_or(Timestamp::UNIX_EPOCH);
     let component = step.component.clone();
     let notes = blocking(move || {
         let mut notes = Vec::new();
         for place in &places {
-            let changed = place.changed_since(Side::Undone, since)?;
+            let changed = place.strangers(since)?;
             if changed == 0 {
                 place.clear()?;
                 place.leave_nothing()?;
@@ -284,15 +306,13 @@ async fn discard_files(
     });
     let notes = notes.await?;
     returned.kept |= !notes.is_empty();
-    returned.notes.extend(notes);
-    Ok(())
+    Ok(notes)
 }
 
 impl TaskError {
     /// A restore failed, and what was there is back.
-    pub(super) fn put_back(source: Self, returned: Returned) -> Self {
-        let Returned { notes, gone, unstarted, .. } = returned;
-        let unstarted = unstarted.map(|error| chain(&*error));
+    pub(super) fn put_back(source: Self, journal: &Journal, notes: Vec<String>) -> Self {
+        let Returned { gone, unstarted, .. } = journal.returned.clone();
         Self::PutBack { source: Box::new(source), notes, gone, unstarted }
     }
 }

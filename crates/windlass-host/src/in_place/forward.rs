@@ -1,5 +1,6 @@
 //! Carries out the tasks of a restore. Each looks at how things are and does what is missing.
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,7 +8,9 @@ use jiff::SignedDuration;
 use windlass_core::application::Strategy;
 use windlass_core::name::Name;
 use windlass_core::point::ComponentManifest;
-use windlass_core::restore::{DatabaseStep, FilesPlace, Plan, ReplaceDatabase, ReplaceFiles, Step};
+use windlass_core::restore::{
+    ActionStep, CommandStep, DatabaseStep, FilesPlace, Old, Plan, Refusal, ReplaceDatabase, ReplaceFiles, Step,
+};
 use windlass_engine::exchange::{Exchange, ExchangeError, Side};
 use windlass_engine::postgres::inspect::written;
 use windlass_engine::postgres::replace::{drop_private, drop_unfinished, fence, oid_of, switch};
@@ -30,9 +33,9 @@ const CONTROL_LIMIT: SignedDuration = SignedDuration::from_mins(10);
 /// Carries out one task. Returns what a person should know.
 pub(super) async fn carry_out(work: &Work<'_>, journal: &mut Journal, task: Forward) -> Result<Vec<String>, TaskError> {
     let step = match task {
-        Forward::Stop => return stop(work).await.map(|()| Vec::new()),
+        Forward::Stop => return stop(work, &journal.plan).await.map(|()| Vec::new()),
         Forward::Start => return start(work).await.map(|()| Vec::new()),
-        Forward::Prove => return prove(work, &journal.plan).await,
+        Forward::Prove => return prove(work, &journal.plan, Stage::Restored).await,
         Forward::Fence(step)
         | Forward::Delete(step)
         | Forward::LayDown(step)
@@ -69,9 +72,10 @@ async fn replace_database(
     match task {
         Forward::Fence(_) => {
             if plan.oid.is_some() {
-                say(work.progress, component, &format!("set the database {} aside", database.names().live));
+                let text = format!("set the database {} aside", database.names().live);
+                let fenced = fence(&tools, &database.replaced);
+                doing(work.progress, component, &text, fenced).await.map_err(TaskError::Postgres)?;
             }
-            fence(&tools, &database.replaced).await.map_err(TaskError::Postgres)?;
         }
         Forward::Delete(_) => {
             let dropped = drop_private(&tools, &database.names().old, plan.oid).await;
@@ -103,7 +107,7 @@ async fn replace_database(
 }
 
 async fn fill(work: &Work<'_>, database: &Database, plan: &ReplaceDatabase) -> Result<Vec<String>, TaskError> {
-    let (Some(vault), manifest) = (work.vault, manifest_of(work, &plan.fill.component)?) else { return Ok(Vec::new()) };
+    let (vault, manifest) = (work.vault()?, manifest_of(work, &plan.fill.component)?);
     let tools = database.tools().await?;
     // What an interrupted try left is begun anew.
     drop_unfinished(&tools, database.names()).await.map_err(TaskError::Postgres)?;
@@ -115,7 +119,6 @@ async fn fill(work: &Work<'_>, database: &Database, plan: &ReplaceDatabase) -> R
 
 async fn check(work: &Work<'_>, database: &Database, plan: &ReplaceDatabase) -> Result<Vec<String>, TaskError> {
     let component = &plan.fill.component;
-    say(work.progress, component, &format!("check the database {}", database.names().live));
     let dump = dump_of(manifest_of(work, component)?, &plan.fill.database).map_err(TaskError::Restore)?;
     let tools = database.tools().await?;
     let checked = checks::database(work.application, component, dump, &tools, &database.names().new);
@@ -131,11 +134,14 @@ async fn replace_files(
     match task {
         Forward::LayDown(_) => stage(work, places, plan).await,
         Forward::TakeOut(_) => {
-            say(work.progress, &plan.component, "exchange the files");
-            move_files(places, |place| place.take_out(Side::Out)).await
+            let taken = move_files(places, |place| place.take_out(Side::Out));
+            doing(work.progress, &plan.component, "set the files aside", taken).await
         }
         Forward::Prune(_) => move_files(places, |place| place.prune(Side::In).map(|()| Vec::new())).await,
-        Forward::PutIn(_) => move_files(places, |place| place.put_in(Side::In, Side::Out)).await,
+        Forward::PutIn(_) => {
+            let put = move_files(places, |place| place.put_in(Side::In, Side::Out));
+            doing(work.progress, &plan.component, "put the restored files in", put).await
+        }
         // Of databases, commands, and the application.
         Forward::Fence(_)
         | Forward::Delete(_)
@@ -149,7 +155,7 @@ async fn replace_files(
 }
 
 async fn stage(work: &Work<'_>, places: Vec<Exchange>, plan: &ReplaceFiles) -> Result<Vec<String>, TaskError> {
-    let Some(vault) = work.vault else { return Ok(Vec::new()) };
+    let vault = work.vault()?;
     let exclude = Excludes::new(&plan.exclude).map_err(TaskError::Files)?;
     let mut notes = Vec::new();
     for (exchange, place) in places.into_iter().zip(&plan.places) {
@@ -198,17 +204,18 @@ pub(super) async fn blocking<T: Send + 'static>(
 ) -> Result<T, TaskError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.map_err(TaskError::Exchange),
-        Err(error) => {
-            Err(TaskError::State { path: PathBuf::from("the exchange of files"), source: std::io::Error::other(error) })
-        }
+        Err(error) => Err(TaskError::Thread { source: std::io::Error::other(error) }),
     }
 }
 
 /// Stops the application, unless it is stopped already.
-pub(super) async fn stop(work: &Work<'_>) -> Result<(), TaskError> {
+pub(super) async fn stop(work: &Work<'_>, plan: &Plan) -> Result<(), TaskError> {
+    let is_planned = plan.steps.iter().any(|step| matches!(step, Step::Stop(_)));
     match &work.application.control {
-        Some(control) if !work.stopped => control_with(work, "stop", &control.stop).await,
-        _ => Ok(()),
+        _ if work.stopped => Ok(()),
+        Some(control) => control_with(work, "stop", &control.stop).await,
+        None if is_planned => Err(TaskError::NoControl),
+        None => Ok(()),
     }
 }
 
@@ -221,30 +228,46 @@ pub(super) async fn start(work: &Work<'_>) -> Result<(), TaskError> {
 }
 
 async fn control_with(work: &Work<'_>, verb: &'static str, argv: &[String]) -> Result<(), TaskError> {
-    say(work.progress, &work.application.name, &format!("{verb} the application"));
-    process::run(argv, CONTROL_LIMIT).await.map_err(|source| TaskError::Control { verb, source })
+    let done = async { process::run(argv, CONTROL_LIMIT).await.map_err(|source| TaskError::Control { verb, source }) };
+    doing(work.progress, &work.application.name, &format!("{verb} the application"), done).await
 }
 
-async fn command(work: &Work<'_>, plan: &windlass_core::restore::ActionStep) -> Result<(), TaskError> {
+async fn command(work: &Work<'_>, plan: &ActionStep) -> Result<(), TaskError> {
     let component = work.application.components.iter().find(|component| component.name == plan.component);
-    let (Some(vault), Some(Strategy::Action(action))) = (work.vault, component.map(|component| &component.strategy))
-    else {
-        let what = format!("{}, with its `restore` command", plan.component);
-        return Err(TaskError::Refused(windlass_core::restore::Refusal::NotInSettings { what }));
+    let action = match component.map(|component| &component.strategy) {
+        // What was confirmed is what is run, also when it goes on another day.
+        Some(Strategy::Action(action))
+            if action.restore.as_deref().map(CommandStep::of) == Some(plan.command.clone()) =>
+        {
+            action
+        }
+        _ => {
+            let what = format!("{}, with the `restore` command that was confirmed", plan.component);
+            return Err(TaskError::Refused(Refusal::NotInSettings { what }));
+        }
     };
     let manifest = manifest_of(work, &plan.component)?;
-    engine::action(vault, manifest, plan, action, work.progress).await.map_err(TaskError::Restore)
+    engine::action(work.vault()?, manifest, plan, action, work.progress).await.map_err(TaskError::Restore)
+}
+
+/// What is asked whether it works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// What was restored.
+    Restored,
+    /// What was there before.
+    Undone,
 }
 
 /// Asks the application whether it works, and what is missing that it mentions.
-pub(super) async fn prove(work: &Work<'_>, plan: &Plan) -> Result<Vec<String>, TaskError> {
-    let name = &work.application.name;
-    if !work.application.checks.is_empty() {
-        say(work.progress, name, "check the application");
-    }
+pub(super) async fn prove(work: &Work<'_>, plan: &Plan, stage: Stage) -> Result<Vec<String>, TaskError> {
     let mut all = checks::addresses(work.application).await;
     for step in &plan.steps {
         let Step::ReplaceDatabase(step) = step else { continue };
+        // One that was not there is not there again.
+        if stage == Stage::Undone && (step.oid.is_none() || step.old == Old::Deleted) {
+            continue;
+        }
         let Some(source) = source_of(Some(work.application), &step.fill.component) else { continue };
         let tools = engine::tools_for(&source.url, Some(source)).await.map_err(TaskError::Postgres)?;
         let found = checks::files(work.application, &step.fill.component, &tools, &step.fill.database);
@@ -253,7 +276,7 @@ pub(super) async fn prove(work: &Work<'_>, plan: &Plan) -> Result<Vec<String>, T
         all.failed.extend(found.failed);
         all.noted.extend(found.noted);
     }
-    judge(work, name, all)
+    judge(work, &work.application.name, all)
 }
 
 fn judge(work: &Work<'_>, name: &Name, found: Found) -> Result<Vec<String>, TaskError> {
@@ -271,8 +294,15 @@ fn manifest_of<'a>(work: &Work<'a>, component: &Name) -> Result<&'a ComponentMan
     found.ok_or_else(|| TaskError::Restore(engine::RestoreError::Mismatch { component: component.clone() }))
 }
 
-/// Says what is done now.
-pub(super) fn say(progress: &dyn Progress, component: &Name, text: &str) {
+/// Does something, and says so: what it is when it begins, and that it is done when it is.
+pub(super) async fn doing<T, E>(
+    progress: &dyn Progress,
+    component: &Name,
+    text: &str,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     progress.event(Event::Step { component, text, total: None });
+    let done = work.await?;
     progress.event(Event::Done { component, text });
+    Ok(done)
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -18,6 +18,7 @@ use windlass_core::id::RestoreId;
 use windlass_core::name::Name;
 use windlass_core::restore::{Measured, Plan, Request};
 use windlass_engine::moment;
+use windlass_engine::postgres::inspect::Written;
 use windlass_repo::random::Fresh;
 
 use super::tasks::{self, Back, Forward};
@@ -59,6 +60,9 @@ pub struct Journal {
     pub back: Vec<Task<Back>>,
     /// By step of the plan, the databases that were restored.
     pub restored: BTreeMap<usize, RestoredDatabase>,
+    /// What was found when what was there was put back.
+    #[serde(default)]
+    pub returned: Returned,
     #[serde(skip)]
     path: PathBuf,
 }
@@ -128,8 +132,11 @@ pub struct Task<W> {
     /// What is done.
     #[serde(flatten)]
     pub what: W,
-    /// When it was begun, last.
+    /// When it was begun, first.
     pub begun: Option<Timestamp>,
+    /// Whether it was interrupted, and begun again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
     /// When it was done.
     pub done: Option<Timestamp>,
 }
@@ -137,12 +144,13 @@ pub struct Task<W> {
 impl<W> Task<W> {
     /// A task that was not begun.
     pub fn new(what: W) -> Self {
-        Self { what, begun: None, done: None }
+        Self { what, begun: None, again: false, done: None }
     }
 
     /// Begins it, or begins it again.
     pub fn begin(&mut self) {
-        self.begun = Some(Timestamp::now());
+        self.again = self.begun.is_some();
+        self.begun.get_or_insert(Timestamp::now());
     }
 
     /// It is done.
@@ -152,13 +160,23 @@ impl<W> Task<W> {
 }
 
 /// A database that was restored.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoredDatabase {
     /// Its identifier in the server.
     pub oid: u32,
-    /// Rows written to it until it got its name.
-    #[serde(default)]
-    pub written: u64,
+    /// What was written to it until it got its name.
+    pub written: Written,
+}
+
+/// What came of putting back what was there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Returned {
+    /// What could not come back, in words.
+    pub gone: Vec<String>,
+    /// Why the application did not start again.
+    pub unstarted: Option<String>,
+    /// Whether something of what was restored is kept, because it was changed since.
+    pub kept: bool,
 }
 
 /// What tells apart those at work with one application on this machine: one restore or undo, or backups.
@@ -211,6 +229,7 @@ impl Journal {
             tasks: tasks::forward(plan),
             back: Vec::new(),
             restored: BTreeMap::new(),
+            returned: Returned::default(),
             path: folder(state)?.join(format!("{id}.json")),
         };
         journal.save()?;
@@ -267,7 +286,7 @@ impl Journal {
         self.begun(what).is_some()
     }
 
-    /// When a task of the restore was begun, last.
+    /// When a task of the restore was begun, first.
     pub fn begun(&self, what: Forward) -> Option<Timestamp> {
         self.tasks.iter().find(|task| task.what == what)?.begun
     }
@@ -297,7 +316,9 @@ impl Journal {
                 [Forward::LayDown(index), Forward::TakeOut(index), Forward::PutIn(index), Forward::Command(index)]
                     .contains(&task.what)
             }) {
-                let took = task.done?.duration_since(task.begun?).as_millis();
+                // What was interrupted took the time of the interruption as well.
+                let begun = task.begun.filter(|_| !task.again)?;
+                let took = task.done?.duration_since(begun).as_millis();
                 sum.ms += u64::try_from(took).ok()?;
             }
             sum.bytes += step.bytes();
@@ -309,14 +330,20 @@ impl Journal {
         moment::pass();
         let failed = |source| TaskError::State { path: self.path.clone(), source };
         let folder = self.path.parent().unwrap_or(Path::new("/"));
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+        let new = self.path.with_extension("new");
         let text = serde_json::to_vec_pretty(self).map_err(|e| failed(e.into()))?;
-        file.write_all(&text).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-        file.persist(&self.path).map_err(|e| failed(e.error))?;
+        let mut file = private(&new).map_err(failed)?;
+        file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
+        std::fs::rename(&new, &self.path).map_err(failed)?;
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         moment::pass();
         Ok(())
     }
+}
+
+/// A file that is written anew, for us alone.
+fn private(path: &Path) -> std::io::Result<File> {
+    File::options().create(true).write(true).truncate(true).mode(0o600).open(path)
 }
 
 /// Where the list of what a restore in place would do to files is written.

@@ -2,15 +2,16 @@
 
 use jiff::Timestamp;
 use windlass_core::application::Application;
+use windlass_core::diagnose::chain;
 use windlass_core::name::Name;
 use windlass_core::restore::Step;
-use windlass_engine::postgres::replace::{drop_private, drop_unfinished};
-use windlass_engine::progress::Progress;
+use windlass_engine::postgres::replace::{Names, drop_private, drop_unfinished};
+use windlass_engine::progress::{Event, Progress};
 
 use super::Work;
 use super::forward::move_files;
 use super::journal::{Journal, Lock, State};
-use super::replaced::{Database, exchanges, same_servers};
+use super::replaced::{Database, exchanges, take_up};
 use crate::error::TaskError;
 use crate::host::Host;
 
@@ -20,7 +21,7 @@ pub async fn forget(work: &Work<'_>, journal: &mut Journal, _lock: &Lock) -> Res
         let why = format!("it is {}, and keeps nothing that could be removed", journal.state.word());
         return Err(TaskError::NoUndo { restore: journal.id.to_string(), why });
     }
-    same_servers(work, journal).await?;
+    take_up(work, journal).await?;
     // Half of it is nothing that could be put back.
     journal.note(|journal| journal.state = State::Removing)?;
     let removed = remove(work, journal).await.map_err(|error| TaskError::halted(journal, error))?;
@@ -61,12 +62,12 @@ async fn remove(work: &Work<'_>, journal: &Journal) -> Result<Vec<String>, TaskE
 
 /// Gives a restore up as it is: nothing is moved or removed, and it is in nobody's way any more. Returns what it may have
 /// left, by name.
-pub fn abandon(application: &Application, journal: &mut Journal, _lock: &Lock) -> Result<Vec<String>, TaskError> {
-    if !journal.state.is_unsettled() && journal.state != State::Removing {
-        let why = format!("it is {}, and in nobody's way", journal.state.word());
+pub fn abandon(journal: &mut Journal, _lock: &Lock) -> Result<Vec<String>, TaskError> {
+    if !journal.state.is_unsettled() && !journal.state.keeps() {
+        let why = format!("it is {}, and keeps nothing", journal.state.word());
         return Err(TaskError::NoUndo { restore: journal.id.to_string(), why });
     }
-    let left = left_over(application, journal)?;
+    let left = left_over(journal)?;
     journal.note(|journal| {
         journal.state = State::Abandoned;
         journal.finished = Some(Timestamp::now());
@@ -75,13 +76,12 @@ pub fn abandon(application: &Application, journal: &mut Journal, _lock: &Lock) -
 }
 
 /// The names of what a restore may have left.
-fn left_over(application: &Application, journal: &Journal) -> Result<Vec<String>, TaskError> {
+fn left_over(journal: &Journal) -> Result<Vec<String>, TaskError> {
     let mut left = Vec::new();
     for (index, step) in journal.plan.steps.iter().enumerate() {
         match step {
             Step::ReplaceDatabase(step) => {
-                let database = Database::of(application, journal, index, step)?;
-                let names = database.names();
+                let names = Names::of(journal.id, index, &step.fill.database);
                 left.push(format!("{}: the database {} as it was before", names.live, names.old));
                 left.push(format!("{}: {} and {}, which were restored", names.live, names.new, names.undone));
             }
@@ -125,11 +125,18 @@ pub async fn expire(
     let lock = Lock::take(&host.state, &application.name)?;
     let work = Work { vault: None, manifests: &[], application, host, stopped: false, progress };
     let mut over = Vec::new();
+    let warn = |text: &str| progress.event(Event::Warning { text });
     for mut journal in Journal::all(&host.state, Some(&application.name))?.into_iter().filter(is_due) {
-        for note in forget(&work, &mut journal, &lock).await? {
-            progress.event(windlass_engine::progress::Event::Warning { text: &note });
+        match forget(&work, &mut journal, &lock).await {
+            Ok(notes) => {
+                for note in &notes {
+                    warn(note);
+                }
+                over.push(journal);
+            }
+            // The others go all the same.
+            Err(error) => warn(&format!("the old copy of {} could not be removed: {}", journal.id, chain(&error))),
         }
-        over.push(journal);
     }
     Ok(over)
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use windlass_core::diagnose::chain;
 use windlass_core::restore::Step;
-use windlass_engine::postgres::inspect::written;
+use windlass_engine::postgres::inspect::{Written, written};
 use windlass_repo::format::restic::is_stage;
 
 use super::Work;
@@ -53,7 +53,7 @@ pub async fn impact_of_undo(work: &Work<'_>, journal: &Journal) -> Result<UndoIm
                     // A server that crashed counts anew.
                     Ok(now) => DatabaseLoss {
                         database,
-                        rows_written: before.and_then(|before| now.checked_sub(before)),
+                        rows_written: before.and_then(|before| now.rows.checked_sub(before.rows)),
                         unknown: None,
                     },
                     Err(error) => DatabaseLoss { database, rows_written: None, unknown: Some(chain(&error)) },
@@ -61,7 +61,7 @@ pub async fn impact_of_undo(work: &Work<'_>, journal: &Journal) -> Result<UndoIm
             }
             Step::ReplaceFiles(step) => {
                 let places: Vec<PathBuf> = step.places.iter().map(|place| PathBuf::from(&place.path)).collect();
-                let changed = move || Ok(places.iter().map(|place| changed_since(place, finished)).sum::<u64>());
+                let changed = move || Ok(places.iter().map(|place| touched_since(place, finished)).sum::<u64>());
                 impact.entries_changed += blocking(changed).await?;
             }
             Step::Action(_) | Step::Database(_) | Step::Folder(_) | Step::Stop(_) | Step::Start(_) => {}
@@ -75,19 +75,19 @@ async fn rows_now(
     journal: &Journal,
     index: usize,
     step: &windlass_core::restore::ReplaceDatabase,
-) -> Result<u64, TaskError> {
+) -> Result<Written, TaskError> {
     let database = Database::of(work.application, journal, index, step)?;
     written(&database.tools().await?, &database.names().live).await.map_err(TaskError::Postgres)
 }
 
 /// Entries whose inode changed after a moment. What cannot be read is not counted.
-fn changed_since(path: &Path, moment: Timestamp) -> u64 {
+fn touched_since(path: &Path, moment: Timestamp) -> u64 {
     let Ok(meta) = path.symlink_metadata() else { return 0 };
     let is_newer = (meta.ctime(), meta.ctime_nsec()) > (moment.as_second(), moment.subsec_nanosecond().into());
     let mut count = u64::from(is_newer);
     if meta.is_dir() {
         let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-        count += entries.filter(|e| !is_stage(&e.file_name())).map(|e| changed_since(&e.path(), moment)).sum::<u64>();
+        count += entries.filter(|e| !is_stage(&e.file_name())).map(|e| touched_since(&e.path(), moment)).sum::<u64>();
     }
     count
 }

@@ -26,6 +26,7 @@ use windlass_engine::progress::Progress;
 use windlass_repo::vault::Vault;
 
 use self::journal::Journal;
+use crate::error::TaskError;
 use crate::host::Host;
 
 pub use self::back::{Undone, undo};
@@ -47,6 +48,13 @@ pub struct Work<'a> {
     pub stopped: bool,
     /// Whoever watches.
     pub progress: &'a dyn Progress,
+}
+
+impl<'a> Work<'a> {
+    /// The repository, for what is restored from it.
+    fn vault(&self) -> Result<&'a Vault, TaskError> {
+        self.vault.ok_or(TaskError::NoVault)
+    }
 }
 
 /// What came of a restore in place.

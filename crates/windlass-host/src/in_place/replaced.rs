@@ -3,7 +3,7 @@
 use windlass_core::application::{Application, Postgres};
 use windlass_core::restore::{FilesPlace, Refusal, ReplaceDatabase, ReplaceFiles, Step};
 use windlass_engine::exchange::Exchange;
-use windlass_engine::postgres::replace::{Names, Replaced, server_identity};
+use windlass_engine::postgres::replace::{Names, Replaced, end_what_was_left, server_identity};
 use windlass_engine::postgres::tools::Tools;
 use windlass_engine::restore::tools_for;
 use windlass_repo::format::restic::Excludes;
@@ -17,6 +17,8 @@ use crate::restore::source_of;
 pub(super) struct Database {
     pub(super) replaced: Replaced,
     source: Postgres,
+    /// What our sessions call themselves.
+    called: String,
 }
 
 impl Database {
@@ -33,7 +35,8 @@ impl Database {
             return Err(TaskError::Refused(Refusal::NotInSettings { what }));
         };
         let names = Names::of(journal.id, index, &step.fill.database);
-        Ok(Self { replaced: Replaced { names, oid: step.oid, closed: step.closed }, source: source.clone() })
+        let replaced = Replaced { names, oid: step.oid, closed: step.closed };
+        Ok(Self { replaced, source: source.clone(), called: format!("windlass {}", journal.id) })
     }
 
     pub(super) fn names(&self) -> &Names {
@@ -42,7 +45,8 @@ impl Database {
 
     /// Client tools at its server.
     pub(super) async fn tools(&self) -> Result<Tools, TaskError> {
-        tools_for(&self.source.url, Some(&self.source)).await.map_err(TaskError::Postgres)
+        let tools = tools_for(&self.source.url, Some(&self.source)).await.map_err(TaskError::Postgres)?;
+        Ok(tools.called(self.called.clone()))
     }
 }
 
@@ -55,18 +59,20 @@ pub(super) fn exchanges(journal: &Journal, index: usize, step: &ReplaceFiles) ->
     Ok(step.places.iter().enumerate().map(exchange).collect())
 }
 
-/// Whether the settings still mean the servers that a restore was begun at: at another one its databases would be looked
-/// for in vain.
-pub(super) async fn same_servers(work: &Work<'_>, journal: &Journal) -> Result<(), TaskError> {
+/// Takes up a restore that may have been interrupted at its servers: ends what it left there, if the settings still mean those
+/// servers. At another one its databases would be looked for in vain.
+pub(super) async fn take_up(work: &Work<'_>, journal: &Journal) -> Result<(), TaskError> {
     for (index, step) in journal.plan.steps.iter().enumerate() {
         let Step::ReplaceDatabase(step) = step else { continue };
-        let Some(then) = &step.server else { continue };
-        let database = Database::of(work.application, journal, index, step)?;
-        let now = server_identity(&database.tools().await?).await.map_err(TaskError::Postgres)?;
-        if now.as_ref().is_some_and(|now| now != then) {
+        let tools = Database::of(work.application, journal, index, step)?.tools().await?;
+        let now = server_identity(&tools).await.map_err(TaskError::Postgres)?;
+        if let (Some(then), Some(now)) = (&step.server, now)
+            && *then != now
+        {
             let (restore, component) = (journal.id, step.fill.component.clone());
             return Err(TaskError::OtherServer { restore, component, url: step.fill.target.url.clone() });
         }
+        end_what_was_left(&tools).await.map_err(TaskError::Postgres)?;
     }
     Ok(())
 }

@@ -1,17 +1,17 @@
 //! Runs a restore in place, from its plan or from where it was interrupted.
 
 use jiff::{SignedDuration, Timestamp};
-use windlass_core::diagnose::chain;
+use windlass_core::diagnose::{chain, without_output};
 use windlass_core::point::ComponentManifest;
 use windlass_engine::moment;
 use windlass_engine::progress::{Event, Progress};
 use windlass_repo::catalog::{Catalog, Entry};
 use windlass_repo::vault::Vault;
 
-use super::back::{Returned, put_back, stop_again};
+use super::back::{put_back, stop_again};
 use super::journal::{Journal, Lock, State};
-use super::replaced::same_servers;
-use super::tasks::Forward;
+use super::replaced::take_up;
+use super::tasks::{self, Forward};
 use super::{Done, Work, forward};
 use crate::error::TaskError;
 use crate::restore::{Here, Planned, look_again};
@@ -59,13 +59,13 @@ pub async fn finish(
     }
     let (host, application) = (here.host, here.application);
     let work = Work { vault: Some(vault), manifests: &manifests, application, host, stopped, progress };
-    same_servers(&work, &journal).await?;
+    take_up(&work, &journal).await?;
     let stopped_again = stop_again(&work, &journal).await;
     stopped_again.map_err(|error| TaskError::halted(&journal, error))?;
     let done = if journal.state == State::PuttingBack {
-        let returned = put_back(&work, &mut journal).await.map_err(|error| TaskError::halted(&journal, error))?;
+        let notes = put_back(&work, &mut journal).await.map_err(|error| TaskError::halted(&journal, error))?;
         let failure = journal.failure.clone().unwrap_or_default();
-        Err(TaskError::put_back(TaskError::Before { failure }, returned))
+        Err(TaskError::put_back(TaskError::Before { failure }, &journal, notes))
     } else {
         carry_on(&work, journal).await
     };
@@ -88,7 +88,7 @@ async fn carry_on(work: &Work<'_>, mut journal: Journal) -> Result<Done, TaskErr
             Err(error) if matches!(what, Forward::Start | Forward::Prove) => {
                 journal.settle(|journal| {
                     journal.state = State::Unproven;
-                    journal.failure = Some(chain(&error));
+                    journal.failure = Some(on_record(&error));
                     journal.finished = Some(Timestamp::now());
                 })?;
                 return Err(TaskError::Unproven { restore: journal.id, source: Box::new(error) });
@@ -105,22 +105,36 @@ async fn carry_on(work: &Work<'_>, mut journal: Journal) -> Result<Done, TaskErr
     Ok(Done { journal, notes })
 }
 
-/// Puts back what was there after a failure, and tells both.
+/// Puts back what was there after a failure, and tells both. Where what was there is deleted, there is nothing to be put
+/// back, and it stays as it is: the same command goes on with it.
 async fn fail(work: &Work<'_>, mut journal: Journal, error: TaskError) -> TaskError {
+    let failure = on_record(&error);
+    if (0..journal.plan.steps.len()).any(|step| journal.has_begun(Forward::Delete(step))) {
+        return match journal.settle(|journal| journal.failure = Some(failure)) {
+            Ok(()) => TaskError::halted(&journal, error),
+            Err(error) => error,
+        };
+    }
     work.progress
         .event(Event::Warning { text: &format!("it failed, and what was there is put back: {}", chain(&error)) });
     let begun = journal.settle(|journal| {
         journal.state = State::PuttingBack;
-        journal.failure = Some(chain(&error));
+        journal.failure = Some(failure);
+        journal.back = tasks::back(journal, false);
     });
-    let done: Result<Returned, TaskError> = match begun {
+    let done = match begun {
         Ok(()) => put_back(work, &mut journal).await,
         Err(error) => Err(error),
     };
     match done {
-        Ok(returned) => TaskError::put_back(error, returned),
+        Ok(notes) => TaskError::put_back(error, &journal, notes),
         Err(source) => TaskError::Stuck { restore: journal.id, failure: chain(&error), source: Box::new(source) },
     }
+}
+
+/// A failure in words, without what commands printed.
+fn on_record(error: &TaskError) -> String {
+    without_output(&chain(error)).to_owned()
 }
 
 impl Journal {

@@ -114,7 +114,10 @@ pub(super) fn back(journal: &Journal, keep_what_was_restored: bool) -> Vec<Task<
         tasks.push(Back::Start);
     }
     if !keep_what_was_restored {
-        let laid_down = (0..journal.plan.steps.len()).filter(|index| begun(Forward::LayDown(*index)));
+        // Where what was there is deleted, what is being restored is all there is.
+        let is_the_only_one = |index: &usize| begun(Forward::Delete(*index));
+        let laid_down =
+            (0..journal.plan.steps.len()).filter(|index| begun(Forward::LayDown(*index)) && !is_the_only_one(index));
         tasks.extend(laid_down.map(Back::Discard));
     }
     tasks.into_iter().map(Task::new).collect()

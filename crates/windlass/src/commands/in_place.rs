@@ -9,7 +9,7 @@ use windlass_core::id::RestoreId;
 use windlass_core::name::Name;
 use windlass_core::restore::{DatabaseImpact, FilesImpact, Impact, Old, Plan, Request, Step, TableImpact};
 use windlass_host::error::TaskError;
-use windlass_host::in_place::journal::{Journal, Lock, State};
+use windlass_host::in_place::journal::{Journal, Lock, State, digest_of};
 use windlass_host::in_place::look::impact;
 use windlass_host::in_place::{Done, finish, run};
 use windlass_host::restore::{Here, failure_on_record, find, prepare};
@@ -53,14 +53,14 @@ pub(crate) async fn restore(printer: &Printer, mut vault: Vault, here: Here<'_>,
     let entry = find(&catalog, vault.application(), which(printer, arguments)?, &wanted)?;
     if Journal::unsettled(&here.host.state, &here.application.name)?.is_some() {
         // It is interrupted only if nobody is at work with it.
-        let lock = Lock::take(&here.host.state, &here.application.name)?;
+        drop(Lock::take(&here.host.state, &here.application.name)?);
         if let Some(journal) = Journal::unsettled(&here.host.state, &here.application.name)? {
             let is_same = journal.is_of(&request) && journal.state != State::Undoing;
             let named = arguments.point.is_some() || arguments.at.is_some();
             if !is_same || (named && journal.plan.point != entry.point.id) {
                 return Err(TaskError::unsettled(&journal).into());
             }
-            return go_on(printer, &mut vault, &catalog, here, journal, &lock, arguments).await;
+            return go_on(printer, &mut vault, &catalog, here, journal, arguments).await;
         }
     }
     let planned = prepare(&vault, &catalog, entry, &request, Some(here)).await?;
@@ -97,7 +97,6 @@ async fn go_on(
     catalog: &Catalog,
     here: Here<'_>,
     journal: Journal,
-    lock: &Lock,
     arguments: &cli::Restore,
 ) -> Result {
     let plan = journal.plan.clone();
@@ -132,8 +131,14 @@ async fn go_on(
         return Ok(Status::Done);
     }
     confirmed(&digest, arguments.confirm.as_deref(), arguments.yes, "Go on with it?")?;
+    let lock = Lock::take(&here.host.state, &here.application.name)?;
+    let (before, journal) = (digest_of("restore", &journal), journal.again()?);
+    let now = digest_of("restore", &journal);
+    if now != before {
+        return Err(TaskError::Changed { confirmed: before, now }.into());
+    }
     let (started, watch) = (Timestamp::now(), Watch::new(printer));
-    let ran = finish(vault, entry, journal, lock, here, arguments.stopped, &watch).await;
+    let ran = finish(vault, entry, journal, &lock, here, arguments.stopped, &watch).await;
     drop(watch);
     tell(printer, here, vault, &plan, started, &ran).await;
     Ok(close(printer, report, ran?))
@@ -181,12 +186,7 @@ fn say(printer: &Printer, report: &Report<'_>) {
 }
 
 fn closing(printer: &Printer, journal: &Journal) -> String {
-    let kept = |step: &Step| match step {
-        Step::ReplaceDatabase(step) => step.old != Old::Deleted,
-        Step::ReplaceFiles(_) => true,
-        _ => false,
-    };
-    if !journal.plan.steps.iter().any(kept) {
+    if !journal.plan.steps.iter().any(keeps) {
         return format!(
             "restored in place from {} ({}); nothing was kept",
             journal.plan.point,
@@ -238,16 +238,39 @@ fn describe(printer: &Printer, plan: &Plan, impact: &Impact, digest: &str) -> St
     for warning in &plan.warnings {
         text.push_str(&format!("  warning: {warning}\n"));
     }
-    text.push_str("Every byte is read back before anything is touched. What is replaced is kept, and `windlass undo` puts it back, ");
-    text.push_str(&match plan.undo_seconds {
-        Some(seconds) => format!(
-            "for {}; after that the next backup removes it.\n",
-            duration::display(SignedDuration::from_secs(seconds))
-        ),
-        None => "until you remove it (the settings name no `undo`).\n".to_owned(),
-    });
+    text.push_str("Every byte is read back before anything is touched. ");
+    text.push_str(&what_is_kept(plan));
     text.push_str(&format!("Digest: {digest}\n"));
     text
+}
+
+/// Whether a step keeps what was there, or had nothing to keep.
+fn keeps(step: &Step) -> bool {
+    match step {
+        Step::ReplaceDatabase(step) => step.old != Old::Deleted,
+        Step::ReplaceFiles(_) => true,
+        Step::Action(_) | Step::Database(_) | Step::Folder(_) | Step::Stop(_) | Step::Start(_) => false,
+    }
+}
+
+fn what_is_kept(plan: &Plan) -> String {
+    let replaces = |step: &&Step| matches!(step, Step::ReplaceDatabase(_) | Step::ReplaceFiles(_) | Step::Action(_));
+    let kept = plan.steps.iter().filter(|step| keeps(step)).count();
+    let all = plan.steps.iter().filter(replaces).count();
+    let what = match (kept, all) {
+        (0, _) => return "Nothing of what is there is kept: there is NO undo.\n".to_owned(),
+        (kept, all) if kept < all => "What is neither deleted nor overwritten by a command is kept",
+        _ => "What is replaced is kept",
+    };
+    match plan.undo_seconds {
+        Some(seconds) => format!(
+            "{what}, and `windlass undo` puts it back, for {}; after that the next backup removes it.\n",
+            duration::display(SignedDuration::from_secs(seconds))
+        ),
+        None => {
+            format!("{what}, and `windlass undo` puts it back, until you remove it (the settings name no `undo`).\n")
+        }
+    }
 }
 
 fn step_in_words(step: &Step, impact: &Impact) -> String {

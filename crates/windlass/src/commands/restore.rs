@@ -45,7 +45,7 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Restore) -> Result {
     let vault = context.host.open_to_write(context.repository_of(application)?, name).await?;
     let here = Here { host: &context.host, application };
     if arguments.in_place {
-        return in_place::restore(&context.printer, vault, here, arguments).await;
+        return Box::pin(in_place::restore(&context.printer, vault, here, arguments)).await;
     }
     carry_out(&context.printer, vault, Some(here), arguments).await
 }

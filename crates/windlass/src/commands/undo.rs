@@ -57,7 +57,8 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Undo) -> Result {
         return Err(TaskError::NoUndo { restore: restore.to_string(), why }.into());
     };
     let application = context.application(&found.application)?;
-    let lock = Lock::take(&context.host.state, &application.name)?;
+    // At work, it is nothing to be decided upon; while somebody decides, nobody is kept from working.
+    drop(Lock::take(&context.host.state, &application.name)?);
     let mut journal = found.again()?;
     let watch = Watch::new(&context.printer);
     let stopped = arguments.stopped;
@@ -90,6 +91,12 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Undo) -> Result {
         return Ok(Status::Done);
     }
     confirmed(&digest, arguments.confirm.as_deref(), arguments.yes, verb.question())?;
+    let lock = Lock::take(&context.host.state, &application.name)?;
+    journal = journal.again()?;
+    let now = digest_of(verb.name(), &journal);
+    if now != digest {
+        return Err(TaskError::Changed { confirmed: digest, now }.into());
+    }
     let (undone, said) = match verb {
         Verb::Forget => {
             let notes = forget(&work, &mut journal, &lock).await?;
@@ -97,7 +104,7 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Undo) -> Result {
             (Undone { notes, gone: Vec::new(), unproven: None }, said)
         }
         Verb::Abandon => {
-            let notes = abandon(application, &mut journal, &lock)?;
+            let notes = abandon(&mut journal, &lock)?;
             let said = format!("the restore {restore} is given up: nothing was moved, and the next can be begun");
             (Undone { notes, gone: Vec::new(), unproven: None }, said)
         }
@@ -105,7 +112,9 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Undo) -> Result {
             let started = Timestamp::now();
             let undone = undo(&work, &mut journal, &lock).await;
             put_undo_on_record(context, application, &journal, started, &undone).await;
-            (undone?, format!("what was there before the restore {restore} is back"))
+            let undone = undone?;
+            let but = if undone.gone.is_empty() { "" } else { ", as far as it could be put back" };
+            (undone, format!("what was there before the restore {restore} is back{but}"))
         }
     };
     drop(watch);
@@ -155,6 +164,7 @@ async fn put_undo_on_record(
     undone: &std::result::Result<Undone, TaskError>,
 ) {
     let failure = match undone {
+        Ok(undone) if !undone.gone.is_empty() => Some(format!("not put back: {}", undone.gone.join(", "))),
         Ok(undone) => undone.unproven.as_deref().map(failure_on_record),
         Err(error) => Some(failure_on_record(error)),
     };

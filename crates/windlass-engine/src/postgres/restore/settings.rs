@@ -61,7 +61,9 @@ fn statements(script: &str, from: &str, to: &str, owners: bool) -> Vec<String> {
         };
         let Some(needle) = needles.iter().find(|needle| is_meant && line.contains(*needle)) else { continue };
         let mut statement = line.replacen(needle, &replacement, 1);
-        while !statement.ends_with(';')
+        // A comment may have lines that end like a statement; within it there is an odd number of quotes.
+        let is_whole = |statement: &str| statement.ends_with(';') && statement.matches('\'').count().is_multiple_of(2);
+        while !is_whole(&statement)
             && let Some(more) = lines.next()
         {
             statement.push('\n');
@@ -80,8 +82,8 @@ mod tests {
 CREATE DATABASE shop WITH TEMPLATE = template0;
 ALTER DATABASE shop OWNER TO postgres;
 \\connect shop
-COMMENT ON DATABASE shop IS 'two
-lines';
+COMMENT ON DATABASE shop IS 'two;
+lines of it''s';
 ALTER DATABASE shop IS_TEMPLATE = true;
 ALTER DATABASE shop SET \"TimeZone\" TO 'Europe/Zurich';
 ALTER ROLE app IN DATABASE shop SET work_mem TO '9MB';
@@ -93,7 +95,7 @@ GRANT CONNECT ON DATABASE shop TO app;
         assert_eq!(
             statements(SCRIPT, "shop", "co\"py", true),
             [
-                "COMMENT ON DATABASE \"co\"\"py\" IS 'two\nlines';",
+                "COMMENT ON DATABASE \"co\"\"py\" IS 'two;\nlines of it''s';",
                 "ALTER DATABASE \"co\"\"py\" SET \"TimeZone\" TO 'Europe/Zurich';",
                 "ALTER ROLE app IN DATABASE \"co\"\"py\" SET work_mem TO '9MB';",
                 "GRANT CONNECT ON DATABASE \"co\"\"py\" TO app;",
