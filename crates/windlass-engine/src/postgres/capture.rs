@@ -1,8 +1,8 @@
-//! Captures a database: `pg_dump` streamed, rows counted in the same snapshot beside it.
+//! Captures a database: `pg_dump` streamed, its rows compressed and counted on the way.
 //!
-//! One session exports a snapshot, holds the tables as they are, and counts them while `pg_dump` writes what it sees
-//! in that very snapshot. Owners and privileges are in the dump; whether they come back is chosen at restore. When a
-//! capture is dropped half-way, `pg_dump` and the session end.
+//! One session exports a snapshot and holds the tables as they are, while `pg_dump` writes what it sees in that very
+//! snapshot. Owners and privileges are in the dump; whether they come back is chosen at restore. When a capture is
+//! dropped half-way, `pg_dump` and the session end.
 
 use std::process::Stdio;
 
@@ -10,19 +10,20 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::process::{ChildStdout, Command};
-use tokio_util::task::AbortOnDropHandle;
 use windlass_core::duration::display;
 use windlass_core::point::TableCount;
+use windlass_repo::format::dump::{DumpError, Rows};
 
 use super::child::Running;
 use super::counts::{self, Held};
 use super::inspect::{self, Database};
+use super::packed::Packed;
 use super::session::Session;
 use super::tools::Tools;
 use super::{PostgresError, database_of};
 
-/// `gzip` level 1, which every `pg_restore` reads: level 6, the default, takes three times as long to save a tenth.
-const COMPRESSION: &str = "--compress=1";
+/// Compressed here, by a thread beside `pg_dump`, which has but one.
+const COMPRESSION: &str = "--compress=0";
 
 /// How long a lock on a table may be waited for: a backup that waits for ever is worse than one that fails.
 const LOCK: &str = "10min";
@@ -34,20 +35,39 @@ const SKEW: SignedDuration = SignedDuration::from_secs(60);
 pub struct Stream {
     tool: &'static str,
     running: Running,
-    stdout: ChildStdout,
+    from: Origin,
     bytes: u64,
+}
+
+/// Where the bytes come from: the tool, or a thread that compresses what it writes.
+enum Origin {
+    Tool(ChildStdout),
+    Packed(Packed),
 }
 
 impl Stream {
     fn start(tool: &'static str, mut command: Command) -> Result<Self, PostgresError> {
         let mut running = Running::start(tool, command.stdout(Stdio::piped()))?;
-        let stdout = running.stdout()?;
-        Ok(Self { tool, running, stdout, bytes: 0 })
+        let from = Origin::Tool(running.stdout()?);
+        Ok(Self { tool, running, from, bytes: 0 })
     }
 
-    /// Reads the next bytes; 0 at the end.
+    /// The same stream, of a dump that is not compressed, compressed.
+    fn packed(self) -> Result<Self, PostgresError> {
+        let Self { tool, running, from, bytes } = self;
+        let from = match from {
+            Origin::Tool(stdout) => Origin::Packed(Packed::start(stdout).map_err(|source| running.failed(source))?),
+            packed @ Origin::Packed(_) => packed,
+        };
+        Ok(Self { tool, running, from, bytes })
+    }
+
+    /// Reads the next bytes; 0 at the end, be it good or not.
     pub async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, PostgresError> {
-        let read = self.stdout.read(buffer).await.map_err(|source| self.running.failed(source))?;
+        let read = match &mut self.from {
+            Origin::Tool(stdout) => stdout.read(buffer).await.map_err(|source| self.running.failed(source))?,
+            Origin::Packed(packed) => packed.read(buffer).await,
+        };
         self.bytes += read as u64;
         Ok(read)
     }
@@ -55,10 +75,28 @@ impl Stream {
     /// Waits for the tool to end well, once everything was read; returns what it said. What was not read is lost,
     /// and the tool fails for it.
     pub async fn finish(self) -> Result<String, PostgresError> {
-        let Self { tool, running, stdout, bytes } = self;
-        drop(stdout);
-        let said = running.finish().await?;
-        if bytes == 0 { Err(PostgresError::Empty { tool: tool.to_owned() }) } else { Ok(said) }
+        Ok(self.finish_counted().await?.0)
+    }
+
+    /// Ends it, and tells the rows that were counted.
+    async fn finish_counted(self) -> Result<(String, Rows), PostgresError> {
+        let Self { tool, running, from, bytes } = self;
+        let packed = match from {
+            Origin::Tool(_) => Ok(Rows::new()),
+            Origin::Packed(packed) => packed.end().await.map_err(|source| running.failed(source))?,
+        };
+        let not_whole = |source| PostgresError::NotWhole { tool: tool.to_owned(), source };
+        match packed {
+            // The tool was still writing when its dump was found to be none; that it fails for this tells nothing.
+            Err(error) if !matches!(error, DumpError::Cut { .. }) => Err(not_whole(error)),
+            packed => {
+                let said = running.finish().await?;
+                if bytes == 0 {
+                    return Err(PostgresError::Empty { tool: tool.to_owned() });
+                }
+                Ok((said, packed.map_err(not_whole)?))
+            }
+        }
     }
 }
 
@@ -70,8 +108,9 @@ pub struct DatabaseCapture {
     pub snapshot_at: Timestamp,
     /// The dump.
     pub dump: Stream,
-    /// Counts, and holds the snapshot open for as long as anyone may still need it.
-    counter: AbortOnDropHandle<Result<(Vec<TableCount>, Session), PostgresError>>,
+    /// Holds the snapshot open for as long as anyone may still need it, and the tables.
+    session: Session,
+    held: Held,
     skew: SignedDuration,
 }
 
@@ -92,26 +131,17 @@ pub async fn begin(tools: &Tools, name: &str) -> Result<DatabaseCapture, Postgre
     command.args(["--format=custom", "--no-password", COMPRESSION]);
     command.arg(format!("--lock-wait-timeout={LOCK}"));
     command.arg(format!("--snapshot={snapshot}")).arg(tools.dbname(name)?);
-    let dump = Stream::start("pg_dump", command)?;
-    let counter = AbortOnDropHandle::new(tokio::spawn(count(session, held)));
+    let dump = Stream::start("pg_dump", command)?.packed()?;
     let skew = database.now.duration_since(here);
-    Ok(DatabaseCapture { snapshot_at: database.now, database, dump, counter, skew })
-}
-
-async fn count(mut session: Session, held: Held) -> Result<(Vec<TableCount>, Session), PostgresError> {
-    let counts = counts::count(&mut session, held).await?;
-    Ok((counts, session))
+    Ok(DatabaseCapture { snapshot_at: database.now, database, dump, session, held, skew })
 }
 
 impl DatabaseCapture {
     /// Ends it, once the dump was read to its end: warnings, one a line, and the rows by table.
-    pub async fn finish(self) -> Result<(String, Vec<TableCount>), PostgresError> {
-        let mut warnings = self.dump.finish().await?;
-        let (counts, session) = self.counter.await.map_err(|error| PostgresError::Answer {
-            database: "the counting session".into(),
-            why: error.to_string(),
-        })??;
-        session.close().await;
+    pub async fn finish(mut self) -> Result<(String, Vec<TableCount>), PostgresError> {
+        let (mut warnings, rows) = self.dump.finish_counted().await?;
+        let counts = counts::complete(&mut self.session, self.held, &rows).await?;
+        self.session.close().await;
         if self.skew.abs() > SKEW {
             let way = if self.skew.is_negative() { "behind" } else { "ahead of" };
             warnings.push_str(&format!(

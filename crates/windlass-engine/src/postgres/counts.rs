@@ -1,14 +1,16 @@
 //! Rows by table: what a dump holds, told in the dump's own snapshot, and what a restore brought.
 //!
-//! Tables are counted one after another, the smallest first, up to a size each and a sum of sizes; counting reads a
-//! table once more, beside the dump. Beyond, the server's estimate is taken and called one, except that a table is
-//! never said to hold rows or none without having looked: so the loss of all rows is seen at any size.
+//! What a dump holds is counted while it goes by. What the server has to be asked for - a table the dump tells nothing of,
+//! a database that is replaced - is counted one table after another, the smallest first, up to a size each and a sum of
+//! sizes. Beyond, the server's estimate is taken and called one, except that a table is never said to hold rows or none
+//! without having looked: so the loss of all rows is seen at any size.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use serde::Deserialize;
 use windlass_core::point::TableCount;
+use windlass_repo::format::dump::Rows;
 
 use super::PostgresError;
 use super::session::Session;
@@ -60,6 +62,32 @@ pub(super) async fn hold(session: &mut Session) -> Result<Held, PostgresError> {
     Ok(Held(tables))
 }
 
+/// The rows of the tables that are held: those that were counted in the dump, and the server's word for the others.
+pub(super) async fn complete(
+    session: &mut Session,
+    held: Held,
+    counted: &Rows,
+) -> Result<Vec<TableCount>, PostgresError> {
+    let (mut counts, mut others) = (Vec::new(), Vec::new());
+    for table in held.0 {
+        let name = (table.schema, table.name);
+        match counted.get(&name).copied().flatten() {
+            Some(rows) => {
+                let (schema, table, bytes) = (name.0, name.1, table.bytes);
+                counts.push(TableCount { schema, table, rows, exact: true, bytes });
+            }
+            None => others.push(Table { schema: name.0, name: name.1, ..table }),
+        }
+    }
+    counts.extend(count(session, Held(others)).await?);
+    sort(&mut counts);
+    Ok(counts)
+}
+
+fn sort(counts: &mut [TableCount]) {
+    counts.sort_by(|a, b| (&a.schema, &a.table).cmp(&(&b.schema, &b.table)));
+}
+
 /// Counts the tables that are held, as the session's transaction sees them.
 pub(super) async fn count(session: &mut Session, held: Held) -> Result<Vec<TableCount>, PostgresError> {
     count_within(session, held, EXACT_UP_TO, EXACT_IN_ALL).await
@@ -83,7 +111,7 @@ async fn count_within(
         };
         counts.push(TableCount { schema: table.schema, table: table.name, rows, exact, bytes: table.bytes });
     }
-    counts.sort_by(|a, b| (&a.schema, &a.table).cmp(&(&b.schema, &b.table)));
+    sort(&mut counts);
     Ok(counts)
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use windlass_core::diagnose::{Diagnose, Outcome, Retry};
+use windlass_repo::format::dump::DumpError;
 use windlass_repo::secret::SecretError;
 
 /// An operation on a PostgreSQL server that did not succeed.
@@ -87,6 +88,14 @@ pub enum PostgresError {
         /// The tool.
         tool: String,
     },
+    /// What a tool wrote is no whole dump.
+    #[error("run `{tool}`: what it wrote is not a whole dump")]
+    NotWhole {
+        /// The tool.
+        tool: String,
+        /// What is wrong with it.
+        source: DumpError,
+    },
     /// The target's server cannot have a database with the source's locale.
     #[error("create the database {database}: {why}")]
     Locale {
@@ -166,6 +175,7 @@ impl Diagnose for PostgresError {
             Self::Locale { .. } => "WDL-2113",
             Self::Roles { .. } => "WDL-2114",
             Self::Moved { .. } => "WDL-2115",
+            Self::NotWhole { source, .. } => source.code(),
             Self::LeftBehind { source, .. } => source.code(),
         }
     }
@@ -188,6 +198,7 @@ impl Diagnose for PostgresError {
             Self::Locale { .. } => "LocaleMissing",
             Self::Roles { .. } => "RolesMissing",
             Self::Moved { .. } => "DatabasesMoved",
+            Self::NotWhole { source, .. } => source.reason(),
             Self::LeftBehind { source, .. } => source.reason(),
         }
     }
@@ -227,7 +238,9 @@ impl Diagnose for PostgresError {
             Self::Connect { why, .. } => refusal(why)
                 .unwrap_or("check that the server runs, and the host and port in the component's url")
                 .into(),
-            Self::Empty { .. } => "run it by hand; a wrapper on its side may swallow what it writes".into(),
+            Self::Empty { .. } | Self::NotWhole { .. } => {
+                "run it by hand; a wrapper or a full disk on its side may cut what it writes".into()
+            }
             Self::Locale { .. } => {
                 "install the locale on the server's machine, or create an empty database with another locale and restore into that".into()
             }

@@ -11,6 +11,7 @@ mod error;
 pub mod inspect;
 mod installed;
 mod message;
+mod packed;
 mod quote;
 pub mod replace;
 pub mod restore;

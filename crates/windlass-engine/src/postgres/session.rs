@@ -53,16 +53,30 @@ pub struct Session {
 impl Session {
     /// Opens a session with a database of the tools' server.
     pub async fn open(tools: &Tools, database: &str) -> Result<Self, PostgresError> {
-        Self::start(tools, tools.dbname(database)?, database).await
+        Self::open_with(tools, database, None).await
+    }
+
+    /// Opens a session that begins with settings, as `PGOPTIONS` has them.
+    pub(super) async fn open_with(
+        tools: &Tools,
+        database: &str,
+        settings: Option<&str>,
+    ) -> Result<Self, PostgresError> {
+        Self::start(tools, tools.dbname(database)?, database, settings).await
     }
 
     /// Opens a session with the database the URL names, or with libpq's default.
     pub async fn open_any(tools: &Tools) -> Result<Self, PostgresError> {
         let name = database_of(tools.url())?.unwrap_or_else(|| "the server".into());
-        Self::start(tools, format!("--dbname={}", tools.url()), &name).await
+        Self::start(tools, format!("--dbname={}", tools.url()), &name, None).await
     }
 
-    async fn start(tools: &Tools, dbname: String, database: &str) -> Result<Self, PostgresError> {
+    async fn start(
+        tools: &Tools,
+        dbname: String,
+        database: &str,
+        settings: Option<&str>,
+    ) -> Result<Self, PostgresError> {
         let mut command = tools.command("psql");
         command
             .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--no-password"])
@@ -70,6 +84,9 @@ impl Session {
             .arg(dbname)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
+        if let Some(settings) = settings {
+            command.env("PGOPTIONS", settings);
+        }
         let mut psql = Running::start(tools.program("psql"), &mut command).map_err(|error| match error {
             PostgresError::Start { source, .. }
                 if source.kind() == std::io::ErrorKind::NotFound && tools.are_here() =>

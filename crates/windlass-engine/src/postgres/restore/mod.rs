@@ -5,7 +5,8 @@
 //! ```text
 //! head  → pg_restore --section=pre-data      schemas, types, tables
 //! dump  → pg_restore --section=data          rows and large objects, as they arrive, in two lanes (`lanes.rs`)
-//! head  → pg_restore --section=post-data -j  indexes, constraints, triggers, views, several at once
+//! head  → pg_restore --section=post-data -j  indexes of a lane's tables as soon as its rows are in; then the rest,
+//!                                            constraints, triggers, views, several at once
 //! head  → what the database itself was set to, where it was made for this
 //! ```
 //!
@@ -20,6 +21,7 @@ mod look;
 mod roles;
 mod settings;
 mod spool;
+mod target;
 mod verdict;
 
 use std::collections::BTreeSet;
@@ -37,6 +39,7 @@ use windlass_repo::format::dump::{Toc, select};
 
 pub use self::look::{Roles, look, look_at_server};
 use self::spool::Spool;
+use self::target::Target;
 use super::PostgresError;
 use super::child::Running;
 use super::session::Session;
@@ -110,36 +113,38 @@ impl Restore<'_> {
         let mut left_out = Vec::new();
         let subscriptions = spool.toc.entries.iter().filter(|entry| entry.kind == "SUBSCRIPTION");
         left_out.extend(subscriptions.map(|entry| format!("subscription {}: a copy does not subscribe", entry.tag)));
-        let options = self.options(tools).await?;
+        let target = Target::look(self.tools, self.database).await?;
+        let work = Work { restore: self, tools, options: self.options(tools, &target), target: &target };
         let list = match ids {
             Some(ids) => Some(spool.list("list", ids.clone()).await?),
             None => None,
         };
-        let command = |section: &str| self.command(tools, section, list.as_deref(), &options);
-        verdict::judge(tools, run("pre-data", command("pre-data")?, tools, &spool.path)?.finish().await)?;
+        work.section("pre-data", list.as_deref(), &spool.path).await?;
         let beginning = std::mem::take(&mut spool.beginning);
         let dump = futures::stream::iter(beginning.into_iter().map(Ok)).chain(dump);
         let lanes = lanes::deal(&spool.toc, ids, &self.dump.tables);
-        match (self.again, lanes.as_slice()) {
+        let rest = match (self.again, lanes.as_slice()) {
             (Some(again), [first, second]) if tools.are_here() => {
                 let unreadable = |source| PostgresError::Dump { database: self.dump.name.clone(), source };
-                let (one, two) =
-                    (spool.list("lane-1", first.clone()).await?, spool.list("lane-2", second.clone()).await?);
-                let lane = |list: &Path| self.command(tools, "data", Some(list), &options);
                 let dump_again = again().await.map_err(unreadable)?;
-                futures::try_join!(
-                    self.data(tools, lane(&one)?, dump, self.moved),
-                    self.data(tools, lane(&two)?, dump_again, &|_| ()),
+                let (one, two) = futures::try_join!(
+                    work.lane("lane-1", &spool, first, ids, dump, self.moved),
+                    work.lane("lane-2", &spool, second, ids, dump_again, &|_| ()),
                 )?;
+                let all = || spool.toc.entries.iter().map(|entry| entry.id).collect();
+                let mut rest = ids.cloned().unwrap_or_else(all);
+                rest.retain(|id| !one.contains(id) && !two.contains(id));
+                Some(spool.list("rest", rest).await?)
             }
-            _ => self.data(tools, command("data")?, dump, self.moved).await?,
-        }
-        let mut post = command("post-data")?;
-        if let Some(memory) = self.memory(tools).await? {
-            post.env("PGOPTIONS", format!("-c maintenance_work_mem={memory}"));
-        }
-        verdict::judge(tools, run("post-data", post, tools, &spool.path)?.finish().await)?;
-        if let Err(error) = self.analyze().await {
+            _ => {
+                self.data(tools, work.command("data", list.as_deref())?, dump, self.moved).await?;
+                list
+            }
+        };
+        work.section("post-data", rest.as_deref(), &spool.path).await?;
+        let mut session = Session::open(self.tools, self.database).await?;
+        target.finish(&mut session).await?;
+        if let Err(error) = target::gather(self.tools, self.database, session).await {
             left_out.push(format!("statistics, which autovacuum will gather: {error}"));
         }
         if self.create && self.relations.is_empty() {
@@ -152,15 +157,8 @@ impl Restore<'_> {
         Ok(left_out)
     }
 
-    async fn analyze(&self) -> Result<(), PostgresError> {
-        let mut session = Session::open(self.tools, self.database).await?;
-        session.lines("analyze").await?;
-        session.close().await;
-        Ok(())
-    }
-
     /// Options that hold for every section.
-    async fn options(&self, tools: &Tools) -> Result<Vec<&'static str>, PostgresError> {
+    fn options(&self, tools: &Tools, target: &Target) -> Vec<&'static str> {
         let mut options = vec!["--no-password", "--no-subscriptions"];
         if !verdict::is_ahead(tools) {
             options.push("--exit-on-error");
@@ -168,44 +166,10 @@ impl Restore<'_> {
         if !self.owners {
             options.extend(["--no-owner", "--no-acl"]);
         }
-        let mut session = Session::open(self.tools, self.database).await?;
-        let tablespaces =
-            session.number("select count(*) as n from pg_tablespace where spcname not in ('pg_default', 'pg_global')");
-        if tablespaces.await? == 0 {
+        if !target.tablespaces {
             options.push("--no-tablespaces");
         }
-        session.close().await;
-        Ok(options)
-    }
-
-    /// Memory for building indexes, in kB, where the server may have more for it than it is set to: a quarter of its
-    /// shared buffers for each job, at most 256 MiB.
-    async fn memory(&self, tools: &Tools) -> Result<Option<u32>, PostgresError> {
-        if !tools.are_here() {
-            return Ok(None);
-        }
-        let mut session = Session::open(self.tools, self.database).await?;
-        let query = "select case when b.mine < b.may then b.may else 0 end as n from (select \
-                     pg_size_bytes(current_setting('maintenance_work_mem')) / 1024 as mine, \
-                     least(pg_size_bytes(current_setting('shared_buffers')) / 4 / 1024, 262144) as may) b";
-        let memory = session.number(query).await?;
-        session.close().await;
-        Ok((memory > 0).then_some(memory))
-    }
-
-    fn command(
-        &self,
-        tools: &Tools,
-        section: &str,
-        list: Option<&Path>,
-        options: &[&str],
-    ) -> Result<Command, PostgresError> {
-        let mut command = tools.command("pg_restore");
-        command.args(options).arg(format!("--section={section}")).arg(tools.dbname(self.database)?);
-        if let Some(list) = list {
-            command.arg(format!("--use-list={}", list.display()));
-        }
-        Ok(command)
+        options
     }
 
     /// Gives the whole dump to `pg_restore`.
@@ -303,22 +267,67 @@ impl Restore<'_> {
     }
 }
 
-fn sentence(roles: &BTreeSet<String>) -> String {
-    roles.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+/// A restore under way.
+struct Work<'w, 'a> {
+    restore: &'w Restore<'a>,
+    tools: &'w Tools,
+    options: Vec<&'static str>,
+    target: &'w Target,
 }
 
-/// Starts `pg_restore` on the head of a dump. Tools that are elsewhere get it on standard input, and then one job.
-fn run(section: &str, mut command: Command, tools: &Tools, head: &Path) -> Result<Running, PostgresError> {
-    if tools.are_here() {
-        if section == "post-data" {
-            command.arg(JOBS);
+impl Work<'_, '_> {
+    /// `pg_restore` for a section, or for what a list names of it.
+    fn command(&self, section: &str, list: Option<&Path>) -> Result<Command, PostgresError> {
+        let mut command = self.tools.command("pg_restore");
+        command.args(&self.options).arg(format!("--section={section}")).arg(self.tools.dbname(self.restore.database)?);
+        if let Some(list) = list {
+            command.arg(format!("--use-list={}", list.display()));
         }
-        command.arg(head);
-    } else {
-        let unreadable = |source| PostgresError::File { path: head.to_owned(), source };
-        command.stdin(std::fs::File::open(head).map_err(unreadable)?);
+        if let Some(settings) = &self.target.settings {
+            command.env("PGOPTIONS", settings);
+        }
+        Ok(command)
     }
-    Running::start(&format!("pg_restore --section={section}"), command.stdout(Stdio::null()))
+
+    /// Restores what stands in the head of the dump. Tools that are elsewhere get it on standard input, and then one job.
+    async fn section(&self, section: &str, list: Option<&Path>, head: &Path) -> Result<(), PostgresError> {
+        let mut command = self.command(section, list)?;
+        if self.tools.are_here() {
+            if section == "post-data" {
+                command.arg(JOBS);
+            }
+            command.arg(head);
+        } else {
+            let unreadable = |source| PostgresError::File { path: head.to_owned(), source };
+            command.stdin(std::fs::File::open(head).map_err(unreadable)?);
+        }
+        let running = Running::start(&format!("pg_restore --section={section}"), command.stdout(Stdio::null()))?;
+        verdict::judge(self.tools, running.finish().await)
+    }
+
+    /// Restores the rows of one lane, and then the indexes that need no others; tells those.
+    async fn lane(
+        &self,
+        name: &str,
+        spool: &Spool,
+        ids: &BTreeSet<i64>,
+        wanted: Option<&BTreeSet<i64>>,
+        dump: impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
+        moved: &(dyn Fn(u64) + Sync),
+    ) -> Result<BTreeSet<i64>, PostgresError> {
+        let list = spool.list(name, ids.clone()).await?;
+        self.restore.data(self.tools, self.command("data", Some(&list))?, dump, moved).await?;
+        let indexes = lanes::indexes(&spool.toc, wanted, ids);
+        if !indexes.is_empty() {
+            let list = spool.list(&format!("{name}-indexes"), indexes.clone()).await?;
+            self.section("post-data", Some(&list), &spool.path).await?;
+        }
+        Ok(indexes)
+    }
+}
+
+fn sentence(roles: &BTreeSet<String>) -> String {
+    roles.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// The major version in a version as text: `15` of `15.18 (Debian 15.18-0+deb12u1)`.

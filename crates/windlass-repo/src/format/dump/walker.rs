@@ -1,4 +1,4 @@
-//! Walks a dump while it goes by.
+//! Walks a dump while it goes by, and tells whoever packs it what goes by.
 
 use std::collections::BTreeMap;
 
@@ -68,6 +68,23 @@ struct Place {
     size: u64,
 }
 
+/// Hears what goes by: everything but the lengths of chunks.
+pub(super) trait Listener {
+    /// The head, which is told entry by entry, and what stands before the chunks of a table or a large object.
+    fn structure(&mut self, bytes: &[u8]);
+    /// Bytes of a table or a large object.
+    fn data(&mut self, bytes: &[u8]);
+    /// These were all of its bytes.
+    fn end(&mut self, id: i64, large_object: bool);
+}
+
+/// Nobody listens.
+impl Listener for () {
+    fn structure(&mut self, _: &[u8]) {}
+    fn data(&mut self, _: &[u8]) {}
+    fn end(&mut self, _: i64, _: bool) {}
+}
+
 impl Default for Walker {
     fn default() -> Self {
         Self::new()
@@ -99,14 +116,21 @@ impl Walker {
     }
 
     /// Takes the next bytes of the dump, however they are cut.
-    pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), DumpError> {
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), DumpError> {
+        self.feed_to(&mut (), bytes)
+    }
+
+    /// Takes the next bytes, and tells what they are.
+    pub(super) fn feed_to(&mut self, listener: &mut impl Listener, mut bytes: &[u8]) -> Result<(), DumpError> {
         loop {
             // The bulk of a dump: bytes of a chunk are counted, never copied.
             if let State::Bytes { place, left } = self.state
                 && self.pending.is_empty()
             {
                 let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
-                bytes = bytes.get(here..).unwrap_or_default();
+                let (data, behind) = bytes.split_at(here);
+                listener.data(data);
+                bytes = behind;
                 self.offset += here as u64;
                 let left = left - here as u64;
                 if left > 0 {
@@ -118,14 +142,14 @@ impl Walker {
             if bytes.is_empty() && self.pending.is_empty() {
                 return Ok(());
             }
-            if !self.step(&mut bytes)? {
+            if !self.step(listener, &mut bytes)? {
                 return Ok(());
             }
         }
     }
 
     /// Understands one thing more; `false` where bytes are missing for it.
-    fn step(&mut self, bytes: &mut &[u8]) -> Result<bool, DumpError> {
+    fn step(&mut self, listener: &mut impl Listener, bytes: &mut &[u8]) -> Result<bool, DumpError> {
         let joined = if self.pending.is_empty() {
             None
         } else {
@@ -141,6 +165,7 @@ impl Walker {
         match self.understand(&mut cursor) {
             Ok(next) => {
                 let read = cursor.read();
+                tell(listener, self.state, next, at_hand.get(..read).unwrap_or_default());
                 self.state = next;
                 self.offset += read as u64;
                 match joined {
@@ -148,7 +173,7 @@ impl Walker {
                     Some(mut joined) => {
                         joined.drain(..read);
                         self.pending = joined;
-                        self.count_pending();
+                        self.count_pending(listener);
                     }
                 }
                 Ok(true)
@@ -166,9 +191,10 @@ impl Walker {
     }
 
     /// Pending bytes that belong to a chunk need not be understood.
-    fn count_pending(&mut self) {
+    fn count_pending(&mut self, listener: &mut impl Listener) {
         if let State::Bytes { place, left } = self.state {
             let here = usize::try_from(left).unwrap_or(usize::MAX).min(self.pending.len());
+            listener.data(self.pending.get(..here).unwrap_or_default());
             self.pending.drain(..here);
             self.offset += here as u64;
             let left = left - here as u64;
@@ -271,6 +297,15 @@ impl Walker {
         }
         let data = self.data.into_iter().filter_map(|(id, size)| Some((id, size?))).collect();
         Ok(Walked { toc: self.toc, head: self.head.unwrap_or(offset), data })
+    }
+}
+
+/// Tells what was just understood.
+fn tell(listener: &mut impl Listener, before: State, next: State, bytes: &[u8]) {
+    match (before, next) {
+        (State::Bytes { .. }, _) | (State::Chunk(_), State::Bytes { .. }) => {}
+        (State::Chunk(place), _) => listener.end(place.id, place.large_objects),
+        _ => listener.structure(bytes),
     }
 }
 
