@@ -111,7 +111,7 @@ impl Files {
             let made = repository(backend.clone())?.init(&credentials, &KeyOptions::default(), &config());
             let Err(error) = made else { return Ok(()) };
             // Another process was faster: its configuration stays, and our key goes.
-            for key in backend.written_keys() {
+            for key in backend.written(FileType::Key) {
                 let _ = backend.remove(FileType::Key, &key, false);
             }
             if is_made()? { Ok(()) } else { Err(error) }
@@ -138,6 +138,15 @@ impl Files {
         doing: &'static str,
         work: impl Fn(Repository<OpenStatus>) -> RusticResult<T> + Send + Sync + 'static,
     ) -> Result<T, FilesError> {
+        self.opened_with_backend(doing, move |repository, _| work(repository)).await
+    }
+
+    /// The same for work that also needs what the repository reads and writes through.
+    pub(super) async fn opened_with_backend<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl Fn(Repository<OpenStatus>, &Backend) -> RusticResult<T> + Send + Sync + 'static,
+    ) -> Result<T, FilesError> {
         let work = Arc::new(work);
         for attempt in 1.. {
             let (backend, work, credentials) =
@@ -147,7 +156,7 @@ impl Files {
                 if backend.list_with_size(FileType::Config)?.is_empty() {
                     return Ok(None);
                 }
-                work(repository(backend)?.open(&credentials)?).map(Some)
+                work(repository(backend.clone())?.open(&credentials)?, &backend).map(Some)
             });
             match done.await {
                 Ok(Some(value)) => return Ok(value),

@@ -18,6 +18,8 @@ mod owners;
 mod prune;
 mod restore;
 mod source;
+mod trees;
+mod unchanged;
 mod verify;
 
 pub use capture::{Captured, Source};
