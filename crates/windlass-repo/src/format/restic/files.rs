@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rustic_core::repofile::SnapshotFile;
+use rustic_core::repofile::{MasterKey, SnapshotFile};
 use rustic_core::{
     ConfigOptions, Credentials, FileType, KeyOptions, OpenStatus, ReadBackend, Repository, RepositoryBackends,
     RepositoryOptions, RusticError, RusticResult, WriteBackend,
@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::FilesError;
 use super::backend::Backend;
+use super::keyfile;
 use crate::store::{Key, Store};
 
 /// How often something is tried again when files vanish under it.
@@ -54,7 +55,8 @@ pub struct SnapshotInfo {
 }
 
 impl Files {
-    /// One of our own, below a prefix of the repository.
+    /// One of our own, below a prefix of the repository. Its password must be a random one: no key file made here makes
+    /// guessing dear.
     pub fn ours(store: &Store, prefix: &Key, password: &SecretString) -> Self {
         Self { store: store.clone(), prefix: prefix.clone(), password: password.clone(), writable: true }
     }
@@ -91,7 +93,7 @@ impl Files {
     /// A key is written before the configuration it opens, and whoever reads takes the first key the password opens: one
     /// that belongs to no configuration would stand in the way of the right one.
     pub async fn create_after(&self, patience: Duration) -> Result<(), FilesError> {
-        let credentials = Credentials::password(self.password.expose_secret());
+        let password = self.password.clone();
         self.blocking("make it", self.backend(), move |backend| {
             let is_made = || Ok::<_, Box<RusticError>>(!backend.list_with_size(FileType::Config)?.is_empty());
             let began = Instant::now();
@@ -108,8 +110,7 @@ impl Files {
             for key in strangers {
                 backend.remove(FileType::Key, &key, false)?;
             }
-            let made = repository(backend.clone())?.init(&credentials, &KeyOptions::default(), &config());
-            let Err(error) = made else { return Ok(()) };
+            let Err(error) = make(&backend, &password) else { return Ok(()) };
             // Another process was faster: its configuration stays, and our key goes.
             for key in backend.written(FileType::Key) {
                 let _ = backend.remove(FileType::Key, &key, false);
@@ -200,6 +201,14 @@ fn config() -> ConfigOptions {
     config.set_treepack_size = "4 MiB".parse().ok();
     config.set_treepack_growfactor = Some(0);
     config
+}
+
+/// The key first, then the configuration it opens.
+fn make(backend: &Backend, password: &SecretString) -> RusticResult<()> {
+    let master = MasterKey::new();
+    keyfile::write(backend, &master, password.expose_secret())?;
+    let credentials = Credentials::Masterkey(master);
+    repository(backend.clone())?.init(&credentials, &KeyOptions::default(), &config()).map(drop)
 }
 
 fn repository(backend: Backend) -> RusticResult<Repository<()>> {

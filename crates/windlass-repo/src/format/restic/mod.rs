@@ -14,6 +14,7 @@ mod compare;
 mod error;
 mod fetch;
 mod files;
+mod keyfile;
 mod owners;
 mod prune;
 mod restore;
