@@ -57,11 +57,11 @@ impl Backend {
         written.iter().filter(|(of, _)| *of == kind).map(|(_, id)| *id).collect()
     }
 
-    /// Reads a range of a pack; shorter than asked only where the pack ends.
-    pub(super) fn read_at_most(&self, pack: &Id, offset: u32, length: u32) -> RusticResult<Bytes> {
+    /// Reads a range of a pack; shorter than asked only where the pack ends. Why it cannot be read is left for whoever
+    /// asks for a blob in it to find out.
+    pub(super) fn read_at_most(&self, pack: &Id, offset: u32, length: u32) -> Option<Bytes> {
         let range = u64::from(offset)..u64::from(offset) + u64::from(length);
-        let bytes = self.runtime.block_on(self.store.get_range(&self.key(FileType::Pack, pack), range));
-        bytes.map_err(|error| self.failed(error))
+        self.runtime.block_on(self.store.get_range(&self.key(FileType::Pack, pack), range)).ok()
     }
 
     /// What the store said, where it could not be asked: nothing is known then of what lies there.

@@ -215,7 +215,7 @@ fn relies_on_what_is_there(backend: &Backend, taken: &Taken) -> RusticResult<boo
 fn is_settled(repository: Repository<OpenStatus>, backend: &Backend, tree: TreeId) -> RusticResult<bool> {
     // Marked packs are no part of this index: what lies only in them counts as not there.
     let repository = repository.to_indexed()?;
-    let Some(needed) = needed_packs(&repository, tree)? else { return Ok(false) };
+    let Some(needed) = needed_packs(&repository, backend, tree)? else { return Ok(false) };
     let there: HashSet<PackId> = backend.list(FileType::Pack)?.into_iter().map(PackId::from).collect();
     Ok(needed.keys().all(|pack| there.contains(pack)))
 }
