@@ -28,8 +28,8 @@ pub(super) struct Backend {
     writable: bool,
     vanished: Arc<AtomicBool>,
     outage: Arc<Mutex<Option<StoreError>>>,
-    /// Key files written through this.
-    keys: Arc<Mutex<Vec<Id>>>,
+    /// Key files and snapshots written through this.
+    written: Arc<Mutex<Vec<(FileType, Id)>>>,
 }
 
 impl Backend {
@@ -42,7 +42,7 @@ impl Backend {
             writable,
             vanished: Arc::default(),
             outage: Arc::default(),
-            keys: Arc::default(),
+            written: Arc::default(),
         }
     }
 
@@ -51,9 +51,17 @@ impl Backend {
         self.vanished.load(Ordering::Relaxed)
     }
 
-    /// The key files that were written through this.
-    pub(super) fn written_keys(&self) -> Vec<Id> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The key files or snapshots that were written through this.
+    pub(super) fn written(&self, kind: FileType) -> Vec<Id> {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.iter().filter(|(of, _)| *of == kind).map(|(_, id)| *id).collect()
+    }
+
+    /// Reads a range of a pack; shorter than asked only where the pack ends. Why it cannot be read is left for whoever
+    /// asks for a blob in it to find out.
+    pub(super) fn read_at_most(&self, pack: &Id, offset: u32, length: u32) -> Option<Bytes> {
+        let range = u64::from(offset)..u64::from(offset) + u64::from(length);
+        self.runtime.block_on(self.store.get_range(&self.key(FileType::Pack, pack), range)).ok()
     }
 
     /// What the store said, where it could not be asked: nothing is known then of what lies there.
@@ -171,8 +179,8 @@ impl WriteBackend for Backend {
                 format!("`{key}` is in someone else's repository, where nothing is written"),
             ));
         }
-        if kind == FileType::Key {
-            self.keys.lock().unwrap_or_else(PoisonError::into_inner).push(*id);
+        if matches!(kind, FileType::Key | FileType::Snapshot) {
+            self.written.lock().unwrap_or_else(PoisonError::into_inner).push((kind, *id));
         }
         match self.runtime.block_on(self.store.create_from(&key, content.into_vec())) {
             Ok(Created::Now | Created::Before) => Ok(()),

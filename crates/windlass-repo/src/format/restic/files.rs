@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rustic_core::repofile::SnapshotFile;
+use rustic_core::repofile::{MasterKey, SnapshotFile};
 use rustic_core::{
     ConfigOptions, Credentials, FileType, KeyOptions, OpenStatus, ReadBackend, Repository, RepositoryBackends,
     RepositoryOptions, RusticError, RusticResult, WriteBackend,
@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::FilesError;
 use super::backend::Backend;
+use super::keyfile;
 use crate::store::{Key, Store};
 
 /// How often something is tried again when files vanish under it.
@@ -54,7 +55,8 @@ pub struct SnapshotInfo {
 }
 
 impl Files {
-    /// One of our own, below a prefix of the repository.
+    /// One of our own, below a prefix of the repository. Its password must be a random one: no key file made here makes
+    /// guessing dear.
     pub fn ours(store: &Store, prefix: &Key, password: &SecretString) -> Self {
         Self { store: store.clone(), prefix: prefix.clone(), password: password.clone(), writable: true }
     }
@@ -91,7 +93,7 @@ impl Files {
     /// A key is written before the configuration it opens, and whoever reads takes the first key the password opens: one
     /// that belongs to no configuration would stand in the way of the right one.
     pub async fn create_after(&self, patience: Duration) -> Result<(), FilesError> {
-        let credentials = Credentials::password(self.password.expose_secret());
+        let password = self.password.clone();
         self.blocking("make it", self.backend(), move |backend| {
             let is_made = || Ok::<_, Box<RusticError>>(!backend.list_with_size(FileType::Config)?.is_empty());
             let began = Instant::now();
@@ -108,10 +110,9 @@ impl Files {
             for key in strangers {
                 backend.remove(FileType::Key, &key, false)?;
             }
-            let made = repository(backend.clone())?.init(&credentials, &KeyOptions::default(), &config());
-            let Err(error) = made else { return Ok(()) };
+            let Err(error) = make(&backend, &password) else { return Ok(()) };
             // Another process was faster: its configuration stays, and our key goes.
-            for key in backend.written_keys() {
+            for key in backend.written(FileType::Key) {
                 let _ = backend.remove(FileType::Key, &key, false);
             }
             if is_made()? { Ok(()) } else { Err(error) }
@@ -138,6 +139,15 @@ impl Files {
         doing: &'static str,
         work: impl Fn(Repository<OpenStatus>) -> RusticResult<T> + Send + Sync + 'static,
     ) -> Result<T, FilesError> {
+        self.opened_with_backend(doing, move |repository, _| work(repository)).await
+    }
+
+    /// The same for work that also needs what the repository reads and writes through.
+    pub(super) async fn opened_with_backend<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl Fn(Repository<OpenStatus>, &Backend) -> RusticResult<T> + Send + Sync + 'static,
+    ) -> Result<T, FilesError> {
         let work = Arc::new(work);
         for attempt in 1.. {
             let (backend, work, credentials) =
@@ -147,7 +157,7 @@ impl Files {
                 if backend.list_with_size(FileType::Config)?.is_empty() {
                     return Ok(None);
                 }
-                work(repository(backend)?.open(&credentials)?).map(Some)
+                work(repository(backend.clone())?.open(&credentials)?, &backend).map(Some)
             });
             match done.await {
                 Ok(Some(value)) => return Ok(value),
@@ -191,6 +201,14 @@ fn config() -> ConfigOptions {
     config.set_treepack_size = "4 MiB".parse().ok();
     config.set_treepack_growfactor = Some(0);
     config
+}
+
+/// The key first, then the configuration it opens.
+fn make(backend: &Backend, password: &SecretString) -> RusticResult<()> {
+    let master = MasterKey::new();
+    keyfile::write(backend, &master, password.expose_secret())?;
+    let credentials = Credentials::Masterkey(master);
+    repository(backend.clone())?.init(&credentials, &KeyOptions::default(), &config()).map(drop)
 }
 
 fn repository(backend: Backend) -> RusticResult<Repository<()>> {

@@ -14,10 +14,13 @@ mod compare;
 mod error;
 mod fetch;
 mod files;
+mod keyfile;
 mod owners;
 mod prune;
 mod restore;
 mod source;
+mod trees;
+mod unchanged;
 mod verify;
 
 pub use capture::{Captured, Source};

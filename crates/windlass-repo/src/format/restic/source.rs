@@ -205,38 +205,22 @@ impl Entries {
 
     fn entry(&mut self, path: &Path) -> std::io::Result<Option<ReadSourceEntry<Opening>>> {
         let meta = path.symlink_metadata()?;
-        let kind = meta.file_type();
-        if kind.is_socket() {
-            self.report().sockets += 1;
-            return Ok(None);
-        }
-        let node_type = if kind.is_dir() {
-            NodeType::Dir
-        } else if kind.is_symlink() {
-            NodeType::from_link(&path.read_link()?)
-        } else if kind.is_block_device() {
-            NodeType::Dev { device: meta.rdev() }
-        } else if kind.is_char_device() {
-            NodeType::Chardev { device: meta.rdev() }
-        } else if kind.is_fifo() {
-            NodeType::Fifo
-        } else {
-            NodeType::File
-        };
-        if kind.is_dir() {
-            let mut names =
-                std::fs::read_dir(path)?.map(|e| e.map(|e| e.file_name())).collect::<Result<Vec<_>, _>>()?;
-            names.sort_by(|a, b| b.as_bytes().cmp(a.as_bytes()));
+        if meta.is_dir() {
+            let mut names = names(path)?;
+            names.reverse();
             self.open.push((path.to_owned(), names));
         }
-        let node = Node::new_node(path.file_name().unwrap_or_default(), node_type, self.metadata(path, &meta)?);
+        let Some(node) = node(path, &meta, &self.owners)? else {
+            self.report().sockets += 1;
+            return Ok(None);
+        };
         let mut report = self.report();
-        if kind.is_dir() {
+        if node.is_dir() {
             report.folders += 1;
         } else {
             report.files += 1;
         }
-        let open = kind.is_file().then(|| {
+        let open = node.is_file().then(|| {
             report.bytes += meta.len();
             let (report, moved) = (Arc::clone(&self.report), Arc::clone(&self.moved));
             Opening { path: path.to_owned(), seen: Seen::of(&meta), report, moved }
@@ -244,37 +228,69 @@ impl Entries {
         drop(report);
         Ok(Some(ReadSourceEntry { path: path.to_owned(), node, open }))
     }
+}
 
-    fn metadata(&self, path: &Path, meta: &Metadata) -> std::io::Result<NodeMetadata> {
-        let is_dir = meta.is_dir();
-        let linked = meta.nlink() > 1 && !is_dir;
-        Ok(NodeMetadata {
-            mode: Some(go_mode(meta.mode())),
-            mtime: time(meta.mtime(), meta.mtime_nsec()),
-            // The time of access changes by being captured; restic stores it, we store what does not.
-            atime: time(meta.mtime(), meta.mtime_nsec()),
-            ctime: time(meta.ctime(), meta.ctime_nsec()),
-            uid: Some(meta.uid()),
-            gid: Some(meta.gid()),
-            user: self.owners.user(meta.uid()),
-            group: self.owners.group(meta.gid()),
-            inode: meta.ino(),
-            // Only hard links need it, and it changes from boot to boot.
-            device_id: if linked { meta.dev() } else { 0 },
-            size: if meta.is_file() { meta.len() } else { 0 },
-            links: if is_dir { 0 } else { meta.nlink() },
-            // The type has no public name; its JSON, which is restic's own, is the way to make one.
-            extended_attributes: serde_json::from_value(attributes(path)?)?,
-        })
-    }
+/// The names in a folder, sorted by their bytes.
+pub(super) fn names(folder: &Path) -> std::io::Result<Vec<OsString>> {
+    let mut names = std::fs::read_dir(folder)?.map(|e| e.map(|e| e.file_name())).collect::<Result<Vec<_>, _>>()?;
+    names.sort_unstable_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
+    Ok(names)
+}
+
+/// An entry as it is stored, but for its content; `None` for a socket, which is not stored.
+pub(super) fn node(path: &Path, meta: &Metadata, owners: &Owners) -> std::io::Result<Option<Node>> {
+    let kind = meta.file_type();
+    let node_type = if kind.is_socket() {
+        return Ok(None);
+    } else if kind.is_dir() {
+        NodeType::Dir
+    } else if kind.is_symlink() {
+        NodeType::from_link(&path.read_link()?)
+    } else if kind.is_block_device() {
+        NodeType::Dev { device: meta.rdev() }
+    } else if kind.is_char_device() {
+        NodeType::Chardev { device: meta.rdev() }
+    } else if kind.is_fifo() {
+        NodeType::Fifo
+    } else {
+        NodeType::File
+    };
+    let name = path.file_name().unwrap_or_default();
+    Ok(Some(Node::new_node(name, node_type, metadata(path, meta, owners)?)))
+}
+
+fn metadata(path: &Path, meta: &Metadata, owners: &Owners) -> std::io::Result<NodeMetadata> {
+    let is_dir = meta.is_dir();
+    let linked = meta.nlink() > 1 && !is_dir;
+    Ok(NodeMetadata {
+        mode: Some(go_mode(meta.mode())),
+        mtime: time(meta.mtime(), meta.mtime_nsec()),
+        // The time of access changes by being captured; restic stores it, we store what does not.
+        atime: time(meta.mtime(), meta.mtime_nsec()),
+        ctime: time(meta.ctime(), meta.ctime_nsec()),
+        uid: Some(meta.uid()),
+        gid: Some(meta.gid()),
+        user: owners.user(meta.uid()),
+        group: owners.group(meta.gid()),
+        inode: meta.ino(),
+        // Only hard links need it, and it changes from boot to boot.
+        device_id: if linked { meta.dev() } else { 0 },
+        size: if meta.is_file() { meta.len() } else { 0 },
+        links: if is_dir { 0 } else { meta.nlink() },
+        // The type has no public name; its JSON, which is restic's own, is the way to make one.
+        extended_attributes: match attributes(path)? {
+            none if none.is_empty() => Vec::new(),
+            some => serde_json::from_value(some.into())?,
+        },
+    })
 }
 
 /// The extended attributes as restic's JSON has them.
-fn attributes(path: &Path) -> std::io::Result<serde_json::Value> {
+fn attributes(path: &Path) -> std::io::Result<Vec<serde_json::Value>> {
     let names = match xattr::list(path) {
         Ok(names) => names,
         // The file system has none.
-        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => return Ok(serde_json::json!([])),
+        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     let attribute = |name: OsString| {

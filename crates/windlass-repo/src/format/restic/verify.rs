@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use futures::stream::{StreamExt, TryStreamExt};
 use ring::digest::{Context, SHA256};
 use rustic_core::repofile::PackId;
-use rustic_core::{FileType, IndexedFull, PackedId, ReadBackend, Repository, RusticResult, TreeId};
+use rustic_core::{DataId, FileType, IndexedFull, PackedId, ReadBackend, Repository, RusticResult, TreeId};
+use serde::Deserialize;
 
+use super::backend::Backend;
+use super::trees::Trees;
 use super::{Files, FilesError};
 use crate::hex;
 use crate::store::{Key, Store, StoreError};
@@ -25,12 +28,28 @@ pub struct Verified {
     pub damage: Vec<String>,
 }
 
+/// What stands in a tree that other blobs are named by.
+#[derive(Deserialize)]
+struct Names {
+    nodes: Vec<NamesOfNode>,
+}
+
+#[derive(Deserialize)]
+struct NamesOfNode {
+    #[serde(default)]
+    content: Option<Vec<DataId>>,
+    #[serde(default)]
+    subtree: Option<TreeId>,
+}
+
 /// The packs a tree and everything below it need, with the furthest byte needed of each; `None` where the index
 /// lacks something of it.
 pub(super) fn needed_packs<S: IndexedFull>(
     repository: &Repository<S>,
+    backend: &Backend,
     root: TreeId,
 ) -> RusticResult<Option<BTreeMap<PackId, u32>>> {
+    let trees = Trees::new(repository, backend);
     let mut packs = BTreeMap::new();
     let mut seen = HashSet::new();
     let mut open = vec![root];
@@ -41,7 +60,7 @@ pub(super) fn needed_packs<S: IndexedFull>(
         if !add(repository, &tree, &mut packs) {
             return Ok(None);
         }
-        for node in repository.get_tree(&tree)?.nodes {
+        for node in names(repository, &trees, &tree)? {
             open.extend(node.subtree);
             for blob in node.content.unwrap_or_default() {
                 if !add(repository, &blob, &mut packs) {
@@ -51,6 +70,19 @@ pub(super) fn needed_packs<S: IndexedFull>(
         }
     }
     Ok(Some(packs))
+}
+
+/// The names in a tree. Where they cannot be had this way, `rustic_core` is asked for the whole tree, and says why.
+fn names<S: IndexedFull>(
+    repository: &Repository<S>,
+    trees: &Trees<'_, S>,
+    tree: &TreeId,
+) -> RusticResult<Vec<NamesOfNode>> {
+    if let Some(names) = trees.read(tree).and_then(|json| serde_json::from_slice::<Names>(&json).ok()) {
+        return Ok(names.nodes);
+    }
+    let nodes = repository.get_tree(tree)?.nodes.into_iter();
+    Ok(nodes.map(|node| NamesOfNode { content: node.content, subtree: node.subtree }).collect())
 }
 
 fn add<S: IndexedFull, T: PackedId>(repository: &Repository<S>, blob: &T, packs: &mut BTreeMap<PackId, u32>) -> bool {
@@ -69,10 +101,10 @@ impl Files {
     pub async fn verify(&self, snapshot: &str, moved: &(dyn Fn(u64) + Sync)) -> Result<Verified, FilesError> {
         let id = snapshot.to_owned();
         let needed = self
-            .opened("read the snapshot's trees", move |repository| {
+            .opened_with_backend("read the snapshot's trees", move |repository, backend| {
                 let repository = repository.to_indexed()?;
                 let snapshot = repository.get_snapshot_from_str(&id, |_| true)?;
-                needed_packs(&repository, snapshot.tree)
+                needed_packs(&repository, backend, snapshot.tree)
             })
             .await;
         let needed = match needed {
@@ -116,11 +148,11 @@ impl Files {
 
     /// Compares what a snapshot needs with a listing of the packs: what is missing or too short.
     pub async fn look_through(&self, snapshot: &str) -> Result<Vec<String>, FilesError> {
-        let (id, backend) = (snapshot.to_owned(), self.backend());
-        let looked = self.opened("look through the snapshot", move |repository| {
+        let id = snapshot.to_owned();
+        let looked = self.opened_with_backend("look through the snapshot", move |repository, backend| {
             let repository = repository.to_indexed()?;
             let snapshot = repository.get_snapshot_from_str(&id, |_| true)?;
-            let Some(needed) = needed_packs(&repository, snapshot.tree)? else {
+            let Some(needed) = needed_packs(&repository, backend, snapshot.tree)? else {
                 return Ok(vec![format!("the index lacks data that snapshot {id} needs")]);
             };
             let there: BTreeMap<PackId, u32> = backend
