@@ -1,7 +1,8 @@
 //! A command of the user's own: an argument vector, a time limit, and the end of what it said.
 //!
 //! Promised: no shell; the command and everything it started in its process group are ended at the limit or when
-//! the future is dropped; output is kept to a bound. Not promised: that a command which leaves its process group is found.
+//! the future is dropped; output is kept to a bound; what a command that starts an application leaves running goes on.
+//! Not promised: that a command which leaves its process group is found.
 
 use std::process::Stdio;
 
@@ -105,8 +106,16 @@ impl Process {
     }
 
     /// Waits for it to end well; returns the end of its standard error.
-    pub async fn wait(mut self) -> Result<String, ProcessError> {
+    pub async fn wait(self) -> Result<String, ProcessError> {
+        self.wait_and(false).await
+    }
+
+    async fn wait_and(mut self, leave: bool) -> Result<String, ProcessError> {
         let status = self.child.wait().await.map_err(|source| self.pipe_error(source))?;
+        if leave && status.success() {
+            self.group = None;
+            return Ok(String::new());
+        }
         // Whoever it left behind in its group holds the pipe open, and nobody waits for them.
         self.end_group();
         let stderr = self.stderr().await;
@@ -138,10 +147,19 @@ impl Drop for Process {
 
 /// Runs a command that neither reads nor writes anything of ours.
 pub async fn run(argv: &[String], limit: SignedDuration) -> Result<(), ProcessError> {
+    run_and(argv, limit, false).await
+}
+
+/// Runs a command that starts something: what it leaves running, where it ends well, goes on.
+pub async fn run_to_start(argv: &[String], limit: SignedDuration) -> Result<(), ProcessError> {
+    run_and(argv, limit, true).await
+}
+
+async fn run_and(argv: &[String], limit: SignedDuration, leave: bool) -> Result<(), ProcessError> {
     let mut process = Process::start(argv, Stdio::null(), Stdio::null())?;
     let wait = std::time::Duration::try_from(limit).unwrap_or_default();
     match tokio::time::timeout(wait, process.child.wait()).await {
-        Ok(_) => process.wait().await.map(drop),
+        Ok(_) => process.wait_and(leave).await.map(drop),
         Err(_) => Err(process.time_out(limit).await),
     }
 }

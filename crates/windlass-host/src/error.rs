@@ -114,6 +114,8 @@ pub enum TaskError {
         restore: RestoreId,
         /// Whether it is being undone, and can only be undone to its end.
         undoing: bool,
+        /// What has to be run again to go on with it.
+        again: String,
     },
     /// It stopped half-way.
     #[error("work on the restore {restore}: it stopped half-way")]
@@ -233,7 +235,7 @@ impl TaskError {
     /// An earlier restore has to be finished or undone first.
     pub fn unsettled(journal: &Journal) -> Self {
         let (application, restore) = (journal.application.clone(), journal.id);
-        Self::Unsettled { application, restore, undoing: journal.state == State::Undoing }
+        Self::Unsettled { application, restore, undoing: journal.state == State::Undoing, again: journal.command() }
     }
 
     /// A restore stopped half-way.
@@ -357,9 +359,9 @@ impl Diagnose for TaskError {
             Self::Unsettled { restore, undoing: true, .. } => {
                 format!("if nothing is at work, `windlass undo {restore}` goes on with it")
             }
-            Self::Unsettled { restore, undoing: false, .. } => {
+            Self::Unsettled { restore, undoing: false, again, .. } => {
                 format!(
-                    "if nothing is at work, run the same restore again to finish it, or `windlass undo {restore}` to put back what was there"
+                    "if nothing is at work, `{again}` goes on with it, or `windlass undo {restore}` puts back what was there"
                 )
             }
             Self::NoUndo { .. } => "`windlass undo` alone lists the restores of this machine".to_owned(),

@@ -18,6 +18,10 @@ use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::printer::Printer;
 
+/// Of a thread, in bytes: what walks folders goes down with them, and they may be thousands deep. Only what is used of it
+/// is memory.
+const STACK: usize = 64 << 20;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -33,7 +37,8 @@ fn main() -> ExitCode {
     // With none or several providers compiled in, rustls would panic at the first handshake.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let printer = Printer::new(cli.output, cli.quiet);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             printer.warning(&format!("start: {error}"));

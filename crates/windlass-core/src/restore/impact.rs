@@ -109,6 +109,9 @@ pub struct Measured {
     pub ms: u64,
 }
 
+/// How many times as much as was measured can be told from it.
+const COMPARABLE: u64 = 100;
+
 /// How long a restore should take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Estimate {
@@ -125,7 +128,8 @@ impl Estimate {
         let (mut ms, mut without) = (0u64, Vec::new());
         for (name, bytes, measured) in parts {
             match measured {
-                Some(Measured { bytes: before, ms: took }) if before > 0 => {
+                // Of little, most of the time goes into what does not grow with it: that tells nothing of much.
+                Some(Measured { bytes: before, ms: took }) if before > 0 && bytes / before <= COMPARABLE => {
                     let scaled = u128::from(bytes) * u128::from(took) / u128::from(before);
                     ms = ms.saturating_add(u64::try_from(scaled).unwrap_or(u64::MAX));
                 }

@@ -155,8 +155,12 @@ impl Exchange {
         let mut walk = Walk::default();
         for root in &self.roots {
             let live = self.open(root)?.opened_to_us();
-            let target = Stage::open(&live, &root.stage)?.side(to)?;
+            let stage = Stage::open(&live, &root.stage)?;
+            let target = stage.side(to)?;
             keeping_time(&live, root.only.is_some(), || walk.take_out(&live, &target, &self.scope(root)))?;
+            if to == Side::Out {
+                stage.list(to.name())?;
+            }
         }
         self.sync()?;
         Ok(walk.notes)
@@ -204,10 +208,20 @@ impl Exchange {
         Ok(count)
     }
 
-    /// Whether everything that was taken away is still there to be put back.
+    /// Whether everything that was taken away is still there to be put back, and nothing was put back yet.
     pub fn can_go_back(&self) -> Result<(), ExchangeError> {
         for root in &self.roots {
-            Stage::open(&self.open(root)?, &root.stage)?.filled(Side::Out)?;
+            let stage = Stage::open(&self.open(root)?, &root.stage)?;
+            let out = stage.filled(Side::Out)?;
+            let missing = stage.missing(Side::Out.name());
+            if missing > 0 {
+                let why = format!("{missing} of the entries that were set aside are not there");
+                return Err(wrong("use", &out.path, io::Error::other(why)));
+            }
+            if stage.holds_any(Side::Undone.name()) {
+                let why = io::Error::other("there is something in its `undone` already, as after an undo");
+                return Err(wrong("use", &out.path, why));
+            }
         }
         Ok(())
     }

@@ -20,7 +20,8 @@ use rustix::io::Errno;
 use super::walk::Folder;
 use super::{ExchangeError, Side, wrong};
 
-const README: &str = "Windlass made this folder for a restore in place. `out` holds what was there before it.\n\
+const README: &str = "Windlass made this folder for a restore in place. `out` holds what was there before it, `undone`\n\
+                      what was restored and is not wanted any more.\n\
                       `windlass undo` puts that back, or removes it; do not move anything by hand while a restore runs.\n";
 
 /// The clock that files are dated by runs behind the one that is asked, by up to a tick.
@@ -143,6 +144,25 @@ impl Stage {
             }
         });
         done.and_then(|()| out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()).map_err(failed)
+    }
+
+    /// Entries that a folder in it had when they were written down, and that are not there.
+    pub(super) fn missing(&self, name: &str) -> usize {
+        let known = std::fs::read(self.path(&format!("{name}.entries"))).unwrap_or_default();
+        let mut known: HashSet<&[u8]> = known.chunks_exact(8).collect();
+        visit(&self.path(name), &mut |meta| {
+            if let Some(meta) = meta {
+                known.remove(meta.ino().to_le_bytes().as_slice());
+            }
+        });
+        known.len()
+    }
+
+    /// Whether anything but folders is in a folder in it.
+    pub(super) fn holds_any(&self, name: &str) -> bool {
+        let mut any = false;
+        visit(&self.path(name), &mut |_| any = true);
+        any
     }
 
     /// Entries of a folder in it that are no folders and were made elsewhere than in `of`, or changed at a moment or later;

@@ -353,6 +353,15 @@ pub async fn drop_private(tools: &Tools, database: &str, oid: Option<u32>) -> Re
     }
 }
 
+/// The prepared transactions of a database, which keep it from being renamed.
+pub async fn prepared(tools: &Tools, database: &str) -> Result<u64, PostgresError> {
+    let mut session = beside(tools, &[database]).await?;
+    let query = format!("select count(*) as n from pg_prepared_xacts where database = {}", literal(database));
+    let n = session.number(&query).await?;
+    session.close().await;
+    Ok(u64::from(n))
+}
+
 /// Whether a database is what an interrupted `drop database` left: nobody can use it any more.
 pub async fn is_invalid(tools: &Tools, database: &str) -> Result<bool, PostgresError> {
     Ok(find(tools, &[database]).await?.iter().any(|found| found.invalid))

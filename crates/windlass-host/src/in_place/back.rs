@@ -8,13 +8,13 @@ use windlass_engine::moment;
 use windlass_engine::postgres::PostgresError;
 use windlass_engine::postgres::inspect::written;
 use windlass_engine::postgres::replace::{
-    PutBack, drop_private, drop_unfinished, is_invalid, let_in, oid_of, put_back as put_database_back,
+    PutBack, drop_private, drop_unfinished, is_invalid, let_in, oid_of, prepared, put_back as put_database_back,
 };
 
 use super::Work;
 use super::forward::{Stage, blocking, doing, move_files, prove, start, stop};
 use super::journal::{Journal, Lock, Returned, State, Task};
-use super::replaced::{Database, exchanges, take_up};
+use super::replaced::{Database, exchanges, same_servers, take_up};
 use super::tasks::{self, Back, Forward};
 use crate::error::TaskError;
 
@@ -31,12 +31,9 @@ pub struct Undone {
 
 /// Undoes a restore, or puts back what an interrupted one had changed. Whoever holds the lock has read its journal since.
 pub async fn undo(work: &Work<'_>, journal: &mut Journal, _lock: &Lock) -> Result<Undone, TaskError> {
-    refuse(work, journal)?;
+    look_before(work, journal).await?;
     take_up(work, journal).await?;
     let is_failure = matches!(journal.state, State::Running | State::PuttingBack);
-    if matches!(journal.state, State::Restored | State::Unproven) {
-        refuse_what_is_gone(work, journal).await?;
-    }
     journal.settle(|journal| {
         if !matches!(journal.state, State::PuttingBack | State::Undoing) || journal.back.is_empty() {
             journal.back = tasks::back(journal, !is_failure);
@@ -79,6 +76,13 @@ async fn refuse_what_is_gone(work: &Work<'_>, journal: &Journal) -> Result<(), T
                         names.old, names.live
                     ));
                 }
+                let prepared = prepared(&tools, &names.live).await.map_err(TaskError::Postgres)?;
+                if prepared > 0 {
+                    return no(format!(
+                        "{} has {prepared} prepared transactions: commit or roll back each",
+                        names.live
+                    ));
+                }
                 if oid_of(&tools, &names.undone).await.map_err(TaskError::Postgres)?.is_some() {
                     return no(format!("there is a database {} already, which is none of ours", names.undone));
                 }
@@ -96,13 +100,23 @@ async fn refuse_what_is_gone(work: &Work<'_>, journal: &Journal) -> Result<(), T
     Ok(())
 }
 
+/// Looks whether a restore can be undone, before anything is touched.
+pub async fn look_before(work: &Work<'_>, journal: &Journal) -> Result<(), TaskError> {
+    refuse(work, journal)?;
+    same_servers(work, journal).await?;
+    if matches!(journal.state, State::Restored | State::Unproven) {
+        refuse_what_is_gone(work, journal).await?;
+    }
+    Ok(())
+}
+
 /// Why a restore cannot be undone, where it cannot.
 fn refuse(work: &Work<'_>, journal: &Journal) -> Result<(), TaskError> {
     let no = |why| Err(TaskError::NoUndo { restore: journal.id.to_string(), why });
     if !journal.state.can_be_undone() {
         return no(format!("it is {}", journal.state.word()));
     }
-    let stands = |other: &Journal| other.id > journal.id && other.state.can_be_undone();
+    let stands = |other: &Journal| other.number > journal.number && other.state.can_be_undone();
     let all = Journal::all(&work.host.state, Some(&journal.application))?;
     match all.into_iter().find(stands) {
         Some(later) => no(format!("the restore {} came after it: undo that first, or `--forget` it", later.id)),

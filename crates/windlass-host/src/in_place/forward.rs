@@ -228,7 +228,9 @@ pub(super) async fn start(work: &Work<'_>) -> Result<(), TaskError> {
 }
 
 async fn control_with(work: &Work<'_>, verb: &'static str, argv: &[String]) -> Result<(), TaskError> {
-    let done = async { process::run(argv, CONTROL_LIMIT).await.map_err(|source| TaskError::Control { verb, source }) };
+    let done = async {
+        process::run_to_start(argv, CONTROL_LIMIT).await.map_err(|source| TaskError::Control { verb, source })
+    };
     doing(work.progress, &work.application.name, &format!("{verb} the application"), done).await
 }
 

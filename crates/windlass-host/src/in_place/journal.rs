@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
+use windlass_core::application::Application;
 use windlass_core::hex;
 use windlass_core::id::RestoreId;
 use windlass_core::name::Name;
-use windlass_core::restore::{Measured, Plan, Request};
+use windlass_core::restore::{CommandStep, Measured, Plan, Request};
 use windlass_engine::moment;
 use windlass_engine::postgres::inspect::Written;
 use windlass_repo::random::Fresh;
@@ -34,6 +35,9 @@ pub struct Journal {
     pub format: u32,
     /// The restore.
     pub id: RestoreId,
+    /// Its place among those of this machine, from 1: clocks are set back.
+    #[serde(default)]
+    pub number: u64,
     /// The application.
     pub application: Name,
     /// The digest of the plan that was confirmed.
@@ -213,9 +217,11 @@ impl Journal {
     pub fn begin(state: &Path, plan: &Plan, digest: &str, request: &Request) -> Result<Self, TaskError> {
         let id = RestoreId::fresh()
             .map_err(|error| TaskError::Repository(windlass_repo::error::RepositoryError::Randomness(error)))?;
+        let number = Self::all(state, None)?.last().map_or(0, |last| last.number) + 1;
         let journal = Self {
             format: FORMAT,
             id,
+            number,
             application: plan.application.clone(),
             digest: digest.to_owned(),
             plan: plan.clone(),
@@ -252,7 +258,7 @@ impl Journal {
             }
         }
         all.retain(|journal| application.is_none_or(|name| journal.application == *name));
-        all.sort_by_key(|journal| journal.id);
+        all.sort_by_key(|journal| (journal.number, journal.id));
         Ok(all)
     }
 
@@ -273,6 +279,23 @@ impl Journal {
     /// The one that has to be finished or undone before the next restore of the application.
     pub fn unsettled(state: &Path, application: &Name) -> Result<Option<Self>, TaskError> {
         Ok(Self::all(state, Some(application))?.into_iter().rev().find(|journal| journal.state.is_unsettled()))
+    }
+
+    /// Whether somebody is at work with the restore, where it is one that was not ended.
+    pub fn is_at_work(&self, state: &Path) -> bool {
+        self.state.is_unsettled() && matches!(Lock::take(state, &self.application), Err(TaskError::AtWork { .. }))
+    }
+
+    /// What has to be run again to go on with it.
+    pub fn command(&self) -> String {
+        let mut command = format!("windlass restore {} --in-place", self.application);
+        if !self.only.is_empty() {
+            command.push_str(&format!(" --only '{}'", self.only.join(",")));
+        }
+        if self.without_undo {
+            command.push_str(" --without-undo");
+        }
+        command
     }
 
     /// Whether a request is the one this restore was begun for.
@@ -358,7 +381,10 @@ fn folder(state: &Path) -> Result<PathBuf, TaskError> {
     Ok(folder)
 }
 
-/// The digest of what is done with a restore that was made: of what is done, to which, and how far that is.
-pub fn digest_of(verb: &str, journal: &Journal) -> String {
-    hex::sha256(format!("{verb} {} {:?}", journal.id, journal.state).as_bytes())
+/// The digest of what is done with a restore that was made: of what is done, to which, how far that is, and the commands
+/// that stop and start the application now.
+pub fn digest_of(verb: &str, journal: &Journal, application: &Application) -> String {
+    let argv = |argv: &[String]| CommandStep::of(argv).command;
+    let control = application.control.as_ref().map(|control| (argv(&control.stop), argv(&control.start)));
+    hex::sha256(format!("{verb} {} {:?} {control:?}", journal.id, journal.state).as_bytes())
 }

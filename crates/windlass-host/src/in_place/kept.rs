@@ -12,15 +12,31 @@ use super::Work;
 use super::forward::move_files;
 use super::journal::{Journal, Lock, State};
 use super::replaced::{Database, exchanges, take_up};
+use super::tasks::Forward;
 use crate::error::TaskError;
 use crate::host::Host;
 
+/// Whether something is kept of a restore that can be removed.
+pub fn may_forget(journal: &Journal) -> Result<(), TaskError> {
+    if journal.state.keeps() {
+        return Ok(());
+    }
+    let why = format!("it is {}, and keeps nothing that could be removed", journal.state.word());
+    Err(TaskError::NoUndo { restore: journal.id.to_string(), why })
+}
+
+/// Whether there is something of a restore to be given up.
+pub fn may_abandon(journal: &Journal) -> Result<(), TaskError> {
+    if journal.state.is_unsettled() || journal.state.keeps() {
+        return Ok(());
+    }
+    let why = format!("it is {}, and keeps nothing", journal.state.word());
+    Err(TaskError::NoUndo { restore: journal.id.to_string(), why })
+}
+
 /// Removes what is kept of a restore: from here on it cannot be undone. Returns what a person should know.
 pub async fn forget(work: &Work<'_>, journal: &mut Journal, _lock: &Lock) -> Result<Vec<String>, TaskError> {
-    if !journal.state.keeps() {
-        let why = format!("it is {}, and keeps nothing that could be removed", journal.state.word());
-        return Err(TaskError::NoUndo { restore: journal.id.to_string(), why });
-    }
+    may_forget(journal)?;
     take_up(work, journal).await?;
     // Half of it is nothing that could be put back.
     journal.note(|journal| journal.state = State::Removing)?;
@@ -63,10 +79,7 @@ async fn remove(work: &Work<'_>, journal: &Journal) -> Result<Vec<String>, TaskE
 /// Gives a restore up as it is: nothing is moved or removed, and it is in nobody's way any more. Returns what it may have
 /// left, by name.
 pub fn abandon(journal: &mut Journal, _lock: &Lock) -> Result<Vec<String>, TaskError> {
-    if !journal.state.is_unsettled() && !journal.state.keeps() {
-        let why = format!("it is {}, and keeps nothing", journal.state.word());
-        return Err(TaskError::NoUndo { restore: journal.id.to_string(), why });
-    }
+    may_abandon(journal)?;
     let left = left_over(journal)?;
     journal.note(|journal| {
         journal.state = State::Abandoned;
@@ -82,8 +95,8 @@ fn left_over(journal: &Journal) -> Result<Vec<String>, TaskError> {
         match step {
             Step::ReplaceDatabase(step) => {
                 let names = Names::of(journal.id, index, &step.fill.database);
-                left.push(format!("{}: the database {} as it was before", names.live, names.old));
-                left.push(format!("{}: {} and {}, which were restored", names.live, names.new, names.undone));
+                left.push(format!("{}: the database {} as it was before, if it is there", names.live, names.old));
+                left.push(format!("{}: {} or {}, which were restored", names.live, names.new, names.undone));
             }
             Step::ReplaceFiles(step) => {
                 for place in exchanges(journal, index, step)? {
@@ -98,6 +111,9 @@ fn left_over(journal: &Journal) -> Result<Vec<String>, TaskError> {
             }
             Step::Action(_) | Step::Database(_) | Step::Folder(_) | Step::Stop(_) | Step::Start(_) => {}
         }
+    }
+    if journal.has_begun(Forward::Stop) && journal.state.is_unsettled() {
+        left.push("the application, which may still be stopped: start it".to_owned());
     }
     Ok(left)
 }

@@ -20,7 +20,7 @@ use windlass_engine::postgres::database_of;
 use windlass_engine::postgres::inspect::content;
 use windlass_engine::postgres::replace::look_live;
 use windlass_engine::restore::{dump_of, free_bytes, tools_for};
-use windlass_repo::format::restic::{Compared, Excludes, Place};
+use windlass_repo::format::restic::{Compared, Excludes, FilesError, Place};
 use windlass_repo::vault::Vault;
 
 use super::journal::{Journal, list_of_differences};
@@ -166,7 +166,11 @@ async fn compare(
     let place = |path: &String| Place { path: PathBuf::from(path), excludes: excludes.clone() };
     let list = list_of_differences(&host.state, vault.application(), component)?;
     let files = files(vault).map_err(TaskError::Key)?;
-    files.compare(&data.snapshot, data.paths.iter().map(place).collect(), list).await.map_err(TaskError::Files)
+    let places = data.paths.iter().map(place).collect();
+    files.compare(&data.snapshot, places, list.clone()).await.map_err(|error| match error {
+        FilesError::Target { path, source } if path == list => TaskError::State { path, source },
+        error => TaskError::Files(error),
+    })
 }
 
 /// Where something is mounted, as `/proc/self/mountinfo` says

@@ -29,8 +29,8 @@ use self::journal::Journal;
 use crate::error::TaskError;
 use crate::host::Host;
 
-pub use self::back::{Undone, undo};
-pub use self::kept::{abandon, expire, forget};
+pub use self::back::{Undone, look_before, undo};
+pub use self::kept::{abandon, expire, forget, may_abandon, may_forget};
 pub use self::lost::{DatabaseLoss, UndoImpact, impact_of_undo};
 pub use self::run::{finish, run};
 

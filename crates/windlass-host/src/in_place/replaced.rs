@@ -59,19 +59,28 @@ pub(super) fn exchanges(journal: &Journal, index: usize, step: &ReplaceFiles) ->
     Ok(step.places.iter().enumerate().map(exchange).collect())
 }
 
-/// Takes up a restore that may have been interrupted at its servers: ends what it left there, if the settings still mean those
-/// servers. At another one its databases would be looked for in vain.
-pub(super) async fn take_up(work: &Work<'_>, journal: &Journal) -> Result<(), TaskError> {
+/// Whether the settings still mean the servers that a restore was begun at: at another one its databases would be looked
+/// for in vain.
+pub(super) async fn same_servers(work: &Work<'_>, journal: &Journal) -> Result<(), TaskError> {
     for (index, step) in journal.plan.steps.iter().enumerate() {
         let Step::ReplaceDatabase(step) = step else { continue };
+        let Some(then) = &step.server else { continue };
         let tools = Database::of(work.application, journal, index, step)?.tools().await?;
         let now = server_identity(&tools).await.map_err(TaskError::Postgres)?;
-        if let (Some(then), Some(now)) = (&step.server, now)
-            && *then != now
-        {
+        if now.is_some_and(|now| now != *then) {
             let (restore, component) = (journal.id, step.fill.component.clone());
             return Err(TaskError::OtherServer { restore, component, url: step.fill.target.url.clone() });
         }
+    }
+    Ok(())
+}
+
+/// Takes up a restore that may have been interrupted: ends what it left at its servers.
+pub(super) async fn take_up(work: &Work<'_>, journal: &Journal) -> Result<(), TaskError> {
+    same_servers(work, journal).await?;
+    for (index, step) in journal.plan.steps.iter().enumerate() {
+        let Step::ReplaceDatabase(step) = step else { continue };
+        let tools = Database::of(work.application, journal, index, step)?.tools().await?;
         end_what_was_left(&tools).await.map_err(TaskError::Postgres)?;
     }
     Ok(())

@@ -132,8 +132,8 @@ async fn go_on(
     }
     confirmed(&digest, arguments.confirm.as_deref(), arguments.yes, "Go on with it?")?;
     let lock = Lock::take(&here.host.state, &here.application.name)?;
-    let (before, journal) = (digest_of("restore", &journal), journal.again()?);
-    let now = digest_of("restore", &journal);
+    let (before, journal) = (digest_of("restore", &journal, here.application), journal.again()?);
+    let now = digest_of("restore", &journal, here.application);
     if now != before {
         return Err(TaskError::Changed { confirmed: before, now }.into());
     }

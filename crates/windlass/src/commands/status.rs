@@ -34,6 +34,14 @@ pub(crate) async fn run(context: &Context, only: Option<&Name>) -> Result {
         Some(name) => vec![context.application(name)?],
         None => context.settings.applications.values().collect(),
     };
+    let mut unsettled = BTreeMap::new();
+    for application in &applications {
+        // Said first: also where the repository is away, and nothing more can be said.
+        if let Some(journal) = Journal::unsettled(&context.host.state, &application.name)? {
+            context.printer.warning(&in_words(context, &journal));
+            unsettled.insert(application.name.clone(), journal.id);
+        }
+    }
     let mut rows = Vec::new();
     for application in applications {
         let vault = context.open_vault(&application.name).await?;
@@ -43,23 +51,28 @@ pub(crate) async fn run(context: &Context, only: Option<&Name>) -> Result {
             application: application.name.clone(),
             why: protection.reasons.iter().map(ToString::to_string).collect(),
             next: next_run(context, application, &seed),
-            unsettled_restore: Journal::unsettled(&context.host.state, &application.name)?.map(|journal| journal.id),
+            unsettled_restore: unsettled.get(&application.name).copied(),
             protection,
         });
     }
-    for row in &rows {
-        if let Some(restore) = row.unsettled_restore {
-            context.printer.warning(&format!(
-                "the restore {restore} in place of {} is at work, or was interrupted: `windlass undo` tells",
-                row.application
-            ));
-        }
-    }
-    let all = !rows.is_empty() && rows.iter().all(|row| row.protection.protected);
+    // What is neither the old nor the new is not protected, and cannot be backed up.
+    let all = !rows.is_empty() && unsettled.is_empty() && rows.iter().all(|row| row.protection.protected);
     context
         .printer
         .result(&rows, |printer| rows.iter().map(|row| describe(printer, row)).collect::<Vec<_>>().join("\n"));
     Ok(if all { Status::Done } else { Status::Failed })
+}
+
+fn in_words(context: &Context, journal: &Journal) -> String {
+    let (restore, application) = (journal.id, &journal.application);
+    if journal.is_at_work(&context.host.state) {
+        return format!("{application}: the restore {restore} in place is at work");
+    }
+    format!(
+        "{application}: the restore {restore} in place was interrupted, and no backup is taken until it is settled: \
+         `{}` goes on with it, `windlass undo {restore}` puts back what was there",
+        journal.command()
+    )
 }
 
 /// What must hold of each component, by its policy or the application's.

@@ -8,7 +8,9 @@ use windlass_core::id::RestoreId;
 use windlass_core::restore::Step;
 use windlass_host::error::TaskError;
 use windlass_host::in_place::journal::{Journal, Lock, State, digest_of};
-use windlass_host::in_place::{DatabaseLoss, UndoImpact, Undone, Work, abandon, forget, impact_of_undo, undo};
+use windlass_host::in_place::{
+    DatabaseLoss, UndoImpact, Undone, Work, abandon, forget, impact_of_undo, look_before, may_abandon, may_forget, undo,
+};
 use windlass_host::restore::failure_on_record;
 
 use crate::cli;
@@ -45,6 +47,8 @@ struct Row {
     finished: Option<Timestamp>,
     state: State,
     can_be_undone: bool,
+    /// Whether a restore, an undo or a backup of the application is at work right now.
+    at_work: bool,
     undo_until: Option<Timestamp>,
     failure: Option<String>,
 }
@@ -65,11 +69,16 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Undo) -> Result {
     let work = Work { vault: None, manifests: &[], application, host: &context.host, stopped, progress: &watch };
     let printer = &context.printer;
     let verb = Verb::of(arguments);
-    let digest = digest_of(verb.name(), &journal);
+    match verb {
+        Verb::Undo => look_before(&work, &journal).await?,
+        Verb::Forget => may_forget(&journal)?,
+        Verb::Abandon => may_abandon(&journal)?,
+    }
+    let digest = digest_of(verb.name(), &journal, application);
     let impact = impact_of_undo(&work, &journal).await?;
     if !printer.is_json() && arguments.confirm.is_none() && (arguments.plan || !(printer.is_quiet() && arguments.yes)) {
         let text = match verb {
-            Verb::Undo => describe(printer, &journal, &impact),
+            Verb::Undo => describe(printer, application, stopped, &journal, &impact),
             Verb::Forget => describe_end(&journal),
             Verb::Abandon => describe_giving_up(&journal),
         };
@@ -93,7 +102,7 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Undo) -> Result {
     confirmed(&digest, arguments.confirm.as_deref(), arguments.yes, verb.question())?;
     let lock = Lock::take(&context.host.state, &application.name)?;
     journal = journal.again()?;
-    let now = digest_of(verb.name(), &journal);
+    let now = digest_of(verb.name(), &journal, application);
     if now != digest {
         return Err(TaskError::Changed { confirmed: digest, now }.into());
     }
@@ -207,6 +216,7 @@ fn close(printer: &Printer, mut report: Report<'_>, journal: &Journal, undone: U
 
 fn list(context: &Context) -> Result {
     let row = |journal: Journal| Row {
+        at_work: journal.is_at_work(&context.host.state),
         restore: journal.id,
         application: journal.application.clone(),
         point: journal.plan.point,
@@ -234,7 +244,7 @@ fn list(context: &Context) -> Result {
                 row.application.to_string(),
                 printer.time(row.started),
                 printer.time(row.at),
-                row.state.word().to_owned(),
+                if row.at_work { "at work" } else { row.state.word() }.to_owned(),
                 until,
             ]
         });
@@ -243,14 +253,25 @@ fn list(context: &Context) -> Result {
     Ok(Status::Done)
 }
 
-fn describe(printer: &Printer, journal: &Journal, impact: &UndoImpact) -> String {
+fn describe(
+    printer: &Printer,
+    application: &Application,
+    stopped: bool,
+    journal: &Journal,
+    impact: &UndoImpact,
+) -> String {
     let mut text =
         format!("Undo of the restore {} of {}, which is {}\n", journal.id, journal.application, journal.state.word());
-    if let Some(control) = journal.plan.steps.iter().find_map(|step| match step {
-        Step::Stop(step) => Some(&step.program),
-        _ => None,
-    }) {
-        text.push_str(&format!("  stop the application before and start it after: {control} …\n"));
+    let program = |argv: &[String]| argv.first().cloned().unwrap_or_default();
+    match &application.control {
+        Some(control) if stopped => {
+            text.push_str(&format!("  start the application afterwards: {} …\n", program(&control.start)));
+        }
+        Some(control) => {
+            let (stop, start) = (program(&control.stop), program(&control.start));
+            text.push_str(&format!("  stop the application before: {stop} …, and start it after: {start} …\n"));
+        }
+        None => text.push_str("  warning: the settings name no `control`: nothing stops the application\n"),
     }
     for (index, step) in journal.plan.steps.iter().enumerate() {
         match step {

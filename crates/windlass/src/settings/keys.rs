@@ -95,7 +95,7 @@ pub(super) const ROOT: Spec = Spec {
             "absolute path",
             "`/var/lib/windlass` for root, else `$XDG_STATE_HOME/windlass` or `~/.local/state/windlass`",
             r#""/var/lib/windlass""#,
-            "The folder of the journal and of caches. The repository holds the truth: losing this folder loses no recovery point.",
+            "What this machine remembers. Losing this folder loses no recovery point; but every undo, for the journals of restores in place are in it.",
         ),
         optional("repository", "tables", "none", "", "The repositories, each in a table `[repository.NAME]`."),
         optional("policy", "tables", "none", "", "The policies, each in a table `[policy.NAME]`."),

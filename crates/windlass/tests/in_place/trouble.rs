@@ -281,6 +281,9 @@ fn an_undo_that_could_not_be_ended_is_not_begun() -> Result<()> {
     std::fs::rename(&out, stage.path("out"))?;
     stage.windlass(&["undo", &id, "--yes"])?.with(2).says("is not there any more").says("/out");
     std::fs::rename(stage.path("out"), &out)?;
+    std::fs::rename(out.join("one"), stage.path("one"))?;
+    stage.windlass(&["undo", &id, "--plan"])?.with(2).says("1 of the entries that were set aside are not there");
+    std::fs::rename(stage.path("one"), out.join("one"))?;
     let old = private(&stage);
     stage.server.psql("postgres", &format!("drop database {old}"));
     stage.windlass(&["undo", &id, "--yes"])?.with(2).says(&old).says("is not there any more");
@@ -352,5 +355,38 @@ fn who_may_see_what_is_restored_is_as_it_was() -> Result<()> {
     let has_a_list =
         |path: &str| rustix::fs::getxattr(uploads.join(path), "system.posix_acl_access", &mut [0u8; 256]).is_ok();
     assert!(!has_a_list("one") && !has_a_list("folder") && !has_a_list("folder/two"));
+    Ok(())
+}
+
+#[test]
+fn what_the_application_is_started_as_goes_on() -> Result<()> {
+    let stage = changed_stage()?;
+    let pid = stage.path("pid");
+    script(&stage.path("start"), &format!("sleep 300 > /dev/null 2>&1 &\necho $! > {}", pid.display()))?;
+    stage.windlass(&RESTORE)?.with(0);
+    let started = std::fs::read_to_string(&pid)?.trim().to_owned();
+    let runs = || std::fs::read_to_string(format!("/proc/{started}/comm")).is_ok_and(|name| name.trim() == "sleep");
+    assert!(runs());
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(runs(), "it is not ended with the command that started it");
+    std::process::Command::new("kill").arg(&started).status()?;
+    Ok(())
+}
+
+#[test]
+fn folders_may_be_deep() -> Result<()> {
+    use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
+    let stage = changed_stage()?;
+    let mut folder = open(stage.path("uploads"), OFlags::DIRECTORY, Mode::empty())?;
+    for _ in 0..900 {
+        mkdirat(&folder, "d", Mode::RWXU)?;
+        folder = openat(&folder, "d", OFlags::DIRECTORY, Mode::empty())?;
+    }
+    stage.windlass(&["restore", "shop", "--in-place", "--plan"])?.with(0);
+    stage.windlass(&RESTORE)?.with(0);
+    assert!(!stage.path("uploads/d").exists());
+    let (id, _) = newest(&stage)?;
+    stage.windlass(&["undo", &id, "--yes"])?.with(0);
+    assert_eq!(stage.path("uploads").join("d/".repeat(900)).read_dir()?.count(), 0);
     Ok(())
 }

@@ -39,6 +39,12 @@ pub enum DumpError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// It cannot be compressed.
+    #[error("compress the dump: {why}")]
+    Compress {
+        /// Why not.
+        why: &'static str,
+    },
     /// It asks for more memory than any dump should.
     #[error("read the dump: {what} at byte {offset} is larger than {limit} bytes")]
     TooLarge {
@@ -59,6 +65,7 @@ impl Diagnose for DumpError {
             Self::Cut { .. } => "WDL-1303",
             Self::Block { .. } => "WDL-1304",
             Self::TooLarge { .. } => "WDL-1305",
+            Self::Compress { .. } => "WDL-1306",
         }
     }
 
@@ -69,6 +76,7 @@ impl Diagnose for DumpError {
             Self::Cut { .. } => "DumpCut",
             Self::Block { .. } => "DumpBlock",
             Self::TooLarge { .. } => "DumpTooLarge",
+            Self::Compress { .. } => "NotCompressed",
         }
     }
 

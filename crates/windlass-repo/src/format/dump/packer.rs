@@ -16,6 +16,8 @@
 
 use std::collections::BTreeMap;
 
+use zlib_rs::DeflateError;
+
 use super::walker::Listener;
 use super::{DumpError, Toc, Walker};
 use crate::format::deflate::Deflater;
@@ -51,6 +53,7 @@ struct Packing {
     /// Bytes of an integer, without its sign; 0 until the head came.
     int_size: usize,
     compressed: bool,
+    failure: Option<DeflateError>,
     lines: Lines,
     rows: BTreeMap<i64, Option<u64>>,
 }
@@ -68,11 +71,13 @@ impl Packer {
             let why = "it is compressed already, which was not asked for,";
             return Err(DumpError::Malformed { offset: COMPRESSION as u64, why });
         }
+        self.packing.failed()?;
         Ok(std::mem::take(&mut self.packing.out))
     }
 
     /// The end of the stream: tells the rows only if the dump is whole.
     pub fn finish(self) -> Result<Rows, DumpError> {
+        self.packing.failed()?;
         let walked = self.walker.finish()?;
         Ok(by_name(&walked.toc, &self.packing.rows))
     }
@@ -108,6 +113,10 @@ impl Packing {
         self.out.append(&mut head);
     }
 
+    fn failed(&self) -> Result<(), DumpError> {
+        self.failure.map_or(Ok(()), |failure| Err(DumpError::Compress { why: failure.as_str() }))
+    }
+
     /// Writes an integer as the dump does.
     fn int(&mut self, value: usize) {
         let digits = (value as u64).to_le_bytes();
@@ -134,12 +143,12 @@ impl Listener for Packing {
 
     fn data(&mut self, bytes: &[u8]) {
         self.lines.count(bytes);
-        self.deflater.write(bytes, &mut self.chunk);
+        self.failure = self.failure.or(self.deflater.write(bytes, &mut self.chunk).err());
         self.chunk();
     }
 
     fn end(&mut self, id: i64, large_object: bool) {
-        self.deflater.finish(&mut self.chunk);
+        self.failure = self.failure.or(self.deflater.finish(&mut self.chunk).err());
         self.chunk();
         self.int(0);
         let rows = std::mem::take(&mut self.lines).rows();
