@@ -1,4 +1,4 @@
-//! Captures a database: `pg_dump` streamed, its rows compressed and counted on the way.
+//! Captures a database: `pg_dump` streamed, its rows counted on the way.
 //!
 //! One session exports a snapshot and holds the tables as they are, while `pg_dump` writes what it sees in that very
 //! snapshot. Owners and privileges are in the dump; whether they come back is chosen at restore. When a capture is
@@ -7,23 +7,26 @@
 use std::process::Stdio;
 
 use jiff::{SignedDuration, Timestamp};
+use rustix::pipe::fcntl_setpipe_size;
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::process::{ChildStdout, Command};
 use windlass_core::duration::display;
 use windlass_core::point::TableCount;
-use windlass_repo::format::dump::{DumpError, Rows};
+use windlass_repo::format::dump::{DumpError, RowCounter, Rows};
 
 use super::child::Running;
 use super::counts::{self, Held};
 use super::inspect::{self, Database};
-use super::packed::Packed;
 use super::session::Session;
 use super::tools::Tools;
 use super::{PostgresError, database_of};
 
-/// Compressed here, by a thread beside `pg_dump`, which has but one.
-const COMPRESSION: &str = "--compress=0";
+/// `gzip` level 1, which every `pg_restore` reads: level 6, the default, takes three times as long to save a tenth.
+const COMPRESSION: &str = "--compress=1";
+
+/// Bytes the pipe from `pg_dump` may hold: it goes on writing while what it wrote is counted, sealed and stored.
+const PIPE: usize = 1 << 20;
 
 /// How long a lock on a table may be waited for: a backup that waits for ever is worse than one that fails.
 const LOCK: &str = "10min";
@@ -35,39 +38,37 @@ const SKEW: SignedDuration = SignedDuration::from_secs(60);
 pub struct Stream {
     tool: &'static str,
     running: Running,
-    from: Origin,
+    stdout: ChildStdout,
     bytes: u64,
-}
-
-/// Where the bytes come from: the tool, or a thread that compresses what it writes.
-enum Origin {
-    Tool(ChildStdout),
-    Packed(Packed),
+    /// Counts the rows of a dump on the way, or tells what is wrong with it.
+    counter: Option<Result<RowCounter, DumpError>>,
 }
 
 impl Stream {
     fn start(tool: &'static str, mut command: Command) -> Result<Self, PostgresError> {
         let mut running = Running::start(tool, command.stdout(Stdio::piped()))?;
-        let from = Origin::Tool(running.stdout()?);
-        Ok(Self { tool, running, from, bytes: 0 })
+        let stdout = running.stdout()?;
+        Ok(Self { tool, running, stdout, bytes: 0, counter: None })
     }
 
-    /// The same stream, of a dump that is not compressed, compressed.
-    fn packed(self) -> Result<Self, PostgresError> {
-        let Self { tool, running, from, bytes } = self;
-        let from = match from {
-            Origin::Tool(stdout) => Origin::Packed(Packed::start(stdout).map_err(|source| running.failed(source))?),
-            packed @ Origin::Packed(_) => packed,
-        };
-        Ok(Self { tool, running, from, bytes })
+    /// The same stream, of a dump whose rows are counted.
+    fn counted(self) -> Self {
+        // Where it may not be enlarged, it holds what it holds.
+        let _ = fcntl_setpipe_size(&self.stdout, PIPE);
+        Self { counter: Some(Ok(RowCounter::new())), ..self }
     }
 
     /// Reads the next bytes; 0 at the end, be it good or not.
     pub async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, PostgresError> {
-        let read = match &mut self.from {
-            Origin::Tool(stdout) => stdout.read(buffer).await.map_err(|source| self.running.failed(source))?,
-            Origin::Packed(packed) => packed.read(buffer).await,
-        };
+        if matches!(self.counter, Some(Err(_))) {
+            return Ok(0);
+        }
+        let read = self.stdout.read(buffer).await.map_err(|source| self.running.failed(source))?;
+        if let Some(Ok(counter)) = &mut self.counter
+            && let Err(error) = counter.feed(buffer.get(..read).unwrap_or_default())
+        {
+            self.counter = Some(Err(error));
+        }
         self.bytes += read as u64;
         Ok(read)
     }
@@ -80,23 +81,20 @@ impl Stream {
 
     /// Ends it, and tells the rows that were counted.
     async fn finish_counted(self) -> Result<(String, Rows), PostgresError> {
-        let Self { tool, running, from, bytes } = self;
-        let packed = match from {
-            Origin::Tool(_) => Ok(Rows::new()),
-            Origin::Packed(packed) => packed.end().await.map_err(|source| running.failed(source))?,
-        };
+        let Self { tool, running, stdout, bytes, counter } = self;
+        drop(stdout);
         let not_whole = |source| PostgresError::NotWhole { tool: tool.to_owned(), source };
-        match packed {
+        let rows = match counter {
+            None => Ok(Rows::new()),
             // The tool was still writing when its dump was found to be none; that it fails for this tells nothing.
-            Err(error) if !matches!(error, DumpError::Cut { .. }) => Err(not_whole(error)),
-            packed => {
-                let said = running.finish().await?;
-                if bytes == 0 {
-                    return Err(PostgresError::Empty { tool: tool.to_owned() });
-                }
-                Ok((said, packed.map_err(not_whole)?))
-            }
+            Some(Err(error)) => return Err(not_whole(error)),
+            Some(Ok(counter)) => counter.finish(),
+        };
+        let said = running.finish().await?;
+        if bytes == 0 {
+            return Err(PostgresError::Empty { tool: tool.to_owned() });
         }
+        Ok((said, rows.map_err(not_whole)?))
     }
 }
 
@@ -131,7 +129,7 @@ pub async fn begin(tools: &Tools, name: &str) -> Result<DatabaseCapture, Postgre
     command.args(["--format=custom", "--no-password", COMPRESSION]);
     command.arg(format!("--lock-wait-timeout={LOCK}"));
     command.arg(format!("--snapshot={snapshot}")).arg(tools.dbname(name)?);
-    let dump = Stream::start("pg_dump", command)?.packed()?;
+    let dump = Stream::start("pg_dump", command)?.counted();
     let skew = database.now.duration_since(here);
     Ok(DatabaseCapture { snapshot_at: database.now, database, dump, session, held, skew })
 }

@@ -11,7 +11,6 @@ mod error;
 pub mod inspect;
 mod installed;
 mod message;
-mod packed;
 mod quote;
 pub mod replace;
 pub mod restore;

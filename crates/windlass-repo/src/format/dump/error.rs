@@ -39,9 +39,9 @@ pub enum DumpError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// It cannot be compressed.
-    #[error("compress the dump: {why}")]
-    Compress {
+    /// What it holds of a table or a large object cannot be unpacked.
+    #[error("read the dump: the data of a table or a large object cannot be unpacked: {why}")]
+    Unpack {
         /// Why not.
         why: &'static str,
     },
@@ -65,7 +65,7 @@ impl Diagnose for DumpError {
             Self::Cut { .. } => "WDL-1303",
             Self::Block { .. } => "WDL-1304",
             Self::TooLarge { .. } => "WDL-1305",
-            Self::Compress { .. } => "WDL-1306",
+            Self::Unpack { .. } => "WDL-1306",
         }
     }
 
@@ -76,7 +76,7 @@ impl Diagnose for DumpError {
             Self::Cut { .. } => "DumpCut",
             Self::Block { .. } => "DumpBlock",
             Self::TooLarge { .. } => "DumpTooLarge",
-            Self::Compress { .. } => "NotCompressed",
+            Self::Unpack { .. } => "DumpNotUnpacked",
         }
     }
 

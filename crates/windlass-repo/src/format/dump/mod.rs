@@ -3,7 +3,7 @@
 //! `pg_restore --list` reads the head of a dump only: one that was cut in the middle passes it. [`Walker`] walks
 //! the whole stream while it goes by, with memory for the table of contents alone, and accepts it only if every
 //! entry with data appears once, ends properly, and nothing follows. It does not unpack what the entries hold.
-//! [`Packer`] makes a compressed dump of one that is not, and counts its rows.
+//! [`RowCounter`] does, and counts their rows.
 //!
 //! ```text
 //! head   "PGDMP", version 1.12 to 1.16, sizes of integers and offsets, format, compression,
@@ -17,8 +17,8 @@
 
 mod cursor;
 mod error;
-mod packer;
 mod roles;
+mod rows;
 mod selection;
 mod toc;
 mod walker;
@@ -27,7 +27,7 @@ mod walker;
 mod tests;
 
 pub use error::DumpError;
-pub use packer::{Packer, Rows};
+pub use rows::{RowCounter, Rows};
 pub use selection::{Selection, select};
 pub use toc::{Entry, Toc};
 pub use walker::{Walked, Walker};
