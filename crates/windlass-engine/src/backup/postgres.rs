@@ -88,18 +88,12 @@ pub(super) async fn capture(task: &Backup<'_>, id: PointId, component: &Componen
     let of_server = |source| PostgresCaptureError::Source { database: String::new(), source };
     let tools = Tools::find(source).await.map_err(of_server)?;
     let names = inspect::databases(&tools, source.databases).await.map_err(of_server)?;
-    let (mut warnings, mut of_globals) = (Vec::new(), Vec::new());
-    let dumped = async {
-        let mut databases = Vec::new();
-        for name in &names {
-            databases.push(database(task, id, component, &tools, name, &mut warnings).await?);
-        }
-        Ok(databases)
-    };
-    // They are small, and taken beside the first dump.
-    let (databases, globals) = futures::join!(dumped, globals(task, id, component, &tools, &mut of_globals));
-    let (databases, globals) = (databases?, globals?);
-    warnings.extend(of_globals);
+    let mut warnings = Vec::new();
+    let mut databases = Vec::new();
+    for name in &names {
+        databases.push(database(task, id, component, &tools, name, &mut warnings).await?);
+    }
+    let globals = globals(task, id, component, &tools, &mut warnings).await?;
     let moments = || databases.iter().map(|dump: &DatabaseDump| dump.snapshot_at);
     let now = jiff::Timestamp::now();
     let window = Window { from: moments().min().unwrap_or(now), to: moments().max().unwrap_or(now) };
