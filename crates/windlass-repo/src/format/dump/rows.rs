@@ -148,7 +148,7 @@ impl Counting {
             }
             let (read, written) = (self.stream.total_in(), self.stream.total_out());
             let status = self.stream.decompress(bytes, &mut self.room, InflateFlush::NoFlush);
-            let status = status.map_err(|error| error.as_str())?;
+            let status = status.map_err(zlib_rs::InflateError::as_str)?;
             let (read, written) = (self.stream.total_in() - read, self.stream.total_out() - written);
             let (read, written) =
                 (usize::try_from(read).unwrap_or(bytes.len()), usize::try_from(written).unwrap_or(ROOM));
