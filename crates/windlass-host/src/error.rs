@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use windlass_core::diagnose::{Diagnose, Outcome, Retry};
+use windlass_core::diagnose::{Diagnose, Outcome, Retry, chain, without_output};
 use windlass_core::id::{PointId, RestoreId};
 use windlass_core::name::Name;
 use windlass_core::restore::Refusal;
@@ -236,6 +236,16 @@ impl TaskError {
     pub fn unsettled(journal: &Journal) -> Self {
         let (application, restore) = (journal.application.clone(), journal.id);
         Self::Unsettled { application, restore, undoing: journal.state == State::Undoing, again: journal.command() }
+    }
+
+    /// There is nothing of a restore to be undone, removed or given up.
+    pub(crate) fn no_undo(journal: &Journal, why: String) -> Self {
+        Self::NoUndo { restore: journal.id.to_string(), why }
+    }
+
+    /// The error in words, without what commands printed: as it may be kept.
+    pub(crate) fn without_output(&self) -> String {
+        without_output(&chain(self)).to_owned()
     }
 
     /// A restore stopped half-way.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use windlass_core::application::{Action, Application, Postgres, Strategy};
-use windlass_core::diagnose::{Diagnose, chain, without_output};
+use windlass_core::diagnose::Diagnose;
 use windlass_core::id::PointId;
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentData, ComponentManifest, DatabaseDump};
@@ -342,5 +342,5 @@ pub async fn record(host: &Host, vault: &mut Vault, event: evidence::Event) -> R
 
 /// What is said of a failure in evidence: its code and its words, without what commands printed.
 pub fn failure_on_record(error: &TaskError) -> String {
-    format!("[{}] {}", error.code(), without_output(&chain(error)))
+    format!("[{}] {}", error.code(), error.without_output())
 }

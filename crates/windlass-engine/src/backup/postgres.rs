@@ -1,12 +1,11 @@
 //! Captures a `postgres` component: every database a dump of its own, roles and settings beside them.
 //!
-//! While a dump streams, a [`Walker`] walks it: what `pg_dump` called success and is not whole is a failure.
+//! While a dump streams, it is walked ([`Stream`]): what `pg_dump` called success and is not whole is a failure.
 
 use windlass_core::application::{Component, Postgres};
 use windlass_core::diagnose::{Diagnose, Outcome};
 use windlass_core::id::PointId;
 use windlass_core::point::{ComponentData, Consistency, DatabaseDump, Globals, PostgresData, Window};
-use windlass_repo::format::dump::{DumpError, Walker};
 use windlass_repo::keyring::KeyError;
 use windlass_repo::layout;
 use windlass_repo::object::{ObjectError, ObjectWriter};
@@ -31,14 +30,6 @@ pub enum PostgresCaptureError {
         /// Why.
         source: PostgresError,
     },
-    /// `pg_dump` ended well, and what it wrote is no whole dump.
-    #[error("capture {database}: pg_dump ended well, but what it wrote is not a whole dump")]
-    NotWhole {
-        /// The database.
-        database: String,
-        /// What is wrong with it.
-        source: DumpError,
-    },
     /// The repository.
     #[error(transparent)]
     Object(ObjectError),
@@ -51,7 +42,6 @@ impl Diagnose for PostgresCaptureError {
     fn code(&self) -> &'static str {
         match self {
             Self::Source { source, .. } => source.code(),
-            Self::NotWhole { source, .. } => source.code(),
             Self::Object(error) => error.code(),
             Self::Key(error) => error.code(),
         }
@@ -60,7 +50,6 @@ impl Diagnose for PostgresCaptureError {
     fn reason(&self) -> &'static str {
         match self {
             Self::Source { source, .. } => source.reason(),
-            Self::NotWhole { source, .. } => source.reason(),
             Self::Object(error) => error.reason(),
             Self::Key(error) => error.reason(),
         }
@@ -73,9 +62,6 @@ impl Diagnose for PostgresCaptureError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Source { source, .. } => source.hints(),
-            Self::NotWhole { .. } => {
-                vec!["run pg_dump by hand; a wrapper or a full disk on its side may cut it".into()]
-            }
             Self::Object(error) => error.hints(),
             Self::Key(error) => error.hints(),
         }
@@ -124,17 +110,13 @@ async fn database(
     task.progress.event(Event::Step { component: &component.name, text: &text, total: None });
     let file = format!("{}-{}.dump", Key::encode(name), stamp(capture.snapshot_at));
     let mut object = begin(task, id, component, &file)?;
-    let mut walker = Walker::new();
-    let not_whole = |source| PostgresCaptureError::NotWhole { database: name.to_owned(), source };
-    let streamed =
-        stream(task, component, &mut capture.dump, &mut object, |bytes| walker.feed(bytes).map_err(not_whole)).await;
+    let streamed = stream(task, component, &mut capture.dump, &mut object).await;
     let finished = match streamed {
         // Only once the tool has ended well is it known that this was all.
         Ok(()) => {
             async {
                 let (database, snapshot_at) = (capture.database.clone(), capture.snapshot_at);
                 let (said, tables) = capture.finish().await.map_err(of_it)?;
-                walker.finish().map_err(not_whole)?;
                 Ok((database, snapshot_at, said, tables))
             }
             .await
@@ -164,7 +146,7 @@ async fn globals(
     let (mut script, passwords) = capture::globals(tools).await.map_err(of_server)?;
     task.progress.event(Event::Step { component: &component.name, text: "dump roles and settings", total: None });
     let mut object = begin(task, id, component, &format!("globals-{}.sql", stamp(jiff::Timestamp::now())))?;
-    let streamed = stream(task, component, &mut script, &mut object, |_| Ok(())).await;
+    let streamed = stream(task, component, &mut script, &mut object).await;
     let finished = match streamed {
         Ok(()) => script.finish().await.map_err(of_server),
         Err(error) => Err(error),
@@ -182,14 +164,8 @@ async fn globals(
     Ok(Globals { object: object.finish().await.map_err(PostgresCaptureError::Object)?, passwords })
 }
 
-/// Sends everything a tool prints into an object; `look` sees it on the way.
-async fn stream(
-    task: &Backup<'_>,
-    component: &Component,
-    from: &mut Stream,
-    object: &mut ObjectWriter,
-    mut look: impl FnMut(&[u8]) -> Result<()>,
-) -> Result<()> {
+/// Sends everything a tool prints into an object.
+async fn stream(task: &Backup<'_>, component: &Component, from: &mut Stream, object: &mut ObjectWriter) -> Result<()> {
     let mut buffer = vec![0; 256 << 10];
     loop {
         let read = from.read(&mut buffer).await;
@@ -197,9 +173,7 @@ async fn stream(
         if read == 0 {
             return Ok(());
         }
-        let bytes = buffer.get(..read).unwrap_or_default();
-        look(bytes)?;
-        object.write(bytes).await.map_err(PostgresCaptureError::Object)?;
+        object.write(buffer.get(..read).unwrap_or_default()).await.map_err(PostgresCaptureError::Object)?;
         task.progress.event(Event::Bytes { component: &component.name, more: read as u64 });
     }
 }

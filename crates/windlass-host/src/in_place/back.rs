@@ -1,7 +1,7 @@
 //! Puts back what was there: after a failure, or by `windlass undo`.
 
 use jiff::Timestamp;
-use windlass_core::diagnose::{chain, without_output};
+use windlass_core::diagnose::chain;
 use windlass_core::restore::{Old, ReplaceDatabase, ReplaceFiles, Step};
 use windlass_engine::exchange::{Exchange, Side};
 use windlass_engine::moment;
@@ -14,7 +14,7 @@ use windlass_engine::postgres::replace::{
 use super::Work;
 use super::forward::{Stage, blocking, doing, move_files, prove, start, stop};
 use super::journal::{Journal, Lock, Returned, State, Task};
-use super::replaced::{Database, exchanges, same_servers, take_up};
+use super::replaced::{Database, end_what_it_left, exchanges, same_servers};
 use super::tasks::{self, Back, Forward};
 use crate::error::TaskError;
 
@@ -32,7 +32,7 @@ pub struct Undone {
 /// Undoes a restore, or puts back what an interrupted one had changed. Whoever holds the lock has read its journal since.
 pub async fn undo(work: &Work<'_>, journal: &mut Journal, _lock: &Lock) -> Result<Undone, TaskError> {
     look_before(work, journal).await?;
-    take_up(work, journal).await?;
+    end_what_it_left(work, journal).await?;
     let is_failure = matches!(journal.state, State::Running | State::PuttingBack);
     journal.settle(|journal| {
         if !matches!(journal.state, State::PuttingBack | State::Undoing) || journal.back.is_empty() {
@@ -63,7 +63,7 @@ pub async fn undo(work: &Work<'_>, journal: &mut Journal, _lock: &Lock) -> Resul
 
 /// Nothing is begun where it could not be ended: what was there has to be there still.
 async fn refuse_what_is_gone(work: &Work<'_>, journal: &Journal) -> Result<(), TaskError> {
-    let no = |why| Err(TaskError::NoUndo { restore: journal.id.to_string(), why });
+    let no = |why| Err(TaskError::no_undo(journal, why));
     for (index, step) in journal.plan.steps.iter().enumerate() {
         match step {
             Step::ReplaceDatabase(step) if !journal.has_deleted(index) => {
@@ -112,7 +112,7 @@ pub async fn look_before(work: &Work<'_>, journal: &Journal) -> Result<(), TaskE
 
 /// Why a restore cannot be undone, where it cannot.
 fn refuse(work: &Work<'_>, journal: &Journal) -> Result<(), TaskError> {
-    let no = |why| Err(TaskError::NoUndo { restore: journal.id.to_string(), why });
+    let no = |why| Err(TaskError::no_undo(journal, why));
     if !journal.state.can_be_undone() {
         return no(format!("it is {}", journal.state.word()));
     }
@@ -198,7 +198,7 @@ async fn back(
         Back::Stop => return stop(work, &journal.plan).await.map(|()| Vec::new()),
         Back::Start => {
             // The data are what they were; that it does not start keeps nobody from anything.
-            returned.unstarted = start(work).await.err().map(|error| without_output(&chain(&error)).to_owned());
+            returned.unstarted = start(work).await.err().map(|error| error.without_output());
             return Ok(Vec::new());
         }
         Back::TakeOut(step) | Back::Prune(step) | Back::PutIn(step) | Back::Switch(step) | Back::Discard(step) => step,

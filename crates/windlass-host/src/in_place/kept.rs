@@ -11,7 +11,7 @@ use windlass_engine::progress::{Event, Progress};
 use super::Work;
 use super::forward::move_files;
 use super::journal::{Journal, Lock, State};
-use super::replaced::{Database, exchanges, take_up};
+use super::replaced::{Database, end_what_it_left, exchanges, same_servers};
 use super::tasks::Forward;
 use crate::error::TaskError;
 use crate::host::Host;
@@ -22,7 +22,7 @@ pub fn may_forget(journal: &Journal) -> Result<(), TaskError> {
         return Ok(());
     }
     let why = format!("it is {}, and keeps nothing that could be removed", journal.state.word());
-    Err(TaskError::NoUndo { restore: journal.id.to_string(), why })
+    Err(TaskError::no_undo(journal, why))
 }
 
 /// Whether there is something of a restore to be given up.
@@ -31,13 +31,14 @@ pub fn may_abandon(journal: &Journal) -> Result<(), TaskError> {
         return Ok(());
     }
     let why = format!("it is {}, and keeps nothing", journal.state.word());
-    Err(TaskError::NoUndo { restore: journal.id.to_string(), why })
+    Err(TaskError::no_undo(journal, why))
 }
 
 /// Removes what is kept of a restore: from here on it cannot be undone. Returns what a person should know.
 pub async fn forget(work: &Work<'_>, journal: &mut Journal, _lock: &Lock) -> Result<Vec<String>, TaskError> {
     may_forget(journal)?;
-    take_up(work, journal).await?;
+    same_servers(work, journal).await?;
+    end_what_it_left(work, journal).await?;
     // Half of it is nothing that could be put back.
     journal.note(|journal| journal.state = State::Removing)?;
     let removed = remove(work, journal).await.map_err(|error| TaskError::halted(journal, error))?;

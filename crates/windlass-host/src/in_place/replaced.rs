@@ -75,9 +75,8 @@ pub(super) async fn same_servers(work: &Work<'_>, journal: &Journal) -> Result<(
     Ok(())
 }
 
-/// Takes up a restore that may have been interrupted: ends what it left at its servers.
-pub(super) async fn take_up(work: &Work<'_>, journal: &Journal) -> Result<(), TaskError> {
-    same_servers(work, journal).await?;
+/// Ends what a restore that may have been interrupted left at its servers.
+pub(super) async fn end_what_it_left(work: &Work<'_>, journal: &Journal) -> Result<(), TaskError> {
     for (index, step) in journal.plan.steps.iter().enumerate() {
         let Step::ReplaceDatabase(step) = step else { continue };
         let tools = Database::of(work.application, journal, index, step)?.tools().await?;

@@ -1,7 +1,7 @@
 //! Runs a restore in place, from its plan or from where it was interrupted.
 
 use jiff::{SignedDuration, Timestamp};
-use windlass_core::diagnose::{chain, without_output};
+use windlass_core::diagnose::chain;
 use windlass_core::point::ComponentManifest;
 use windlass_engine::moment;
 use windlass_engine::progress::{Event, Progress};
@@ -10,7 +10,7 @@ use windlass_repo::vault::Vault;
 
 use super::back::{put_back, stop_again};
 use super::journal::{Journal, Lock, State};
-use super::replaced::take_up;
+use super::replaced::{end_what_it_left, same_servers};
 use super::tasks::{self, Forward};
 use super::{Done, Work, forward};
 use crate::error::TaskError;
@@ -59,7 +59,8 @@ pub async fn finish(
     }
     let (host, application) = (here.host, here.application);
     let work = Work { vault: Some(vault), manifests: &manifests, application, host, stopped, progress };
-    take_up(&work, &journal).await?;
+    same_servers(&work, &journal).await?;
+    end_what_it_left(&work, &journal).await?;
     let stopped_again = stop_again(&work, &journal).await;
     stopped_again.map_err(|error| TaskError::halted(&journal, error))?;
     let done = if journal.state == State::PuttingBack {
@@ -88,7 +89,7 @@ async fn carry_on(work: &Work<'_>, mut journal: Journal) -> Result<Done, TaskErr
             Err(error) if matches!(what, Forward::Start | Forward::Prove) => {
                 journal.settle(|journal| {
                     journal.state = State::Unproven;
-                    journal.failure = Some(on_record(&error));
+                    journal.failure = Some(error.without_output());
                     journal.finished = Some(Timestamp::now());
                 })?;
                 return Err(TaskError::Unproven { restore: journal.id, source: Box::new(error) });
@@ -108,7 +109,7 @@ async fn carry_on(work: &Work<'_>, mut journal: Journal) -> Result<Done, TaskErr
 /// Puts back what was there after a failure, and tells both. Where what was there is deleted, there is nothing to be put
 /// back, and it stays as it is: the same command goes on with it.
 async fn fail(work: &Work<'_>, mut journal: Journal, error: TaskError) -> TaskError {
-    let failure = on_record(&error);
+    let failure = error.without_output();
     if (0..journal.plan.steps.len()).any(|step| journal.has_begun(Forward::Delete(step))) {
         return match journal.settle(|journal| journal.failure = Some(failure)) {
             Ok(()) => TaskError::halted(&journal, error),
@@ -130,11 +131,6 @@ async fn fail(work: &Work<'_>, mut journal: Journal, error: TaskError) -> TaskEr
         Ok(notes) => TaskError::put_back(error, &journal, notes),
         Err(source) => TaskError::Stuck { restore: journal.id, failure: chain(&error), source: Box::new(source) },
     }
-}
-
-/// A failure in words, without what commands printed.
-fn on_record(error: &TaskError) -> String {
-    without_output(&chain(error)).to_owned()
 }
 
 impl Journal {
