@@ -89,7 +89,7 @@ struct Found {
 
 async fn find(tools: &Tools, wanted: &[&str]) -> Result<Vec<Found>, PostgresError> {
     let list: Vec<String> = wanted.iter().map(|name| literal(name)).collect();
-    let mut session = beside(tools, wanted).await?;
+    let mut session = Session::beside(tools, wanted).await?;
     let query = format!(
         "select datname as name, oid::bigint as oid, datconnlimit = -2 as invalid from pg_database where datname in ({})",
         list.join(", ")
@@ -99,26 +99,8 @@ async fn find(tools: &Tools, wanted: &[&str]) -> Result<Vec<Found>, PostgresErro
     Ok(found)
 }
 
-/// A session with a database of the server that is none of these.
-async fn beside(tools: &Tools, not: &[&str]) -> Result<Session, PostgresError> {
-    let mut failure = None;
-    for database in ["postgres", "template1"].into_iter().filter(|database| !not.contains(database)) {
-        match Session::open(tools, database).await {
-            Ok(session) => return Ok(session),
-            Err(error) => failure = failure.or(Some(error)),
-        }
-    }
-    Err(failure.unwrap_or_else(|| PostgresError::Answer {
-        database: not.join(", "),
-        why: "there is no other database".into(),
-    }))
-}
-
 async fn administer(tools: &Tools, names: &Names, sql: &str) -> Result<(), PostgresError> {
-    let mut session = beside(tools, &[&names.live]).await?;
-    session.lines(sql).await?;
-    session.close().await;
-    Ok(())
+    Session::administer(tools, &[&names.live], sql).await
 }
 
 /// What tells a server from all others, where it says so: the system identifier of its data.
@@ -174,7 +156,7 @@ pub async fn look_live(
     let (wanted, owner) = (literal(database), literal(&dump.owner));
     // Since 16, who is a member need not be let become the role.
     let become_it = if tools.server_version >= 160_000 { "SET" } else { "MEMBER" };
-    let mut session = beside(tools, &[database]).await?;
+    let mut session = Session::beside(tools, &[database]).await?;
     let row: Row = session
         .row(&format!(
             "select r.rolsuper as is_super, r.rolcreatedb as may_create, r.rolname as me, d.oid::bigint as oid, \
@@ -355,7 +337,7 @@ pub async fn drop_private(tools: &Tools, database: &str, oid: Option<u32>) -> Re
 
 /// The prepared transactions of a database, which keep it from being renamed.
 pub async fn prepared(tools: &Tools, database: &str) -> Result<u64, PostgresError> {
-    let mut session = beside(tools, &[database]).await?;
+    let mut session = Session::beside(tools, &[database]).await?;
     let query = format!("select count(*) as n from pg_prepared_xacts where database = {}", literal(database));
     let n = session.number(&query).await?;
     session.close().await;

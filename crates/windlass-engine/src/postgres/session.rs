@@ -65,6 +65,29 @@ impl Session {
         Self::start(tools, tools.dbname(database)?, database, settings).await
     }
 
+    /// Opens a session with a database that is always there and is none of these.
+    pub(super) async fn beside(tools: &Tools, not: &[&str]) -> Result<Self, PostgresError> {
+        let mut failure = None;
+        for database in ["postgres", "template1"].into_iter().filter(|database| !not.contains(database)) {
+            match Self::open(tools, database).await {
+                Ok(session) => return Ok(session),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        Err(failure.unwrap_or_else(|| PostgresError::Answer {
+            database: not.join(", "),
+            why: "there is no other database".into(),
+        }))
+    }
+
+    /// Runs a statement in a database that is always there and is none of these.
+    pub(super) async fn administer(tools: &Tools, not: &[&str], sql: &str) -> Result<(), PostgresError> {
+        let mut session = Self::beside(tools, not).await?;
+        session.lines(sql).await?;
+        session.close().await;
+        Ok(())
+    }
+
     /// Opens a session with the database the URL names, or with libpq's default.
     pub async fn open_any(tools: &Tools) -> Result<Self, PostgresError> {
         let name = database_of(tools.url())?.unwrap_or_else(|| "the server".into());

@@ -104,18 +104,7 @@ fn libc(server_version: u32, collate: &str, ctype: &str) -> String {
 
 /// Runs a statement in a database that is always there.
 pub(super) async fn administer(tools: &Tools, sql: &str) -> Result<(), PostgresError> {
-    let mut session = maintenance(tools).await?;
-    session.lines(sql).await?;
-    session.close().await;
-    Ok(())
-}
-
-/// A session with a database that is always there.
-pub(super) async fn maintenance(tools: &Tools) -> Result<Session, PostgresError> {
-    match Session::open(tools, "postgres").await {
-        Ok(session) => Ok(session),
-        Err(error) => Session::open(tools, "template1").await.map_err(|_| error),
-    }
+    Session::administer(tools, &[], sql).await
 }
 
 /// Why the locale of a dump is not to be had on a server, as far as that can be told without making a database: by a
@@ -128,7 +117,7 @@ pub(super) async fn missing_locale(tools: &Tools, dump: &DatabaseDump) -> Result
     if let Err(why) = wanted(tools.server_version, dump) {
         return Ok(Some(why));
     }
-    let mut session = maintenance(tools).await?;
+    let mut session = Session::beside(tools, &[]).await?;
     let encoding = "select pg_encoding_to_char(encoding) as name from pg_database where datname = current_database()";
     // A collation is one of the encoding it is made in.
     if session.row::<Encoding>(encoding).await?.name != dump.encoding {

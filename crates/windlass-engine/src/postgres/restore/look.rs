@@ -7,7 +7,7 @@ use windlass_core::point::DatabaseDump;
 use windlass_core::restore::DatabaseFacts;
 
 use super::PostgresError;
-use super::create::{is_unfinished, maintenance, missing_locale};
+use super::create::{is_unfinished, missing_locale};
 use crate::postgres::quote::{literal, name};
 use crate::postgres::session::Session;
 use crate::postgres::tools::Tools;
@@ -49,7 +49,7 @@ pub async fn look(
     dump: &DatabaseDump,
     roles: &Roles,
 ) -> Result<DatabaseFacts, PostgresError> {
-    let mut session = maintenance(tools).await?;
+    let mut session = Session::beside(tools, &[]).await?;
     let found = format!("select datname as name from pg_database where datname = {}", literal(database));
     let exists = !names(&mut session, &found).await?.is_empty();
     session.close().await;
@@ -73,7 +73,7 @@ pub async fn look_at_server(
     dump: &DatabaseDump,
     roles: &Roles,
 ) -> Result<DatabaseFacts, PostgresError> {
-    let mut session = maintenance(tools).await?;
+    let mut session = Session::beside(tools, &[]).await?;
     let known = names(&mut session, "select rolname as name from pg_roles").await?;
     let offered = names(&mut session, "select name from pg_available_extensions").await?;
     let collations = "select collname as name from pg_collation where collnamespace = 'pg_catalog'::regnamespace \
@@ -112,7 +112,7 @@ async fn names(session: &mut Session, query: &str) -> Result<BTreeSet<String>, P
 
 /// Whether an extension can be had: some must be loaded when the server starts, and a scratch server loads nothing.
 async fn try_out(tools: &Tools, extension: &str) -> Result<(), PostgresError> {
-    let mut session = maintenance(tools).await?;
+    let mut session = Session::beside(tools, &[]).await?;
     // Created where it would be: in the first schema of the search path, which must not be the catalog.
     let sql = format!(
         "begin; set local search_path = public; create extension if not exists {} cascade; rollback",

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_repo::format::dump::Toc;
 
-use super::{PostgresError, Tools, create};
+use super::{PostgresError, Session, Tools};
 
 /// What entries need that the server lacks, by entry.
 pub(super) async fn missing(
@@ -27,7 +27,7 @@ pub(super) async fn missing(
     if named.is_empty() {
         return Ok(named);
     }
-    let mut session = create::maintenance(tools).await?;
+    let mut session = Session::beside(tools, &[]).await?;
     let known: BTreeSet<String> =
         session.all::<Role>("select rolname from pg_roles").await?.into_iter().map(|role| role.rolname).collect();
     session.close().await;
