@@ -4,6 +4,7 @@
 
 mod dependencies;
 mod docs;
+mod image;
 mod test;
 
 use std::path::Path;
@@ -19,10 +20,11 @@ fn main() -> ExitCode {
         ["docs"] => docs::write(),
         ["docs", "--check"] => docs::check(),
         ["dependencies"] => dependencies::check(),
-        _ => {
-            eprintln!("usage: xtask test | docs [--check] | dependencies");
-            return ExitCode::from(2);
-        }
+        ["image", options @ ..] => match image::Options::read(options) {
+            Some(options) => image::write(&options),
+            None => return usage(),
+        },
+        _ => return usage(),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -32,6 +34,11 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: xtask test | docs [--check] | dependencies | image [--binary FILE] [--helm FILE] [--output FILE] [--tag NAME]");
+    ExitCode::from(2)
 }
 
 /// The root of the workspace.

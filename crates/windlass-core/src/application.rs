@@ -136,6 +136,8 @@ pub struct Postgres {
     pub password: Option<SecretRef>,
     /// Which databases.
     pub databases: Databases,
+    /// Whether owners, privileges and the roles of the server are captured with the data.
+    pub owners: bool,
     /// A command the client tools are run through, such as `docker compose exec -T postgres`. Empty: run directly.
     pub via: Vec<String>,
 }

@@ -21,4 +21,5 @@ pub mod schedule;
 pub mod secret;
 pub mod selector;
 pub mod size;
+pub mod task;
 pub mod verification;

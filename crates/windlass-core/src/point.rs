@@ -51,6 +51,19 @@ pub struct Window {
     pub to: Timestamp,
 }
 
+impl Window {
+    /// From its beginning to its end, in milliseconds.
+    pub fn skew_ms(&self) -> i64 {
+        i64::try_from(self.to.duration_since(self.from).as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// From the earliest to the latest of components' windows; `None` where there are no components.
+pub fn span(components: &[ComponentSummary]) -> Option<Window> {
+    let windows = || components.iter().map(|component| component.window);
+    Some(Window { from: windows().map(|w| w.from).min()?, to: windows().map(|w| w.to).max()? })
+}
+
 /// The commit record of a recovery point: `points/<application>/<id>.json`, or `<id>.partial.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecoveryPoint {
@@ -123,6 +136,20 @@ pub struct ComponentSummary {
     pub manifest_sha256: String,
 }
 
+impl ComponentSummary {
+    /// What the point says of a component, whose manifest has this SHA-256, in hex.
+    pub fn of(manifest: &ComponentManifest, manifest_sha256: String) -> Self {
+        Self {
+            name: manifest.component.clone(),
+            kind: manifest.data.kind().to_owned(),
+            window: manifest.window,
+            stored_bytes: manifest.stored_bytes(),
+            data_bytes: manifest.data_bytes(),
+            manifest_sha256,
+        }
+    }
+}
+
 /// A component that could not be captured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComponentFailure {
@@ -153,6 +180,9 @@ pub struct ComponentManifest {
     pub started: Timestamp,
     /// When its last object was confirmed by the store.
     pub finished: Timestamp,
+    /// When all its objects were read back from the store and hashed, where that was done before it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_back: Option<Timestamp>,
     /// The tools that captured it, `pg_dump 15.4` for one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<String>,

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::name::Name;
 use crate::secret::SecretRef;
 
@@ -38,19 +40,22 @@ pub enum Place {
 }
 
 /// A prefix of a bucket.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct S3 {
     /// The bucket.
     pub bucket: String,
     /// The prefix without slashes at either end; may be empty.
     pub prefix: String,
     /// The server, for stores other than AWS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// The region; `us-east-1` where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
     /// `endpoint/bucket/key` instead of `bucket.endpoint/key`; the default where an endpoint is given.
     pub path_style: bool,
     /// A file of PEM certificates trusted beside the built-in ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
     /// The access key.
     pub access_key: SecretRef,

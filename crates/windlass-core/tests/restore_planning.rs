@@ -55,6 +55,7 @@ fn dump(database: &str) -> DatabaseDump {
 
 fn manifest(component: &str, data: ComponentData) -> ComponentManifest {
     ComponentManifest {
+        read_back: None,
         format: FORMAT,
         point: PointId::new(now(), 1),
         application: name("shop"),

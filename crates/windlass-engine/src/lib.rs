@@ -1,6 +1,7 @@
 //! Strategies that move data between a source and a repository, and the tasks made of them.
 
 pub mod action;
+pub mod agent;
 pub mod backup;
 pub mod exchange;
 pub mod moment;

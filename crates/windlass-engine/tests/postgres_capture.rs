@@ -31,7 +31,7 @@ async fn rows_are_counted_as_the_dump_sees_them_whatever_happens_meanwhile() -> 
     let server = PgCluster::start()?;
     with_much(&server);
     let tools = tools(&server.url("shop")).await?;
-    let running = capture::begin(&tools, "shop").await?;
+    let running = capture::begin(&tools, "shop", true).await?;
     server.psql("shop", "insert into orders values (0, 'late'); delete from orders where id > 50000");
     // Emptied, a table would look empty to the snapshot as well.
     let refused = server.try_psql("shop", "set lock_timeout = '200ms'; truncate orders").unwrap_err();
@@ -59,7 +59,7 @@ async fn a_table_cannot_be_emptied_between_the_snapshot_and_its_count() -> Resul
     let late = folder.path().join("late");
     postgres_stage::script(&late, "case \"$*\" in pg_dump*--snapshot*) sleep 2 ;; esac; exec \"$@\"")?;
     let through = Postgres { via: vec![late.display().to_string()], ..source(&server.url("shop")) };
-    let running = capture::begin(&Tools::find(&through).await?, "shop").await?;
+    let running = capture::begin(&Tools::find(&through).await?, "shop", true).await?;
     let refused = server.try_psql("shop", "set lock_timeout = '1s'; truncate orders");
     assert!(refused.is_err_and(|error| error.to_string().contains("lock timeout")));
     let captured = finish(running, "shop").await?;
@@ -125,7 +125,7 @@ async fn a_dump_that_is_killed_is_no_success() -> Result<()> {
     let server = PgCluster::start()?;
     with_much(&server);
     let tools = tools(&server.url("shop")).await?;
-    let mut running = capture::begin(&tools, "shop").await?;
+    let mut running = capture::begin(&tools, "shop", true).await?;
     assert!(running.dump.read(&mut vec![0; 1000]).await? > 0);
     let socket = server.socket().display().to_string();
     let dump = processes_with(&socket).into_iter().find(|(_, arguments)| arguments.contains("--snapshot=")).unwrap();
@@ -154,7 +154,7 @@ async fn an_abandoned_capture_leaves_no_session_behind() -> Result<()> {
     let tools = tools(&server.url("shop")).await?;
     let sessions =
         || server.psql("postgres", "select count(*) from pg_stat_activity where application_name = 'windlass'");
-    let running = capture::begin(&tools, "shop").await?;
+    let running = capture::begin(&tools, "shop", true).await?;
     assert_ne!(sessions(), "0");
     drop(running);
     wait_for("the sessions to end", || sessions() == "0")
@@ -172,7 +172,7 @@ async fn the_password_is_in_no_argument_while_everything_runs() -> Result<()> {
     std::fs::write(&file, "open-sesame\n")?;
     let source = Postgres { password: Some(SecretRef::File(file)), ..source(&server.url_as("app", "shop")) };
     let tools = Tools::find(&source).await?;
-    let mut running = capture::begin(&tools, "shop").await?;
+    let mut running = capture::begin(&tools, "shop", true).await?;
     assert!(running.dump.read(&mut vec![0; 1000]).await? > 0);
     let shown = processes_with(&server.socket().display().to_string());
     assert!(shown.iter().any(|(_, arguments)| arguments.contains("pg_dump")), "{shown:?}");

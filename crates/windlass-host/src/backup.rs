@@ -2,7 +2,7 @@
 
 use windlass_core::application::Component;
 use windlass_core::name::Name;
-use windlass_engine::backup::{Backup, BackupError, Taken, run};
+use windlass_engine::backup::{Backup, BackupError, Naming, Taken, run};
 use windlass_engine::progress::Progress;
 use windlass_repo::error::RepositoryError;
 use windlass_repo::evidence;
@@ -16,6 +16,7 @@ pub async fn take(host: &Host, site: &Site, only: &[Name], progress: &dyn Progre
     let task = Backup {
         application: &site.application,
         components: site.application.components.iter().filter(wanted).collect(),
+        naming: Naming::Within,
         vault: &site.vault,
         writer: &site.writer,
         host: &host.name,

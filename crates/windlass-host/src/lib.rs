@@ -9,5 +9,4 @@ pub mod in_place;
 pub mod rehearse;
 pub mod restore;
 pub mod retention;
-pub mod status;
 pub mod verify;

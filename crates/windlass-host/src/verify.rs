@@ -19,7 +19,7 @@ use windlass_repo::verify;
 use windlass_repo::writer::Writer;
 
 use crate::error::TaskError;
-use crate::retention::GRACE;
+use windlass_repo::retention::GRACE;
 
 /// Pins a point and makes sure that it stays: the pin is written first, then it is looked for the point's tombstone.
 ///

@@ -67,6 +67,11 @@ pub fn runs(application: &Name) -> Key {
     Key::foreign(&format!("runs/{application}"))
 }
 
+/// `runs/<application>/<point>`: one run.
+pub fn run(application: &Name, point: PointId) -> Key {
+    Key::foreign(&format!("runs/{application}/{point}"))
+}
+
 /// `runs/<application>/<point>/intent.json`: what the run sets out to do, written before anything else.
 pub fn intent(application: &Name, point: PointId) -> Key {
     Key::foreign(&format!("runs/{application}/{point}/intent.json"))
@@ -75,6 +80,11 @@ pub fn intent(application: &Name, point: PointId) -> Key {
 /// `runs/<application>/<point>/component.<component>.json`: one component's manifest.
 pub fn component(application: &Name, point: PointId, component: &Name) -> Key {
     Key::foreign(&format!("runs/{application}/{point}/component.{component}.json"))
+}
+
+/// `runs/<application>/<point>/attempt.<entry>.json`: what an attempt of the run is about to write beside the repository.
+pub fn attempt(application: &Name, point: PointId, entry: EntryId) -> Key {
+    Key::foreign(&format!("runs/{application}/{point}/attempt.{entry}.json"))
 }
 
 /// `verified/<application>`: its verifications.
@@ -110,6 +120,11 @@ pub fn dumps_of(application: &Name, component: &Name, point: PointId) -> Key {
 /// `dumps/<application>/<component>/<point>/<file>`: one dump.
 pub fn dump(application: &Name, component: &Name, point: PointId, file: &str) -> Key {
     Key::foreign(&format!("dumps/{application}/{component}/{point}/{file}"))
+}
+
+/// `../<file>`: a dump beside the repository, whose folder is then [`BESIDE`](crate::store::BESIDE).
+pub fn beside(file: &str) -> Key {
+    Key::above(file)
 }
 
 /// `files/<application>`: its restic repository.

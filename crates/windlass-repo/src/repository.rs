@@ -43,6 +43,12 @@ pub struct Repository {
 impl Repository {
     /// Makes a repository in an empty place.
     pub async fn init(store: Store, owner: &str) -> Result<Self, RepositoryError> {
+        let id = RepositoryId::fresh().map_err(RepositoryError::Randomness)?;
+        Self::init_as(store, id, owner).await
+    }
+
+    /// The same, of an identifier that was chosen before.
+    pub async fn init_as(store: Store, id: RepositoryId, owner: &str) -> Result<Self, RepositoryError> {
         if let Some(identity) = find(&store).await? {
             return Err(RepositoryError::Exists { store: store.location().to_owned(), found: identity.id });
         }
@@ -52,7 +58,7 @@ impl Repository {
         let store = probed(store).await?;
         let mut identity = Identity {
             format: FORMAT,
-            id: RepositoryId::fresh().map_err(RepositoryError::Randomness)?,
+            id,
             created: Timestamp::now(),
             owner: owner.to_owned(),
             role: "primary".to_owned(),

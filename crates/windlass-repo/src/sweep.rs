@@ -21,9 +21,13 @@ use crate::error::RepositoryError;
 use crate::format::restic::{Files, FilesError, Pruned};
 use crate::layout;
 use crate::live::{self, Hold, Tombstone, Why};
+use crate::run::Attempt;
 use crate::store::{Key, ObjectInfo, StoreError};
 use crate::vault::Vault;
 use crate::writer::Writer;
+
+/// How far the clocks of a store and of a writer may differ.
+const CLOCKS: SignedDuration = SignedDuration::from_mins(5);
 
 /// How long things stay after they were marked, and how old what a run left must be.
 #[derive(Clone, Copy, Debug)]
@@ -177,7 +181,7 @@ pub async fn sweep(vault: &Vault, writer: &Writer, rules: Rules) -> Result<Swept
             let key = layout::tombstone(vault.application(), tombstone.point);
             delete(vault, &key, 0, &mut swept).await.map_err(SweepError::Repository)?;
         } else {
-            remove(vault, &tombstone, entry, &mut swept).await?;
+            remove(vault, &tombstone, entry, &live, &mut swept).await?;
         }
     }
     mark_orphans(vault, writer, &live, rules, now, &mut swept).await.map_err(SweepError::Repository)?;
@@ -204,16 +208,25 @@ async fn remove(
     vault: &Vault,
     tombstone: &Tombstone,
     entry: Option<&Entry>,
+    live: &Live,
     swept: &mut Swept,
 ) -> Result<(), SweepError> {
     let (application, point) = (vault.application(), tombstone.point);
     let denied = swept.denied.len();
+    let beside = beside(vault, live, point).await.map_err(SweepError::Repository)?;
     if let Some(entry) = entry {
         delete(vault, &entry.key, 0, swept).await.map_err(SweepError::Repository)?;
         if swept.denied.len() > denied {
             // With its commit record there the point is whole; its data must stay with it.
             return Ok(());
         }
+    }
+    // First of all: only manifests and notes tell that they are of this point.
+    for (key, size) in beside {
+        delete(vault, &key, size, swept).await.map_err(SweepError::Repository)?;
+    }
+    if swept.denied.len() > denied {
+        return Ok(());
     }
     let marker = point.to_string();
     let of_it = |object: &ObjectInfo| object.key.segments().any(|segment| segment == marker);
@@ -238,6 +251,36 @@ async fn remove(
         swept.orphans.push(point);
     }
     Ok(())
+}
+
+/// What a run wrote beside the repository, as its manifests and its notes of attempts name it, with sizes. What another
+/// point's manifest names is not its own; nor is an object that was there before the attempt.
+async fn beside(vault: &Vault, live: &Live, point: PointId) -> Result<Vec<(Key, u64)>, RepositoryError> {
+    let others: BTreeSet<&str> = live
+        .manifests
+        .iter()
+        .filter(|(id, _)| **id != point)
+        .flat_map(|(_, manifests)| manifests.iter().flat_map(ComponentManifest::objects))
+        .map(|object| object.key.as_str())
+        .collect();
+    let own = live.manifests.get(&point).into_iter().flatten().flat_map(ComponentManifest::objects);
+    let named = own.map(|object| (Key::foreign(&object.key), None));
+    let attempts = Attempt::all(vault, point).await?;
+    let tried = attempts.iter().map(|attempt| (Key::foreign(&attempt.key), Some(attempt.at)));
+    let mut found = BTreeMap::new();
+    for (key, since) in named.chain(tried) {
+        if key.name_above().is_none() || others.contains(key.as_str()) || found.contains_key(&key) {
+            continue;
+        }
+        match vault.store().head(&key).await {
+            Ok(object) if since.is_none_or(|since| object.modified.duration_since(since) > -CLOCKS) => {
+                found.insert(key, object.size);
+            }
+            Ok(_) | Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(RepositoryError::Store(error)),
+        }
+    }
+    Ok(found.into_iter().collect())
 }
 
 /// Forgets the restic snapshots of a run, where the application has any.

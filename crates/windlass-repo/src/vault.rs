@@ -167,14 +167,7 @@ impl Vault {
         manifest: &ComponentManifest,
     ) -> Result<ComponentSummary, RepositoryError> {
         let bytes = writer.sign(manifest)?;
-        let summary = ComponentSummary {
-            name: manifest.component.clone(),
-            kind: manifest.data.kind().to_owned(),
-            window: manifest.window,
-            stored_bytes: manifest.stored_bytes(),
-            data_bytes: manifest.data_bytes(),
-            manifest_sha256: hex::sha256(&bytes),
-        };
+        let summary = ComponentSummary::of(manifest, hex::sha256(&bytes));
         let key = layout::component(&self.application, manifest.point, &manifest.component);
         self.store().create(&key, bytes).await.map_err(RepositoryError::Store)?;
         Ok(summary)

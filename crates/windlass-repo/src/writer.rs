@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use windlass_core::id::{RepositoryId, WriterId};
 use windlass_core::name::Name;
@@ -70,6 +71,14 @@ struct Kept {
     seed: String,
 }
 
+impl Kept {
+    fn fresh() -> Result<Self, RepositoryError> {
+        let seed: [u8; 32] = random::bytes().map_err(RepositoryError::Randomness)?;
+        let writer = WriterId::fresh().map_err(RepositoryError::Randomness)?;
+        Ok(Self { writer, seed: BASE64_STANDARD.encode(seed) })
+    }
+}
+
 impl Writer {
     /// The writer of this host for an application of a repository, made at the first call; kept in `state`.
     pub fn load(state: &Path, repository: RepositoryId, application: &Name) -> Result<Self, RepositoryError> {
@@ -80,10 +89,23 @@ impl Writer {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => keep(&path)?,
             Err(error) => return Err(failed(error)),
         };
-        let seed = BASE64_STANDARD.decode(&kept.seed).ok();
-        let key = seed.and_then(|seed| SigningKey::from_seed(&seed));
-        let key = key.ok_or_else(|| failed(std::io::Error::other("it holds no signing key")))?;
-        Ok(Self { id: kept.writer, key })
+        Self::of(&kept).ok_or_else(|| failed(std::io::Error::other("it holds no signing key")))
+    }
+
+    /// A writer kept elsewhere, as [`Writer::fresh`] wrote it; `None` where the text is none.
+    pub fn read(kept: &SecretString) -> Option<Self> {
+        Self::of(&serde_json::from_str(kept.expose_secret()).ok()?)
+    }
+
+    /// A new writer as text, to be kept where only its host can read it.
+    pub fn fresh() -> Result<SecretString, RepositoryError> {
+        let kept = Kept::fresh()?;
+        serde_json::to_string(&kept).map(SecretString::from).map_err(|e| RepositoryError::Write(DocumentError::Json(e)))
+    }
+
+    fn of(kept: &Kept) -> Option<Self> {
+        let seed = BASE64_STANDARD.decode(&kept.seed).ok()?;
+        Some(Self { id: kept.writer, key: SigningKey::from_seed(&seed)? })
     }
 
     /// Signs a document.
@@ -164,9 +186,7 @@ async fn say(store: &Store, key: &Key, said: &Statement, keyring: &Keyring) -> R
 
 fn keep(path: &PathBuf) -> Result<Kept, RepositoryError> {
     let failed = |source| RepositoryError::WriterKey { path: path.clone(), source };
-    let seed: [u8; 32] = random::bytes().map_err(RepositoryError::Randomness)?;
-    let kept =
-        Kept { writer: WriterId::fresh().map_err(RepositoryError::Randomness)?, seed: BASE64_STANDARD.encode(seed) };
+    let kept = Kept::fresh()?;
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(failed)?;
     let mut file = tempfile::Builder::new().tempfile_in(folder).map_err(failed)?;

@@ -56,6 +56,7 @@ fn dump() -> impl Strategy<Value = DatabaseDump> {
 fn manifest() -> impl Strategy<Value = ComponentManifest> {
     (any::<u128>(), moment(), proptest::collection::vec(any::<String>(), 0..3), proptest::collection::vec(dump(), 1..4))
         .prop_map(|(random, at, warnings, databases)| ComponentManifest {
+            read_back: None,
             format: FORMAT,
             point: PointId::new(at, random),
             application: "shop".parse().unwrap(),

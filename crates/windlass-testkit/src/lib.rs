@@ -6,6 +6,7 @@
 
 #![expect(clippy::panic, clippy::missing_panics_doc, reason = "a test that cannot go on panics")]
 
+pub mod cluster;
 pub mod fault;
 pub mod network;
 pub mod postgres;

@@ -30,6 +30,7 @@ pub enum Kind {
 pub struct S3Server {
     kind: Kind,
     folder: TempDir,
+    host: &'static str,
     port: u16,
     certificates: Option<TempDir>,
     server: Option<Child>,
@@ -39,19 +40,24 @@ pub struct S3Server {
 impl S3Server {
     /// Starts a server.
     pub fn start(kind: Kind) -> Result<Self> {
-        Self::begin(kind, None)
+        Self::begin(kind, "127.0.0.1", None)
+    }
+
+    /// Starts a server at an address of this machine that others reach.
+    pub fn start_at(kind: Kind, host: &'static str) -> Result<Self> {
+        Self::begin(kind, host, None)
     }
 
     /// Starts a server that speaks TLS, with a certificate of an authority of its own: [`S3Server::ca`].
     pub fn start_with_tls(kind: Kind) -> Result<Self> {
-        Self::begin(kind, Some(certificates()?))
+        Self::begin(kind, "127.0.0.1", Some(certificates()?))
     }
 
-    fn begin(kind: Kind, certificates: Option<TempDir>) -> Result<Self> {
+    fn begin(kind: Kind, host: &'static str, certificates: Option<TempDir>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("wl-s3-").tempdir()?;
         // Both keep buckets as folders, so this is how one is made without asking.
         std::fs::create_dir(folder.path().join(BUCKET))?;
-        let mut server = Self { kind, folder, port: free_port()?, certificates, server: None, guardian: None };
+        let mut server = Self { kind, folder, host, port: free_port()?, certificates, server: None, guardian: None };
         server.up()?;
         Ok(server)
     }
@@ -109,7 +115,7 @@ impl S3Server {
 
     /// The same, without the scheme.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.host, self.port)
     }
 
     /// The certificate of the authority behind its own, where it speaks TLS.

@@ -85,9 +85,48 @@ pub(crate) enum Verb {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Reconcile the custom resources of a cluster
+    #[command(hide = true)]
+    Operator(Operator),
+    /// Print the definitions of the custom resources
+    #[command(hide = true)]
+    Crds,
+    /// Carry out what an operator ordered, in a Pod
+    #[command(subcommand, hide = true)]
+    Agent(Agent),
     /// Wait for the end of another process and do what it ordered
     #[command(name = windlass_engine::supervisor::SUBCOMMAND, hide = true)]
     Supervise,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Operator {
+    /// The image that Pods copy the agent from: usually the operator's own
+    #[arg(long, env = "WINDLASS_IMAGE", value_name = "IMAGE")]
+    pub image: String,
+    /// The namespace of the Lease by which one of several operators leads
+    #[arg(long, env = "POD_NAMESPACE", default_value = "windlass", value_name = "NAMESPACE")]
+    pub namespace: String,
+    /// What this operator is called in the Lease and in Events
+    #[arg(long, env = "POD_NAME", default_value = "windlass-operator", value_name = "NAME")]
+    pub identity: String,
+    /// Where metrics and health are served
+    #[arg(long, default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
+    pub listen: std::net::SocketAddr,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Agent {
+    /// Copy this binary to where another container finds it
+    Install {
+        /// The file to write
+        to: PathBuf,
+    },
+    /// Carry out a task
+    Run {
+        /// The task
+        task: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

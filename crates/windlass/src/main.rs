@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{Cli, Keys, Repo, Verb};
+use crate::cli::{Agent, Cli, Keys, Repo, Verb};
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::printer::Printer;
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
             Err(_) => ExitCode::from(2),
         };
     }
-    log_to_stderr(cli.verbose);
+    log_to_stderr(&cli);
     // With none or several providers compiled in, rustls would panic at the first handshake.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let printer = Printer::new(cli.output, cli.quiet);
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     let status = runtime.block_on(async {
         tokio::select! {
             done = dispatch(&cli, &printer) => Some(done),
-            () = interrupted() => None,
+            () = interrupted(), if !ends_by_itself(&cli.verb) => None,
         }
     });
     // What still runs on other threads - a capture, a restore - is not waited for after an interrupt.
@@ -78,6 +78,11 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// Whether a verb hears of signals itself, and ends in order.
+fn ends_by_itself(verb: &Verb) -> bool {
+    matches!(verb, Verb::Operator(_))
 }
 
 /// Opens as many files as the system lets us: a folder in a folder in a folder is walked by handles, one a level.
@@ -128,14 +133,16 @@ fn ignores_hangup() -> bool {
     mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
-fn log_to_stderr(verbose: u8) {
-    let level = match verbose {
+fn log_to_stderr(cli: &Cli) {
+    let level = match cli.verbose {
+        // What runs for months tells what it does.
+        0 if matches!(cli.verb, Verb::Operator(_)) => "info",
         0 => "error",
         1 => "info",
         _ => "debug",
     };
     let filter = EnvFilter::new(format!(
-        "off,windlass={level},windlass_repo={level},windlass_engine={level},windlass_host={level}"
+        "off,windlass={level},windlass_repo={level},windlass_engine={level},windlass_host={level},windlass_operator={level}"
     ));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
@@ -143,6 +150,10 @@ fn log_to_stderr(verbose: u8) {
 async fn dispatch(cli: &Cli, printer: &Printer) -> Result {
     match &cli.verb {
         Verb::Init(arguments) => return commands::init::run(printer, arguments).await,
+        Verb::Operator(arguments) => return commands::operator::run(arguments).await,
+        Verb::Crds => return commands::operator::definitions(),
+        Verb::Agent(Agent::Install { to }) => return commands::agent::install(to),
+        Verb::Agent(Agent::Run { task }) => return commands::agent::run(printer, task).await,
         Verb::Completions { shell } => return Ok(commands::completions::run(*shell)),
         Verb::Restore(arguments) if arguments.from.is_some() => {
             return commands::restore::from_kit(printer, arguments).await;
@@ -162,7 +173,12 @@ async fn dispatch(cli: &Cli, printer: &Printer) -> Result {
         Verb::Retention(verb) => commands::retention::run(context, verb).await,
         Verb::Repo(verb) => repo(context, verb).await,
         Verb::Doctor => commands::doctor::run(context).await,
-        Verb::Init(_) | Verb::Completions { .. } | Verb::Supervise => {
+        Verb::Init(_)
+        | Verb::Completions { .. }
+        | Verb::Operator(_)
+        | Verb::Crds
+        | Verb::Agent(_)
+        | Verb::Supervise => {
             Err(Failure::usage("this verb takes no settings", "run `windlass --help`"))
         }
     }

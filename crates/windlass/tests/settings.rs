@@ -91,6 +91,7 @@ fn the_example_of_the_reference_is_read_to_the_last_key() {
                     url: "postgresql://shop@localhost:5432/shop".into(),
                     password: Some(SecretRef::File("/etc/windlass/shop-password".into())),
                     databases: Databases::Named,
+                    owners: true,
                     via: vec![],
                 })
             ),

@@ -19,13 +19,19 @@ use jiff::{SignedDuration, Timestamp};
 use windlass_core::application::{Application, Component, Hooks, Strategy};
 use windlass_core::diagnose::{Diagnose, Outcome, chain, without_output};
 use windlass_core::id::PointId;
-use windlass_core::point::{ComponentFailure, ComponentManifest, ComponentSummary, Consistency, FORMAT, RecoveryPoint};
+use windlass_core::point::{
+    ComponentFailure, ComponentManifest, ComponentSummary, Consistency, FORMAT, RecoveryPoint, Window, span,
+};
 use windlass_repo::catalog::Intent;
 use windlass_repo::error::RepositoryError;
 use windlass_repo::evidence;
 use windlass_repo::layout;
 use windlass_repo::live;
+use windlass_repo::object::ObjectError;
+use windlass_repo::run::Run;
+use windlass_repo::store::StoreError;
 use windlass_repo::vault::Vault;
+use windlass_repo::verify;
 use windlass_repo::writer::Writer;
 
 use crate::process::{self, ProcessError};
@@ -45,6 +51,8 @@ pub struct Backup<'a> {
     pub application: &'a Application,
     /// The components to capture, in order; usually all.
     pub components: Vec<&'a Component>,
+    /// How dumps of databases are named.
+    pub naming: Naming,
     /// Where its points go.
     pub vault: &'a Vault,
     /// Who signs.
@@ -55,6 +63,16 @@ pub struct Backup<'a> {
     pub program: &'a Path,
     /// Whoever watches.
     pub progress: &'a dyn Progress,
+}
+
+/// How dumps of databases are named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// In the repository's own folders, by the moment of their snapshot.
+    Within,
+    /// Beside the repository's folder, by the moment they were scheduled for: `<database>-<YYYYMMDDTHHMMSSZ>.dump`. Where
+    /// that is taken, by the next second that is not.
+    Beside(Timestamp),
 }
 
 /// Why a run made no complete point.
@@ -172,6 +190,57 @@ pub async fn run(task: &Backup<'_>, id: PointId) -> Result<Taken, BackupError> {
     Ok(Taken { point, hook_failures, failed, unrecorded })
 }
 
+/// Captures the components of a run whose point someone else commits, and reads back what was stored. The same run may be
+/// tried again: what an earlier attempt finished is not done twice.
+pub async fn capture(task: &Backup<'_>, id: PointId) -> Result<Vec<ComponentManifest>, BackupError> {
+    let failed = BackupError::Repository;
+    match begin(task, id, Timestamp::now()).await {
+        Ok(()) | Err(BackupError::Repository(RepositoryError::Store(StoreError::Occupied { .. }))) => {}
+        Err(error) => return Err(error),
+    }
+    let earlier = Run::load(task.vault, id).await.map_err(failed)?;
+    let mut captured = Vec::new();
+    let mut failures = Vec::new();
+    for component in &task.components {
+        let done = earlier.as_ref().and_then(|run| run.captured.get(&component.name));
+        if let Some((manifest, _)) = done {
+            captured.push(manifest.clone());
+            continue;
+        }
+        let (part, hooks) = capture_one(task, id, component, false).await;
+        let part = match part {
+            Ok(manifest) => read_back(task, manifest).await,
+            Err(error) => Err(error),
+        };
+        match part {
+            Ok(mut manifest) => {
+                manifest.warnings.extend(hooks.iter().map(|failure| format!("after-hook: {failure}")));
+                task.vault.put_component(task.writer, &manifest).await.map_err(failed)?;
+                captured.push(manifest);
+            }
+            Err(error) => failures.push(ComponentFailure {
+                name: component.name.clone(),
+                code: error.code().to_owned(),
+                message: chain(&*error),
+            }),
+        }
+    }
+    if failures.is_empty() { Ok(captured) } else { Err(BackupError::AllFailed { failed: failures }) }
+}
+
+/// Reads every object of a component back from the store, before anyone is told that it is there.
+async fn read_back(task: &Backup<'_>, manifest: ComponentManifest) -> Result<ComponentManifest, AnyError> {
+    let component = &manifest.component;
+    let total = manifest.objects().iter().map(|object| object.size).sum();
+    task.progress.event(Event::Step { component, text: "read back", total: Some(total) });
+    let moved = |more| task.progress.event(Event::Bytes { component, more });
+    let verdict = verify::objects(task.vault, &manifest, &moved).await.map_err(boxed)?;
+    match verdict.findings.into_iter().next() {
+        None => Ok(ComponentManifest { read_back: Some(Timestamp::now()), ..manifest }),
+        Some(why) => Err(boxed(ObjectError::Damaged { key: manifest.objects().first().map_or_else(String::new, |o| o.key.clone()), why })),
+    }
+}
+
 async fn begin(task: &Backup<'_>, id: PointId, started: Timestamp) -> Result<(), BackupError> {
     let intent = Intent {
         format: FORMAT,
@@ -280,6 +349,7 @@ async fn capture_one(
         consistency: if quiesced { part.consistency.max(Consistency::Quiesced) } else { part.consistency },
         started,
         finished: Timestamp::now(),
+        read_back: None,
         tools: part.tools,
         warnings: part.warnings,
         data: part.data,
@@ -289,7 +359,7 @@ async fn capture_one(
 
 /// What a strategy gives of one component.
 struct Part {
-    window: windlass_core::point::Window,
+    window: Window,
     consistency: Consistency,
     tools: Vec<String>,
     warnings: Vec<String>,
@@ -301,20 +371,18 @@ fn boxed(error: impl Diagnose + Send + Sync + 'static) -> AnyError {
 }
 
 fn assemble(task: &Backup<'_>, id: PointId, started: Timestamp, captured: Captured, hooks: &[String]) -> RecoveryPoint {
-    let windows = || captured.summaries.iter().map(|c| c.window);
-    let from = windows().map(|w| w.from).min().unwrap_or(started);
-    let to = windows().map(|w| w.to).max().unwrap_or(started);
+    let window = span(&captured.summaries).unwrap_or(Window { from: started, to: started });
     let mut warnings = captured.warnings;
     warnings.extend(hooks.iter().map(|failure| format!("after-hook: {failure}")));
     RecoveryPoint {
         format: FORMAT,
         id,
         application: task.application.name.clone(),
-        at: from,
+        at: window.from,
         started,
         finished: Timestamp::now(),
         consistency: captured.consistency,
-        skew_ms: i64::try_from(to.duration_since(from).as_millis()).unwrap_or(i64::MAX),
+        skew_ms: window.skew_ms(),
         components: captured.summaries,
         failed: captured
             .failed

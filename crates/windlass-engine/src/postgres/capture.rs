@@ -112,8 +112,8 @@ pub struct DatabaseCapture {
     skew: SignedDuration,
 }
 
-/// Begins the capture of one database.
-pub async fn begin(tools: &Tools, name: &str) -> Result<DatabaseCapture, PostgresError> {
+/// Begins the capture of one database, with its owners and privileges or without.
+pub async fn begin(tools: &Tools, name: &str, owners: bool) -> Result<DatabaseCapture, PostgresError> {
     #[derive(Deserialize)]
     struct Snapshot {
         snapshot: String,
@@ -127,6 +127,9 @@ pub async fn begin(tools: &Tools, name: &str) -> Result<DatabaseCapture, Postgre
     let held = counts::hold(&mut session).await?;
     let mut command = tools.command("pg_dump");
     command.args(["--format=custom", "--no-password", COMPRESSION]);
+    if !owners {
+        command.args(["--no-owner", "--no-acl"]);
+    }
     command.arg(format!("--lock-wait-timeout={LOCK}"));
     command.arg(format!("--snapshot={snapshot}")).arg(tools.dbname(name)?);
     let dump = Stream::start("pg_dump", command)?.counted();

@@ -42,6 +42,35 @@ pub async fn databases(tools: &Tools, wanted: Databases) -> Result<Vec<String>, 
     }
 }
 
+/// Tables and sequences that `pg_dump` would have to read and may not, where there are no policies of row security.
+const UNREADABLE: &str = "\
+    select format('%I.%I', n.nspname, c.relname) as name \
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+    where c.relkind in ('r', 'p', 'm', 'S') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_' \
+      and not has_table_privilege(c.oid, 'select') \
+      and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'e' \
+                      and d.classid = 'pg_class'::regclass) \
+    order by 1 limit 10";
+
+/// Sees whether everything in the database that the URL names can be read.
+pub async fn readable(tools: &Tools) -> Result<(), PostgresError> {
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+    }
+    for database in databases(tools, Databases::Named).await? {
+        let mut session = Session::open(tools, &database).await?;
+        let unreadable: Vec<Named> = session.all(UNREADABLE).await?;
+        session.close().await;
+        if !unreadable.is_empty() {
+            let names: Vec<String> = unreadable.into_iter().map(|found| found.name).collect();
+            let why = format!("the role may not read {}", names.join(", "));
+            return Err(PostgresError::Answer { database, why });
+        }
+    }
+    Ok(())
+}
+
 /// What a database is made of, and what it holds.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Database {

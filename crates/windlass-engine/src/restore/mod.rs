@@ -270,6 +270,7 @@ pub async fn tools_for(url: &str, source: Option<&Postgres>) -> Result<Tools, Po
         url,
         password: source.and_then(|source| source.password.clone()),
         databases: windlass_core::application::Databases::Named,
+        owners: true,
         via: source.map(|source| source.via.clone()).unwrap_or_default(),
     };
     match Tools::find(&at(here)).await {

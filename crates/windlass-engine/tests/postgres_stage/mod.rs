@@ -16,7 +16,7 @@ use windlass_engine::postgres::restore::{LeftOut, Restore};
 use windlass_engine::postgres::tools::Tools;
 
 pub(crate) fn source(url: &str) -> Postgres {
-    Postgres { url: url.to_owned(), password: None, databases: Databases::Named, via: Vec::new() }
+    Postgres { url: url.to_owned(), password: None, databases: Databases::Named, owners: true, via: Vec::new() }
 }
 
 pub(crate) async fn tools(url: &str) -> Result<Tools, PostgresError> {
@@ -37,7 +37,7 @@ impl Captured {
 }
 
 pub(crate) async fn capture(tools: &Tools, database: &str) -> Result<Captured, PostgresError> {
-    finish(capture::begin(tools, database).await?, database).await
+    finish(capture::begin(tools, database, true).await?, database).await
 }
 
 /// Reads a capture to its end.

@@ -19,6 +19,9 @@ pub struct Key(String);
 const SEGMENT: &percent_encoding::AsciiSet =
     &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
+/// The folder of a repository whose dumps lie beside it: the keys of those begin with `../`.
+pub const BESIDE: &str = ".windlass";
+
 impl Key {
     /// The root itself; only for listings and messages.
     pub(crate) fn root() -> Self {
@@ -28,6 +31,16 @@ impl Key {
     /// A key found in a listing, which may be none of ours; it can be shown, read and deleted all the same.
     pub(crate) fn foreign(text: &str) -> Self {
         Self(text.to_owned())
+    }
+
+    /// An object right above the repository's root, where that is a folder beside it ([`BESIDE`]).
+    pub(crate) fn above(file: &str) -> Self {
+        Self(format!("../{file}"))
+    }
+
+    /// The name of an object right above the root, where it is one.
+    pub(crate) fn name_above(&self) -> Option<&str> {
+        self.0.strip_prefix("../").filter(|name| !name.is_empty() && !name.contains('/') && *name != "..")
     }
 
     /// Any text as one segment: `my db` becomes `my%20db`.

@@ -25,7 +25,7 @@ use object_store::{GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt, Pu
 
 pub use dead_upload::DeadUpload;
 pub use error::StoreError;
-pub use key::{InvalidKey, Key};
+pub use key::{BESIDE, InvalidKey, Key};
 pub use upload::{Stored, Upload};
 
 /// The most that is read as one piece, in bytes: documents, and restic's index files.
@@ -260,9 +260,20 @@ impl Store {
     }
 
     fn path(&self, key: &Key) -> object_store::path::Path {
-        let full = if self.root.is_empty() { key.to_string() } else { format!("{}/{key}", self.root) };
+        let full = match (key.name_above(), self.above()) {
+            (Some(name), Some("")) => name.to_owned(),
+            (Some(name), Some(above)) => format!("{above}/{name}"),
+            _ if self.root.is_empty() => key.to_string(),
+            _ => format!("{}/{key}", self.root),
+        };
         // A key holds only characters that need no encoding, so this changes nothing.
         object_store::path::Path::parse(&full).unwrap_or_else(|_| object_store::path::Path::from(full))
+    }
+
+    /// What the root lies in, where it is a folder for what lies beside it.
+    fn above(&self) -> Option<&str> {
+        let above = self.root.strip_suffix(BESIDE)?;
+        if above.is_empty() { Some(above) } else { above.strip_suffix('/') }
     }
 
     /// `None` for an object that cannot be one of ours by its very name; `repo check` lists it from the store itself.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3Builder, AwsCredential, Checksum, S3ConditionalPut};
 use object_store::local::LocalFileSystem;
 use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use windlass_core::repository::{Place, S3};
 
 use super::dead_upload::Bucket;
@@ -56,9 +56,12 @@ impl OpenError {
 pub fn location_of(place: &Place) -> String {
     match place {
         Place::Directory(path) => format!("file://{}", path.display()),
-        Place::S3(s3) if s3.prefix.is_empty() => format!("s3://{}", s3.bucket),
-        Place::S3(s3) => format!("s3://{}/{}", s3.bucket, s3.prefix),
+        Place::S3(s3) => location_of_bucket(s3),
     }
+}
+
+fn location_of_bucket(s3: &S3) -> String {
+    if s3.prefix.is_empty() { format!("s3://{}", s3.bucket) } else { format!("s3://{}/{}", s3.bucket, s3.prefix) }
 }
 
 /// Opens a store; no request is sent yet. A directory must be there already.
@@ -75,14 +78,30 @@ pub fn open(place: &Place) -> Result<Store, OpenError> {
                 .with_fsync(true);
             Ok(Store { local: Some(path.clone()), ..Store::over(Arc::new(files), "", &location) })
         }
-        Place::S3(s3) => open_s3(s3, &location_of(place)),
+        Place::S3(s3) => open_bucket(s3),
     }
 }
 
-fn open_s3(s3: &S3, location: &str) -> Result<Store, OpenError> {
-    let wrong = |why: String| OpenError::Store(StoreError::Open { store: location.to_owned(), why });
+/// Opens a place in a bucket; no request is sent yet.
+pub fn open_bucket(s3: &S3) -> Result<Store, OpenError> {
     let access_key = secret::resolve(&s3.access_key).map_err(OpenError::Secret)?;
     let secret_key = secret::resolve(&s3.secret_key).map_err(OpenError::Secret)?;
+    open_bucket_with(s3, &Credentials { access_key, secret_key }).map_err(OpenError::Store)
+}
+
+/// What opens a bucket.
+pub struct Credentials {
+    /// The access key.
+    pub access_key: SecretString,
+    /// The secret key.
+    pub secret_key: SecretString,
+}
+
+/// Opens a place in a bucket with credentials that were fetched elsewhere; where the settings say they are is not asked.
+pub fn open_bucket_with(s3: &S3, credentials: &Credentials) -> Result<Store, StoreError> {
+    let location = location_of_bucket(s3);
+    let wrong = |why: String| StoreError::Open { store: location.clone(), why };
+    let Credentials { access_key, secret_key } = credentials;
     let region = s3.region.as_deref().unwrap_or("us-east-1");
     let options = client(s3).map_err(wrong)?;
     let mut builder = AmazonS3Builder::new()
@@ -117,7 +136,7 @@ fn open_s3(s3: &S3, location: &str) -> Result<Store, OpenError> {
     Ok(Store {
         bucket: Some(bucket),
         at_first: Some(Arc::new(at_first)),
-        ..Store::over(Arc::new(objects), &s3.prefix, location)
+        ..Store::over(Arc::new(objects), &s3.prefix, &location)
     })
 }
 

@@ -65,6 +65,7 @@ impl Bench {
         object.write(content).await?;
         let now = Timestamp::now();
         Ok(ComponentManifest {
+            read_back: None,
             format: FORMAT,
             point: id,
             application: shop(),

@@ -1,5 +1,6 @@
 //! What the verbs do: each takes what is resolved already and says how it ended.
 
+pub(crate) mod agent;
 pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod completions;
@@ -11,6 +12,7 @@ pub(crate) mod foreign;
 mod in_place;
 pub(crate) mod init;
 pub(crate) mod keys;
+pub(crate) mod operator;
 pub(crate) mod points;
 pub(crate) mod repo;
 pub(crate) mod restore;

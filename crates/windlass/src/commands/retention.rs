@@ -5,7 +5,8 @@ use serde::Serialize;
 use windlass_core::id::PointId;
 use windlass_core::name::Name;
 use windlass_core::retention::{Retention, RetentionPlan};
-use windlass_host::retention::{Applied, GRACE, apply, decide};
+use windlass_host::retention::apply;
+use windlass_repo::retention::{Applied, GRACE, decide};
 use windlass_repo::catalog::Catalog;
 
 use crate::cli;

@@ -11,7 +11,7 @@ use windlass_core::name::Name;
 use windlass_core::protection::{Goals, Protection};
 use windlass_core::schedule::Schedule;
 use windlass_host::in_place::journal::Journal;
-use windlass_host::status::assess_now;
+use windlass_repo::standing::assess_now;
 
 use crate::context::Context;
 use crate::failure::{Result, Status};

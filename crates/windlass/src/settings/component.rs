@@ -157,6 +157,7 @@ fn read_postgres(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Postgres>
         url: url?,
         password: password.map_or(Some(None), |secret| secret.map(Some))?,
         databases: databases?,
+        owners: true,
         via: via.map_or(Some(Vec::new()), |via| via)?,
     })
 }

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use windlass_core::name::Name;
 use windlass_core::protection::{Goals, PointSummary, Protection, assess};
-use windlass_repo::catalog::Catalog;
-use windlass_repo::vault::Vault;
-use windlass_repo::verify;
 
-use crate::error::TaskError;
+use crate::catalog::Catalog;
+use crate::error::RepositoryError;
+use crate::vault::Vault;
+use crate::verify;
 
 /// Judges an application by what lies in its repository.
-pub async fn assess_now(vault: &Vault, goals: &BTreeMap<Name, Goals>) -> Result<Protection, TaskError> {
+pub async fn assess_now(vault: &Vault, goals: &BTreeMap<Name, Goals>) -> Result<Protection, RepositoryError> {
     let catalog = Catalog::load(vault).await?;
     let (verifications, _) = verify::load(vault).await?;
     let points: Vec<PointSummary> = catalog

@@ -1,0 +1,153 @@
+//! A task: what an agent does where the data are, written down by whoever started it.
+//!
+//! It is a JSON file. It holds no secret, only the names of the variables and files that do; and nothing that the
+//! agent would have to ask a cluster for.
+
+use jiff::Timestamp;
+use ring::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
+
+use crate::id::{PointId, RepositoryId};
+use crate::name::Name;
+use crate::repository::S3;
+use crate::secret::SecretRef;
+
+/// The version of the document. An agent refuses a greater one.
+pub const FORMAT: u32 = 1;
+
+/// A task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The application.
+    pub application: Name,
+    /// Who had it done, in manifests: `namespace/name` of the object it is for.
+    pub host: String,
+    /// Where the application's repository is.
+    pub repository: Location,
+    /// What is to be done.
+    pub work: Work,
+}
+
+/// Where a repository is, and who writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Location {
+    /// The repository that must be there; any other is refused.
+    pub id: RepositoryId,
+    /// The folder in the bucket.
+    pub place: S3,
+    /// The writer and its signing key.
+    pub writer: SecretRef,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// See whether a capture would succeed; nothing is written.
+    Check(Database),
+    /// Capture a database and leave its manifest; the point is committed by whoever reads it.
+    Capture(Capture),
+}
+
+/// The capture of one database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capture {
+    /// The component.
+    pub component: Name,
+    /// The database.
+    #[serde(flatten)]
+    pub database: Database,
+    /// The environment variables that name the run.
+    pub run: RunNames,
+}
+
+/// A database and how it is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Database {
+    /// The server's name or address.
+    pub host: Part,
+    /// Its port; 5432 where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<Part>,
+    /// The role.
+    pub user: Part,
+    /// Its password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<SecretRef>,
+    /// The database.
+    pub name: Part,
+}
+
+/// A part of an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// As it stands.
+    Value(String),
+    /// The value of an environment variable where the agent runs.
+    Env(String),
+}
+
+/// Environment variables that name a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunNames {
+    /// Holds the name of the Job, which ends with the minute it was scheduled for where a CronJob made it.
+    pub job: String,
+    /// Holds the unique identifier of the Job, the same for each of its attempts.
+    pub uid: String,
+}
+
+/// One run of a scheduled capture: told apart from every other, and the same for each of its attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The point it is to become.
+    pub point: PointId,
+    /// The moment it stands for.
+    pub scheduled: Timestamp,
+}
+
+impl Run {
+    /// The run of a Job that a CronJob made: the minutes since 1970 of its schedule are the end of its name. A Job that
+    /// someone else made has none, and stands for `created`, to the second.
+    pub fn of_job(name: &str, uid: &str, created: Timestamp) -> Self {
+        let scheduled = scheduled(name).unwrap_or_else(|| Timestamp::from_second(created.as_second()).unwrap_or(created));
+        let mut hash = Context::new(&SHA256);
+        hash.update(uid.as_bytes());
+        let random = hash.finish().as_ref().iter().take(10).fold(0u128, |all, byte| (all << 8) | u128::from(*byte));
+        Self { point: PointId::new(scheduled, random), scheduled }
+    }
+}
+
+/// Minutes since 1970 that are believed, of the years 2008 to 2160: names end with digits for other reasons too.
+const PLAUSIBLE: std::ops::Range<i64> = 20_000_000..100_000_000;
+
+fn scheduled(name: &str) -> Option<Timestamp> {
+    let (_, minutes) = name.rsplit_once('-')?;
+    let minutes: i64 = minutes.parse().ok()?;
+    PLAUSIBLE.contains(&minutes).then(|| Timestamp::from_second(minutes * 60).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_named_by_its_job_and_the_same_for_every_attempt() {
+        let now: Timestamp = "2026-11-21T10:00:00.5Z".parse().unwrap();
+        let run = Run::of_job("kryton-sample-backup-29395860", "6f1c", now);
+        assert_eq!(run.scheduled.to_string(), "2025-11-21T15:00:00Z");
+        assert_eq!(run.point.made_at(), run.scheduled);
+        assert_eq!(Run::of_job("kryton-sample-backup-29395860", "6f1c", Timestamp::UNIX_EPOCH), run);
+        assert_ne!(Run::of_job("kryton-sample-backup-29395860", "77aa", now).point, run.point);
+    }
+
+    #[test]
+    fn a_job_made_by_hand_stands_for_the_second_it_was_made() {
+        let now: Timestamp = "2026-11-21T10:00:00.5Z".parse().unwrap();
+        for name in ["by-hand", "by-hand-2", "x-99999999999", "backup--1"] {
+            assert_eq!(Run::of_job(name, "6f1c", now).scheduled.to_string(), "2026-11-21T10:00:00Z", "{name}");
+        }
+    }
+}

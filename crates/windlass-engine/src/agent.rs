@@ -1,0 +1,221 @@
+//! The agent: carries out one task where the data are, and leaves what came of it in the repository.
+//!
+//! It asks no cluster for anything: what it needs is in the task, secrets in variables and files that the task names. A
+//! task may be carried out again, by another process, at any time: what is there already is not done twice.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use windlass_core::application::{Application, Component, Databases, Hooks, Postgres, Strategy};
+use windlass_core::diagnose::{Diagnose, Outcome, Retry};
+use windlass_core::id::PointId;
+use windlass_core::name::Name;
+use windlass_core::point::ComponentManifest;
+use windlass_core::task::{Capture, Database, FORMAT, Part, Run, Task, Work};
+use windlass_repo::error::RepositoryError;
+use windlass_repo::keyring::Unlock;
+use windlass_repo::repository::Repository;
+use windlass_repo::secret::{self, SecretError};
+use windlass_repo::store::open::{OpenError, open_bucket};
+use windlass_repo::vault::Vault;
+use windlass_repo::writer::Writer;
+
+use crate::backup::{Backup, BackupError, Naming, capture};
+use crate::postgres::PostgresError;
+use crate::postgres::inspect;
+use crate::postgres::tools::Tools;
+use crate::progress::Progress;
+
+/// A task that was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The task is of a later version.
+    #[error("read the task: it is of version {0}, and this agent knows {FORMAT}")]
+    TooNew(u32),
+    /// Something the task names is not to be had.
+    #[error(transparent)]
+    Secret(SecretError),
+    /// The writer's key is none.
+    #[error("read the writer's key: it holds none")]
+    Writer,
+    /// The store.
+    #[error(transparent)]
+    Open(OpenError),
+    /// The repository.
+    #[error(transparent)]
+    Repository(RepositoryError),
+    /// The database.
+    #[error(transparent)]
+    Database(PostgresError),
+    /// The capture.
+    #[error(transparent)]
+    Backup(BackupError),
+}
+
+impl AgentError {
+    fn inner(&self) -> Option<&dyn Diagnose> {
+        match self {
+            Self::TooNew(_) | Self::Writer => None,
+            Self::Secret(error) => Some(error),
+            Self::Open(error) => Some(error),
+            Self::Repository(error) => Some(error),
+            Self::Database(error) => Some(error),
+            Self::Backup(error) => Some(error),
+        }
+    }
+}
+
+impl Diagnose for AgentError {
+    fn code(&self) -> &'static str {
+        self.inner().map_or("WDL-2400", Diagnose::code)
+    }
+
+    fn reason(&self) -> &'static str {
+        self.inner().map_or("TaskUnusable", Diagnose::reason)
+    }
+
+    fn retry(&self) -> Retry {
+        self.inner().map_or(Retry::Never, Diagnose::retry)
+    }
+
+    fn outcome(&self) -> Outcome {
+        self.inner().map_or(Outcome::CouldNotRun, Diagnose::outcome)
+    }
+
+    fn hints(&self) -> Vec<String> {
+        match self.inner() {
+            Some(error) => error.hints(),
+            None => vec!["let the operator write the task anew, and use the agent of its own version".into()],
+        }
+    }
+}
+
+/// What came of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Done {
+    /// A capture would succeed.
+    Checked {
+        /// `server_version_num`.
+        server_version: u32,
+        /// The major version of `pg_dump`.
+        tools: u32,
+    },
+    /// Everything is in the repository, and was read back.
+    Captured {
+        /// The point it is to become.
+        point: PointId,
+        /// The objects, by key below the repository's folder.
+        objects: Vec<String>,
+        /// Their bytes as stored.
+        stored_bytes: u64,
+    },
+}
+
+/// Carries out a task. `program` is this binary, started again for hooks.
+pub async fn run(task: &Task, program: &Path, progress: &dyn Progress) -> Result<Done, AgentError> {
+    if task.format > FORMAT {
+        return Err(AgentError::TooNew(task.format));
+    }
+    let (vault, writer) = open(task).await?;
+    match &task.work {
+        Work::Check(database) => check(database).await,
+        Work::Capture(what) => {
+            let component = component(&what.component, &what.database)?;
+            let run = run_of(what)?;
+            let backup = Backup {
+                application: &application(task, &component),
+                components: vec![&component],
+                naming: Naming::Beside(run.scheduled),
+                vault: &vault,
+                writer: &writer,
+                host: &task.host,
+                program,
+                progress,
+            };
+            let captured = capture(&backup, run.point).await.map_err(AgentError::Backup)?;
+            Ok(Done::Captured {
+                point: run.point,
+                objects: captured.iter().flat_map(ComponentManifest::objects).map(|o| o.key.clone()).collect(),
+                stored_bytes: captured.iter().map(ComponentManifest::stored_bytes).sum(),
+            })
+        }
+    }
+}
+
+/// The repository the task names, and no other.
+async fn open(task: &Task) -> Result<(Vault, Writer), AgentError> {
+    let location = &task.repository;
+    let writer = secret::resolve(&location.writer).map_err(AgentError::Secret)?;
+    let writer = Writer::read(&writer).ok_or(AgentError::Writer)?;
+    let store = open_bucket(&location.place).map_err(AgentError::Open)?;
+    let repository = Repository::open(store, Some(location.id)).await.map_err(AgentError::Repository)?;
+    let repository = repository.probed().await.map_err(AgentError::Repository)?;
+    let vault = Vault::open(&repository, &task.application, &Unlock::Open).await.map_err(AgentError::Repository)?;
+    if vault.writers().is_retired(writer.id) {
+        let error = RepositoryError::Retired { application: task.application.clone(), writer: writer.id };
+        return Err(AgentError::Repository(error));
+    }
+    Ok((vault, writer))
+}
+
+async fn check(database: &Database) -> Result<Done, AgentError> {
+    let source = source(database)?;
+    let tools = Tools::find(&source).await.map_err(AgentError::Database)?;
+    inspect::readable(&tools).await.map_err(AgentError::Database)?;
+    Ok(Done::Checked { server_version: tools.server_version, tools: tools.major })
+}
+
+fn application(task: &Task, component: &Component) -> Application {
+    Application {
+        name: task.application.clone(),
+        repository: task.application.clone(),
+        policy: None,
+        control: None,
+        hooks: Hooks::default(),
+        checks: Vec::new(),
+        undo: None,
+        components: vec![component.clone()],
+    }
+}
+
+fn component(name: &Name, database: &Database) -> Result<Component, AgentError> {
+    Ok(Component {
+        name: name.clone(),
+        after: Vec::new(),
+        policy: None,
+        hooks: Hooks::default(),
+        strategy: Strategy::Postgres(source(database)?),
+    })
+}
+
+fn run_of(what: &Capture) -> Result<Run, AgentError> {
+    let job = variable(&what.run.job)?;
+    let uid = variable(&what.run.uid)?;
+    Ok(Run::of_job(&job, &uid, Timestamp::now()))
+}
+
+/// The server, as libpq is told of it.
+fn source(database: &Database) -> Result<Postgres, AgentError> {
+    let encoded = |part: &Part| part_of(part).map(|text| windlass_repo::store::Key::encode(&text));
+    let host = part_of(&database.host)?;
+    // An address of IPv6 stands in brackets, and a folder of sockets is encoded.
+    let host = if host.contains(':') { format!("[{host}]") } else { windlass_repo::store::Key::encode(&host) };
+    let port = database.port.as_ref().map(part_of).transpose()?.unwrap_or_else(|| "5432".to_owned());
+    let url = format!("postgresql://{}@{host}:{port}/{}", encoded(&database.user)?, encoded(&database.name)?);
+    let (password, databases) = (database.password.clone(), Databases::Named);
+    Ok(Postgres { url, password, databases, owners: false, via: Vec::new() })
+}
+
+fn part_of(part: &Part) -> Result<String, AgentError> {
+    match part {
+        Part::Value(text) => Ok(text.clone()),
+        Part::Env(name) => variable(name),
+    }
+}
+
+fn variable(name: &str) -> Result<String, AgentError> {
+    let found = std::env::var(name).map_err(|_| SecretError::Env { name: name.to_owned() });
+    found.map_err(AgentError::Secret)
+}

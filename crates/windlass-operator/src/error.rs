@@ -1,0 +1,109 @@
+//! What can go wrong in the operator.
+
+use windlass_core::diagnose::{Diagnose, Retry};
+use windlass_repo::error::RepositoryError;
+
+/// A step of a reconciliation that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The API server did not give an object.
+    #[error("read {kind} {namespace}/{name}")]
+    Read {
+        /// Its kind.
+        kind: &'static str,
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+    /// The API server did not take an object.
+    #[error("write {kind} {namespace}/{name}")]
+    Write {
+        /// Its kind.
+        kind: &'static str,
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+    /// The cluster is not to be reached at all, or what the operator needs of it is not there.
+    #[error("start: {what}")]
+    Start {
+        /// What was tried.
+        what: &'static str,
+        /// Why it did not work.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The repository.
+    #[error(transparent)]
+    Repository(Box<RepositoryError>),
+    /// An object that cannot be what it should be.
+    #[error("write {what}")]
+    Document {
+        /// What was written.
+        what: &'static str,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+impl OperatorError {
+    pub(crate) fn read(kind: &'static str, namespace: &str, name: &str, source: kube::Error) -> Self {
+        Self::Read { kind, namespace: namespace.to_owned(), name: name.to_owned(), source: Box::new(source) }
+    }
+
+    pub(crate) fn write(kind: &'static str, namespace: &str, name: &str, source: kube::Error) -> Self {
+        Self::Write { kind, namespace: namespace.to_owned(), name: name.to_owned(), source: Box::new(source) }
+    }
+}
+
+impl From<RepositoryError> for OperatorError {
+    fn from(error: RepositoryError) -> Self {
+        Self::Repository(Box::new(error))
+    }
+}
+
+impl Diagnose for OperatorError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "WDL-4001",
+            Self::Write { .. } => "WDL-4002",
+            Self::Start { .. } => "WDL-4003",
+            Self::Document { .. } => "WDL-4004",
+            Self::Repository(error) => error.code(),
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "ReadFailed",
+            Self::Write { .. } => "WriteFailed",
+            Self::Start { .. } => "NotStarted",
+            Self::Document { .. } => "DocumentUnwritable",
+            Self::Repository(error) => error.reason(),
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Read { .. } | Self::Write { .. } => Retry::Soon,
+            Self::Start { .. } | Self::Document { .. } => Retry::Never,
+            Self::Repository(error) => error.retry(),
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Read { .. } | Self::Write { .. } => {
+                vec!["it is tried again; where it stays, compare the operator's ClusterRole with that of its version".into()]
+            }
+            Self::Start { .. } => vec!["look whether the API server answers, and whether the definitions are installed".into()],
+            Self::Document { .. } => vec!["report it: this is a defect of the operator".into()],
+            Self::Repository(error) => error.hints(),
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The steps of one look at a repository, and what starts one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::batch::v1::Job;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Api, ResourceExt};
+use serde_json::{Map, json};
+use windlass_core::id::PointId;
+use windlass_core::name::Name;
+use windlass_core::protection::{Goals, Protection};
+use windlass_repo::catalog::Catalog;
+use windlass_repo::error::RepositoryError;
+use windlass_repo::retention;
+use windlass_repo::standing::assess_now;
+use windlass_repo::verify;
+
+use super::open::{Opened, Shut, open};
+use super::runs::{self, Attempted, State};
+use crate::api::kryton::{BackupStatus, Kryton};
+use crate::backoff::{self, Backoff};
+use crate::context::Context;
+use crate::error::OperatorError;
+use crate::kryton::dereference::Dereferenced;
+use crate::kryton::names;
+use crate::kryton::validate::{self, Backup, Fault};
+use crate::status::{self, Now};
+
+/// Whose fields they are: not those of the reconciler of workloads.
+const MANAGER: &str = "windlass-operator-repository";
+
+/// Looks at once: a store that does not answer holds each for a minute.
+const AT_ONCE: u16 = 32;
+
+/// When a repository is looked at again though nothing happened.
+const AGAIN: Duration = Duration::from_mins(30);
+
+/// How old what a run left must be before it is taken for dead.
+const LONGEST_RUN: SignedDuration = SignedDuration::from_hours(24);
+
+const REPOSITORY: &str = "RepositoryReady";
+const BACKED_UP: &str = "BackedUp";
+const RETENTION: &str = "RetentionApplied";
+const PROTECTED: &str = "Protected";
+
+/// The one component there is.
+pub(super) fn component() -> Name {
+    crate::kryton::component()
+}
+
+/// Looks after every `Kryton`'s repository, until the future is dropped.
+pub(crate) async fn run(context: Arc<Context>) {
+    let all: Api<DeserializeGuard<Kryton>> = Api::all(context.client.clone());
+    let controller = Controller::new(all, watcher::Config::default()).with_config(Config::default().concurrency(AT_ONCE));
+    let of_backups = watcher::Config::default().labels(&format!("{},app.kubernetes.io/component=backup", names::FOR));
+    let jobs: Api<PartialObjectMeta<Job>> = Api::all(context.client.clone());
+    controller
+        .watches(jobs, of_backups, |job| of_job(&job))
+        .run(
+            |guarded, both: Arc<(Arc<Context>, Backoff)>| async move { reconcile(&guarded, &both.0, &both.1).await },
+            |guarded, error, both| {
+                tracing::warn!(kryton = %guarded.name_any(), %error, "the look at the repository failed");
+                Action::requeue(both.1.failed(&guarded.uid().unwrap_or_default()))
+            },
+            Arc::new((context, Backoff::default())),
+        )
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+fn of_job(job: &PartialObjectMeta<Job>) -> Option<ObjectRef<DeserializeGuard<Kryton>>> {
+    let name = job.labels().get(names::FOR)?;
+    Some(ObjectRef::new(name).within(&job.namespace().unwrap_or_default()))
+}
+
+async fn reconcile(
+    guarded: &DeserializeGuard<Kryton>,
+    context: &Context,
+    failures: &Backoff,
+) -> Result<Action, OperatorError> {
+    let Ok(kryton) = &guarded.0 else { return Ok(Action::await_change()) };
+    if kryton.metadata.deletion_timestamp.is_some() {
+        context.metrics.forget(kryton);
+        return Ok(Action::await_change());
+    }
+    let uid = kryton.uid().unwrap_or_default();
+    let found = Dereferenced::read(&context.client, kryton).await?;
+    let backup = match validate::validate(kryton, &found).map(|valid| valid.backup) {
+        Ok(Some(Ok(backup))) => backup,
+        // Whoever sets it up tells what is wrong.
+        Ok(Some(Err(_))) | Err(_) => return Ok(Action::requeue(backoff::jittered(AGAIN))),
+        Ok(None) => {
+            context.metrics.forget(kryton);
+            status::write(context, kryton, MANAGER, Vec::new(), Map::new()).await?;
+            return Ok(Action::await_change());
+        }
+    };
+    // It is made with the CronJob, and its making brings us back.
+    let Some(own) = &backup.own else { return Ok(Action::requeue(Duration::from_secs(2))) };
+    let look = match open(context, kryton, &backup, own).await {
+        Ok(opened) => look(context, kryton, &backup, &opened).await,
+        Err(Shut::Fault(fault)) => return shut(context, kryton, &fault, failures.failed(&uid)).await,
+        Err(Shut::Error(error)) => Err(error),
+    };
+    match look {
+        Ok(again) => {
+            failures.succeeded(&uid);
+            Ok(Action::requeue(again))
+        }
+        Err(OperatorError::Repository(error)) => {
+            let now = Now::error(REPOSITORY, &*error);
+            status::write(context, kryton, MANAGER, vec![now, unprotected(&error.to_string())], Map::new()).await?;
+            Ok(Action::requeue(failures.failed(&uid)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn shut(context: &Context, kryton: &Kryton, fault: &Fault, again: Duration) -> Result<Action, OperatorError> {
+    let conditions = vec![Now::fault(REPOSITORY, fault), unprotected(&fault.message)];
+    status::write(context, kryton, MANAGER, conditions, Map::new()).await?;
+    Ok(Action::requeue(again))
+}
+
+/// What nobody could look at is not known to be protected.
+fn unprotected(why: &str) -> Now {
+    Now::unknown(PROTECTED, "RepositoryUnreadable", format!("the repository cannot be looked at: {why}"))
+}
+
+/// One look: commit, retention, standing.
+async fn look(context: &Context, kryton: &Kryton, backup: &Backup, opened: &Opened) -> Result<Duration, OperatorError> {
+    let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
+    let jobs = runs::jobs(&context.client, &namespace, &name).await?;
+    runs::commit_whole(opened).await?;
+    let retention = sweep(kryton, backup, opened).await;
+    let catalog = Catalog::load(&opened.vault).await?;
+    let goals = BTreeMap::from([(component(), goals(backup))]);
+    let protection = assess_now(&opened.vault, &goals).await?;
+    let committed: Vec<PointId> = catalog.entries.iter().map(|entry| entry.point.id).collect();
+    let mut conditions = vec![
+        Now::yes(REPOSITORY, "Open", format!("{} is repository {}", opened.vault.store().location(), opened.vault.repository().id())),
+        backed_up(&jobs, &committed, &catalog),
+        protected(&protection),
+    ];
+    conditions.push(match &retention {
+        Ok(message) => Now::yes(RETENTION, "Applied", message.clone()),
+        Err(error) => Now::error(RETENTION, error),
+    });
+    context.metrics.looked(kryton, &catalog, &protection, retention.is_ok());
+    let status = standing(backup, opened, &catalog).await?;
+    let fields = Map::from_iter([("backup".to_owned(), json!(status))]);
+    status::write(context, kryton, MANAGER, conditions, fields).await?;
+    let busy = jobs.iter().any(|job| job.state == State::Running);
+    Ok(if busy { Duration::from_mins(2) } else { backoff::jittered(AGAIN) })
+}
+
+/// A day and a bit for daily backups: the longest between two that are due, and two hours.
+fn goals(backup: &Backup) -> Goals {
+    let now = Timestamp::now();
+    let first = backup.next(now);
+    let second = first.and_then(|first| backup.next(first));
+    let every = first.zip(second).map(|(first, second)| second.duration_since(first));
+    let rpo = every.map_or(Goals::default().rpo, |every| every + SignedDuration::from_hours(2));
+    Goals { rpo, ..Goals::default() }
+}
+
+async fn sweep(kryton: &Kryton, backup: &Backup, opened: &Opened) -> Result<String, windlass_repo::sweep::SweepError> {
+    let failed = windlass_repo::sweep::SweepError::Repository;
+    let Some(rules) = &backup.retention else {
+        return Ok("spec.backup.retention is not there: everything is kept".to_owned());
+    };
+    let catalog = Catalog::load(&opened.vault).await.map_err(failed)?;
+    let plan = retention::decide(&catalog, Some(rules), Timestamp::now(), &TimeZone::UTC);
+    let host = names::full(kryton);
+    let applied = retention::apply(&opened.vault, &opened.writer, &host, catalog, &plan, LONGEST_RUN).await?;
+    if let Some(key) = applied.swept.denied.first() {
+        return Ok(format!("the store refuses to delete `{key}` and {} more: they stay, and are listed", applied.swept.denied.len() - 1));
+    }
+    Ok(format!("{} kept, {} marked, deleted {} a day later", plan.keep.len(), plan.delete.len() + applied.swept.waiting.len(), retention::GRACE))
+}
+
+fn backed_up(jobs: &[Attempted], committed: &[PointId], catalog: &Catalog) -> Now {
+    let newest = catalog.entries.iter().rev().find(|entry| entry.point.is_complete());
+    let Some(last) = jobs.last() else {
+        return match newest {
+            Some(entry) => Now::yes(BACKED_UP, "Committed", format!("point {} of {}", entry.point.id, entry.point.at)),
+            None => Now::unknown(BACKED_UP, "NotYet", "no backup has run yet"),
+        };
+    };
+    let point = last.run.point;
+    match &last.state {
+        _ if runs::is_committed(committed, &last.run) => {
+            Now::yes(BACKED_UP, "Committed", format!("Job {} left point {point} of {}", last.name, last.run.scheduled))
+        }
+        State::Running => match newest {
+            Some(entry) => Now::yes(BACKED_UP, "Running", format!("Job {} runs; the newest point is {}", last.name, entry.point.id)),
+            None => Now::unknown(BACKED_UP, "Running", format!("Job {} runs", last.name)),
+        },
+        State::Ended => Now::no(BACKED_UP, "NothingThere", format!("Job {} ended well, but the repository holds nothing of its run {point}", last.name)),
+        State::Failed(why) => Now::no(BACKED_UP, "BackupFailed", format!("Job {}: {why}", last.name)),
+    }
+}
+
+fn protected(protection: &Protection) -> Now {
+    if protection.protected {
+        return Now::yes(PROTECTED, "Proven", "the newest point is young enough, was read back, and one was restored and checked");
+    }
+    let reasons: Vec<String> = protection.reasons.iter().map(ToString::to_string).collect();
+    Now::no(PROTECTED, "NotProven", reasons.join("; "))
+}
+
+async fn standing(backup: &Backup, opened: &Opened, catalog: &Catalog) -> Result<BackupStatus, RepositoryError> {
+    let newest = catalog.live().rev().find(|entry| entry.point.is_complete());
+    let (verifications, _) = verify::load(&opened.vault).await?;
+    let verified = verifications.iter().rev().find(|v| v.verdict == windlass_core::verification::Verdict::Passed);
+    let mut last_object = None;
+    if let Some(entry) = newest {
+        let run = windlass_repo::run::Run::load(&opened.vault, entry.point.id).await?;
+        let manifests = run.map(|run| run.captured).unwrap_or_default();
+        let key = manifests.values().flat_map(|(manifest, _)| manifest.objects()).map(|object| object.key.clone()).next();
+        last_object = key.map(|key| key.trim_start_matches("../").to_owned());
+    }
+    Ok(BackupStatus {
+        repository: Some(opened.vault.repository().id().to_string()),
+        location: Some(opened.vault.store().location().to_owned()),
+        points: i64::try_from(catalog.live().count()).ok(),
+        last_point: newest.map(|entry| entry.point.id.to_string()),
+        last_point_time: newest.map(|entry| seconds(entry.point.at)),
+        last_object,
+        last_verified_time: verified.map(|verification| seconds(verification.finished)),
+        last_verified_level: verified.map(|verification| verification.level.to_string()),
+        next_time: backup.next(Timestamp::now()).map(seconds),
+    })
+}
+
+/// To the second, as Kubernetes writes times.
+fn seconds(at: Timestamp) -> String {
+    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
+}
+

@@ -1,0 +1,102 @@
+//! Reads what a `Kryton` refers to. Only what was asked for and is not there is `None`; an API server that does not answer
+//! is an error.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client, ResourceExt};
+use secrecy::SecretString;
+
+use super::names;
+use crate::api::kryton::Kryton;
+use crate::error::OperatorError;
+
+/// A Secret as it was found. Its values are never shown.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) name: String,
+    values: BTreeMap<String, SecretString>,
+    /// Keys whose values are no text.
+    unreadable: Vec<String>,
+}
+
+impl Found {
+    /// A Secret's values, as far as they are text.
+    pub(crate) fn of(secret: &Secret) -> Self {
+        let mut found = Self { name: secret.name_any(), ..Self::default() };
+        for (key, value) in secret.data.iter().flatten() {
+            match String::from_utf8(value.0.clone()) {
+                Ok(text) => {
+                    found.values.insert(key.clone(), SecretString::from(text));
+                }
+                Err(_) => found.unreadable.push(key.clone()),
+            }
+        }
+        found
+    }
+
+    /// The value of a key, where there is one that is text and not empty.
+    pub(crate) fn get(&self, key: &str) -> Option<&SecretString> {
+        use secrecy::ExposeSecret;
+        self.values.get(key).filter(|value| !value.expose_secret().is_empty())
+    }
+
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// What is wrong with a key that [`Found::get`] does not give.
+    pub(crate) fn lacks(&self, key: &str) -> String {
+        if self.unreadable.iter().any(|other| other == key) {
+            format!("the key `{key}` of Secret `{}` is no text", self.name)
+        } else if self.values.contains_key(key) {
+            format!("the key `{key}` of Secret `{}` is empty", self.name)
+        } else {
+            format!("Secret `{}` has no key `{key}`", self.name)
+        }
+    }
+
+    /// The names of its keys, for a message.
+    pub(crate) fn keys(&self) -> String {
+        let keys: Vec<&str> = self.values.keys().chain(&self.unreadable).map(String::as_str).collect();
+        if keys.is_empty() { "none".to_owned() } else { keys.join(", ") }
+    }
+}
+
+/// What a `Kryton` refers to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Dereferenced {
+    /// The credentials of the object store.
+    pub(crate) credentials: Option<Found>,
+    /// The certificate of its server.
+    pub(crate) ca: Option<Found>,
+    /// The database's Secret.
+    pub(crate) database: Option<Found>,
+    /// Windlass's own.
+    pub(crate) own: Option<Found>,
+}
+
+impl Dereferenced {
+    /// Reads what backups need.
+    pub(crate) async fn read(client: &Client, kryton: &Kryton) -> Result<Self, OperatorError> {
+        let Some(backup) = &kryton.spec.backup else { return Ok(Self::default()) };
+        let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+        let read = async |name: &str| -> Result<Option<Found>, OperatorError> {
+            let found = secrets.get_opt(name).await.map_err(|e| OperatorError::read("Secret", &namespace, name, e))?;
+            Ok(found.as_ref().map(Found::of))
+        };
+        let store = &backup.object_store;
+        let database = backup.connection.as_ref().and_then(|connection| connection.secret_ref.as_ref());
+        let database = database.map_or_else(|| names::database_secret(&name), |secret| secret.name.clone());
+        Ok(Self {
+            credentials: read(&store.credentials_secret_ref.name).await?,
+            ca: match &store.ca_secret_ref {
+                Some(secret) => read(&secret.name).await?,
+                None => None,
+            },
+            database: read(&database).await?,
+            own: read(&names::own_secret(&name)).await?,
+        })
+    }
+}

@@ -1,0 +1,17 @@
+//! What is made for a `Kryton` in the cluster: one file a step.
+//!
+//! ```text
+//! watch → dereference (client) → validate (pure) → build (pure, infallible) → apply (client) → status (client)
+//! ```
+//!
+//! Parts do not wait for each other: where backups cannot be set up, snapshots are.
+
+mod apply;
+mod build;
+pub(crate) mod dereference;
+pub(crate) mod names;
+mod reconcile;
+pub(crate) mod validate;
+
+pub(crate) use self::build::component;
+pub(crate) use self::reconcile::run;

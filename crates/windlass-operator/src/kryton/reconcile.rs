@@ -1,0 +1,129 @@
+//! The steps of one reconciliation, and what starts one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::batch::v1::CronJob;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
+use kube::{Api, ResourceExt};
+use serde_json::Map;
+
+use super::dereference::Dereferenced;
+use super::validate::{self, Valid};
+use super::{apply, build, names};
+use crate::api::kryton::Kryton;
+use crate::backoff::{self, Backoff};
+use crate::context::Context;
+use crate::error::OperatorError;
+use crate::status::{self, Now};
+
+/// Reconciliations at once: one that waits for an answer holds up no other.
+const AT_ONCE: u16 = 16;
+
+/// When a `Kryton` is looked at again though nothing happened.
+const AGAIN: Duration = Duration::from_hours(6);
+
+/// Reconciles every `Kryton`, until the future is dropped.
+pub(crate) async fn run(context: Arc<Context>) {
+    let all: Api<DeserializeGuard<Kryton>> = Api::all(context.client.clone());
+    let controller = Controller::new(all, watcher::Config::default()).with_config(Config::default().concurrency(AT_ONCE));
+    let store = controller.store();
+    let secrets: Api<PartialObjectMeta<Secret>> = Api::all(context.client.clone());
+    let crons: Api<PartialObjectMeta<CronJob>> = Api::all(context.client.clone());
+    let tasks: Api<PartialObjectMeta<ConfigMap>> = Api::all(context.client.clone());
+    let made = || watcher::Config::default().labels(names::FOR);
+    controller
+        .watches(secrets, watcher::Config::default(), move |secret| users_of(&store, &secret))
+        .owns(crons, made())
+        .owns(tasks, made())
+        .run(
+            |guarded, both: Arc<(Arc<Context>, Backoff)>| async move { reconcile(&guarded, &both.0, &both.1).await },
+            |guarded, error, both| {
+                tracing::warn!(kryton = %guarded.name_any(), %error, "reconciliation failed");
+                Action::requeue(both.1.failed(&guarded.uid().unwrap_or_default()))
+            },
+            Arc::new((context, Backoff::default())),
+        )
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+/// The `Kryton`s that name a Secret.
+fn users_of(
+    store: &Store<DeserializeGuard<Kryton>>,
+    secret: &PartialObjectMeta<Secret>,
+) -> Vec<ObjectRef<DeserializeGuard<Kryton>>> {
+    let (namespace, name) = (secret.namespace(), secret.name_any());
+    let names = |kryton: &Kryton| {
+        let backup = kryton.spec.backup.as_ref()?;
+        let named = backup.connection.as_ref().and_then(|connection| connection.secret_ref.as_ref());
+        let database = named.map_or_else(|| names::database_secret(&kryton.name_any()), |secret| secret.name.clone());
+        let ca = backup.object_store.ca_secret_ref.as_ref().map(|secret| secret.name.clone());
+        let of_it = [
+            Some(backup.object_store.credentials_secret_ref.name.clone()),
+            Some(database),
+            Some(names::own_secret(&kryton.name_any())),
+            ca,
+        ];
+        Some(of_it.into_iter().flatten().any(|other| other == name))
+    };
+    store
+        .state()
+        .iter()
+        .filter(|guarded| guarded.namespace() == namespace)
+        .filter(|guarded| guarded.0.as_ref().is_ok_and(|kryton| names(kryton) == Some(true)))
+        .map(|guarded| ObjectRef::from_obj(guarded.as_ref()))
+        .collect()
+}
+
+async fn reconcile(
+    guarded: &DeserializeGuard<Kryton>,
+    context: &Context,
+    failures: &Backoff,
+) -> Result<Action, OperatorError> {
+    // What cannot be read was refused by the schema of today; it was written under another one.
+    let Ok(kryton) = &guarded.0 else { return Ok(Action::await_change()) };
+    if kryton.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let found = Dereferenced::read(&context.client, kryton).await?;
+    let conditions = match validate::validate(kryton, &found) {
+        Ok(valid) => vec![backups(context, &valid).await?],
+        Err(fault) => vec![Now::fault(CONFIGURED, &fault)],
+    };
+    status::write(context, kryton, apply::MANAGER, conditions, Map::new()).await?;
+    failures.succeeded(&kryton.uid().unwrap_or_default());
+    Ok(Action::requeue(backoff::jittered(AGAIN)))
+}
+
+/// Whether backups are set up.
+pub(crate) const CONFIGURED: &str = "BackupConfigured";
+
+async fn backups(context: &Context, valid: &Valid) -> Result<Now, OperatorError> {
+    let cron = names::backup(valid.name.as_str());
+    match &valid.backup {
+        None => {
+            apply::remove::<CronJob>(&context.client, valid, &cron).await?;
+            apply::remove::<ConfigMap>(&context.client, valid, &cron).await?;
+            Ok(Now::no(CONFIGURED, "NotAsked", "spec.backup is not there: nothing is backed up; dumps that are there stay"))
+        }
+        // What was set up stays as it is: a Secret that is gone for a moment ends no schedule.
+        Some(Err(fault)) => Ok(Now::fault(CONFIGURED, fault)),
+        Some(Ok(backup)) => {
+            let own = match &backup.own {
+                Some(own) => own.clone(),
+                None => apply::own(&context.client, valid).await?,
+            };
+            let objects = build::backup(valid, backup, own.repository, &context.image);
+            apply::apply(&context.client, &objects.task).await?;
+            apply::apply(&context.client, &objects.cron).await?;
+            let message = format!("CronJob {cron} runs at `{}` UTC; the database's Secret is of kind {:?}", backup.schedule, backup.connection.preset);
+            Ok(Now::yes(CONFIGURED, "Scheduled", message))
+        }
+    }
+}

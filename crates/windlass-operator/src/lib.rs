@@ -1,0 +1,18 @@
+//! The operator: custom resources, and the reconcilers that make a cluster what they say.
+//!
+//! Promised: what matters is in objects and in repositories, never in memory, so that an operator that is killed at any
+//! moment, or of which there are two, converges; data are deleted by nothing but a rule somebody wrote.
+
+pub mod api;
+mod backoff;
+mod connection;
+mod context;
+pub mod error;
+mod keeper;
+mod kryton;
+mod leadership;
+mod metrics;
+mod operator;
+mod status;
+
+pub use self::operator::{Options, run};

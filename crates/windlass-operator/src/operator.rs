@@ -1,0 +1,74 @@
+//! Starts everything, and ends it in order.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::{Api, Client, ResourceExt};
+use windlass_server::Health;
+
+use crate::context::Context;
+use crate::error::OperatorError;
+use crate::metrics::Metrics;
+use crate::{keeper, kryton, leadership};
+
+/// How the operator is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Our own image, from which the agent is copied.
+    pub image: String,
+    /// The operator's own namespace, where its Lease lies.
+    pub namespace: String,
+    /// What this instance calls itself: the name of its Pod.
+    pub identity: String,
+    /// Where metrics and health are served.
+    pub listen: SocketAddr,
+}
+
+/// Runs until `stop` is done. What is under way is left as it is: whoever comes next goes on.
+pub async fn run(options: Options, stop: impl Future<Output = ()> + Send) -> Result<(), OperatorError> {
+    let failed = |what, source: kube::Error| OperatorError::Start { what, source: Box::new(source) };
+    let client = Client::try_default().await.map_err(|source| failed("find the API server", source))?;
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let system = namespaces.get_metadata("kube-system").await.map_err(|source| failed("ask the API server", source))?;
+    let metrics = Metrics::new();
+    let health = Health::default();
+    let serving = windlass_server::serve(options.listen, metrics.registry(), health.clone());
+    let reporter = Reporter { controller: "windlass-operator".to_owned(), instance: Some(options.identity.clone()) };
+    let context = Arc::new(Context {
+        recorder: Recorder::new(client.clone(), reporter),
+        client: client.clone(),
+        image: options.image,
+        cluster: system.uid().unwrap_or_default(),
+        metrics,
+    });
+    let leads = leadership::stand(client, &options.namespace, &options.identity).await?;
+    health.ready();
+    tokio::select! {
+        () = stop => Ok(()),
+        served = serving => served.map_err(|source| OperatorError::Start { what: "serve metrics and health", source: Box::new(source) }),
+        () = lead(leads, context) => Err(OperatorError::Start {
+            what: "take part in the election of a leader",
+            source: "the Lease is no longer kept".into(),
+        }),
+    }
+}
+
+/// Acts whenever this operator leads, and not otherwise.
+async fn lead(mut leads: tokio::sync::watch::Receiver<bool>, context: Arc<Context>) {
+    loop {
+        if leads.wait_for(|leads| *leads).await.is_err() {
+            return;
+        }
+        tracing::info!("this operator leads");
+        let lost = leads.wait_for(|leads| !*leads);
+        tokio::select! {
+            lost = lost => if lost.is_err() { return },
+            () = kryton::run(context.clone()) => {}
+            () = keeper::run(context.clone()) => {}
+        }
+        tracing::info!("another operator leads");
+    }
+}

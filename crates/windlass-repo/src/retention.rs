@@ -1,0 +1,84 @@
+//! What is kept and what goes: decided, marked, and swept after a grace.
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use windlass_core::retention::{Retention, RetentionPlan, Subject, plan};
+
+use crate::catalog::{Catalog, Damaged};
+use crate::evidence::{self, Event};
+use crate::format::restic::Pruned;
+use crate::live::{Tombstone, Why};
+use crate::sweep::{Rules, SweepError, Swept, prune, sweep};
+use crate::vault::Vault;
+use crate::writer::Writer;
+
+/// From the mark to the deletion: time enough to notice a mistake, and to lift it by a hold.
+pub const GRACE: SignedDuration = SignedDuration::from_hours(24);
+
+/// What was deleted.
+#[derive(Debug, Serialize)]
+pub struct Applied {
+    /// Points and objects.
+    #[serde(flatten)]
+    pub swept: Swept,
+    /// Packs of the application's folders.
+    pub packs: Pruned,
+}
+
+/// Plans for the points that are not marked yet.
+pub fn decide(catalog: &Catalog, rules: Option<&Retention>, now: Timestamp, zone: &TimeZone) -> RetentionPlan {
+    let subjects: Vec<Subject> = catalog
+        .live()
+        .map(|entry| Subject {
+            id: entry.point.id,
+            at: entry.point.at,
+            complete: entry.point.is_complete(),
+            components: entry
+                .point
+                .components
+                .iter()
+                .map(|c| c.name.clone())
+                .chain(entry.point.failed.iter().map(|f| f.name.clone()))
+                .collect(),
+            bytes: entry.point.stored_bytes(),
+            holds: entry.holds.iter().map(|hold| hold.reason.clone()).collect(),
+        })
+        .collect();
+    plan(&subjects, rules, now, zone)
+}
+
+/// Marks what a plan lets go, then sweeps what was marked a grace ago. What is younger than `longest_run` may still be in
+/// the making.
+pub async fn apply(
+    vault: &Vault,
+    writer: &Writer,
+    host: &str,
+    catalog: Catalog,
+    plan: &RetentionPlan,
+    longest_run: SignedDuration,
+) -> Result<Applied, SweepError> {
+    // What cannot be read may be anything, the newest point too.
+    if let Some(Damaged { key, error, .. }) = catalog.damaged.into_iter().next() {
+        return Err(SweepError::Unreadable { application: vault.application().clone(), key, source: error });
+    }
+    let digest = plan.digest();
+    let failed = SweepError::Repository;
+    if !plan.delete.is_empty() {
+        // Before the first mark: a point that is gone is always one that a plan on record let go.
+        let points = plan.delete.iter().map(|doomed| doomed.id).collect();
+        let event = Event::Retention { plan: digest.clone(), points };
+        evidence::append(vault, writer, host, event).await.map_err(failed)?;
+    }
+    for doomed in &plan.delete {
+        Tombstone::set(vault, writer, doomed.id, Why::Retention, Some(&digest)).await.map_err(failed)?;
+    }
+    let swept = sweep(vault, writer, Rules { grace: GRACE, longest_run }).await?;
+    if !swept.points.is_empty() {
+        let event = Event::Swept { points: swept.points.clone() };
+        evidence::append(vault, writer, host, event).await.map_err(failed)?;
+    }
+    // From the mark of a pack to its removal: a run, which may take half of it, began before the mark or knows of it.
+    let packs = prune(vault, longest_run * 2).await?;
+    Ok(Applied { swept, packs })
+}

@@ -1,0 +1,66 @@
+//! `windlass agent`: what runs in the Pods of a cluster.
+
+use std::path::Path;
+
+use windlass_core::diagnose::{Diagnose, Outcome};
+use windlass_core::task::Task;
+use windlass_engine::agent::{Done, run as carry_out};
+
+use crate::failure::{Result, Status};
+use crate::printer::Printer;
+use crate::watch::Watch;
+
+/// A file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum AgentFile {
+    #[error("read the task `{path}`")]
+    Read { path: String, source: std::io::Error },
+    #[error("read the task `{path}`")]
+    Parse { path: String, source: serde_json::Error },
+    #[error("copy the agent to `{path}`")]
+    Copy { path: String, source: std::io::Error },
+}
+
+impl Diagnose for AgentFile {
+    fn code(&self) -> &'static str {
+        "WDL-0401"
+    }
+
+    fn reason(&self) -> &'static str {
+        "AgentFile"
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome::CouldNotRun
+    }
+
+    fn hints(&self) -> Vec<String> {
+        vec!["the operator writes the task and mounts the folders: look at the Pod's volumes".into()]
+    }
+}
+
+/// Carries out a task.
+pub(crate) async fn run(printer: &Printer, path: &Path) -> Result {
+    let shown = || path.display().to_string();
+    let text = std::fs::read(path).map_err(|source| AgentFile::Read { path: shown(), source })?;
+    let task: Task = serde_json::from_slice(&text).map_err(|source| AgentFile::Parse { path: shown(), source })?;
+    let program = std::env::current_exe().map_err(|source| AgentFile::Read { path: "/proc/self/exe".into(), source })?;
+    let watch = Watch::new(printer);
+    let done = carry_out(&task, &program, &watch).await?;
+    drop(watch);
+    printer.result(&done, |_| match &done {
+        Done::Checked { server_version, tools } => format!("a capture would succeed: server {server_version}, pg_dump {tools}"),
+        Done::Captured { point, objects, stored_bytes } => {
+            format!("captured {point}: {}, {}, read back", objects.join(", "), Printer::size(*stored_bytes))
+        }
+    });
+    Ok(Status::Done)
+}
+
+/// Copies this binary, so that another image can run it.
+pub(crate) fn install(to: &Path) -> Result {
+    let failed = |source| AgentFile::Copy { path: to.display().to_string(), source };
+    let from = std::env::current_exe().map_err(failed)?;
+    std::fs::copy(from, to).map_err(failed)?;
+    Ok(Status::Done)
+}
