@@ -54,14 +54,19 @@ def read_name_and_digest(archive: Path) -> tuple[str, str]:
     raise ValueError(f"{archive} is not an OCI archive: it has no index.json")
 
 
-def write_layer(layer: Path, files: dict[str, tuple[Path, int]]) -> None:
-    """Writes a layer of regular files: path in the image -> (file here, mode)."""
+def write_layer(layer: Path, files: dict[str, tuple[Path | None, int, int]]) -> None:
+    """Writes a layer: path in the image -> (file here, mode, owner). Without a file it is a directory."""
     with tarfile.open(layer, "w") as tar:
-        for path, (source, mode) in sorted(files.items()):
+        for path, (source, mode, owner) in sorted(files.items()):
             member = tarfile.TarInfo(path.lstrip("/"))
-            member.size, member.mode = source.stat().st_size, mode
-            with source.open("rb") as content:
-                tar.addfile(member, content)
+            member.mode, member.uid, member.gid = mode, owner, owner
+            if source is None:
+                member.type = tarfile.DIRTYPE
+                tar.addfile(member)
+            else:
+                member.size = source.stat().st_size
+                with source.open("rb") as content:
+                    tar.addfile(member, content)
 
 
 def _descriptor(media_type: str, path: Path) -> dict:
