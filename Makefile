@@ -1,8 +1,8 @@
-.PHONY: help demo test check bench tools build docs clean
+.PHONY: help demo test check bench tools cluster cluster-down cluster-kubectl build docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 demo: tools ## protect, destroy and restore an application, and show it
 	@cargo build --quiet --release --package windlass
@@ -27,6 +27,16 @@ bench: tools ## measure beside pg_dump, pg_restore, restic and kopia; writes doc
 	@cargo build --quiet --release --package windlass
 	@bench/compare --write
 
+cluster: ## start a Kubernetes cluster for tests, of the real components; needs root
+	@bench/install kubernetes
+	@bench/cluster/cluster up
+
+cluster-down: ## end it
+	@bench/cluster/cluster down
+
+cluster-kubectl: ## print the kubectl command line for it
+	@bench/cluster/cluster kubectl
+
 build: ## build the release binary
 	cargo build --release --package windlass
 
@@ -34,5 +44,6 @@ docs: ## write the generated references
 	cargo run --quiet --package xtask -- docs
 
 clean: ## remove what was built
+	@bench/cluster/cluster down
 	cargo clean
 	rm -rf .bench
