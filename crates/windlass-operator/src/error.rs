@@ -41,6 +41,16 @@ pub enum OperatorError {
     /// The repository.
     #[error(transparent)]
     Repository(Box<RepositoryError>),
+    /// Helm.
+    #[error("helm {verb} in {namespace}: {why}")]
+    Helm {
+        /// What it was told to do.
+        verb: String,
+        /// Where.
+        namespace: String,
+        /// What it said.
+        why: String,
+    },
     /// An object that cannot be what it should be.
     #[error("write {what}")]
     Document {
@@ -74,6 +84,7 @@ impl Diagnose for OperatorError {
             Self::Write { .. } => "WDL-4002",
             Self::Start { .. } => "WDL-4003",
             Self::Document { .. } => "WDL-4004",
+            Self::Helm { .. } => "WDL-4005",
             Self::Repository(error) => error.code(),
         }
     }
@@ -84,13 +95,14 @@ impl Diagnose for OperatorError {
             Self::Write { .. } => "WriteFailed",
             Self::Start { .. } => "NotStarted",
             Self::Document { .. } => "DocumentUnwritable",
+            Self::Helm { .. } => "HelmFailed",
             Self::Repository(error) => error.reason(),
         }
     }
 
     fn retry(&self) -> Retry {
         match self {
-            Self::Read { .. } | Self::Write { .. } => Retry::Soon,
+            Self::Read { .. } | Self::Write { .. } | Self::Helm { .. } => Retry::Soon,
             Self::Start { .. } | Self::Document { .. } => Retry::Never,
             Self::Repository(error) => error.retry(),
         }
@@ -101,6 +113,7 @@ impl Diagnose for OperatorError {
             Self::Read { .. } | Self::Write { .. } => {
                 vec!["it is tried again; where it stays, compare the operator's ClusterRole with that of its version".into()]
             }
+            Self::Helm { .. } => vec!["compare spec.values with the chart's values; it is tried again".into()],
             Self::Start { .. } => vec!["look whether the API server answers, and whether the definitions are installed".into()],
             Self::Document { .. } => vec!["report it: this is a defect of the operator".into()],
             Self::Repository(error) => error.hints(),
