@@ -29,6 +29,11 @@ macro_rules! identifier {
                 Self(Ulid::from_parts(u64::try_from(at.as_millisecond()).unwrap_or(0), random))
             }
 
+            /// Its 80 bits of randomness.
+            pub fn random(&self) -> u128 {
+                self.0.random()
+            }
+
             /// When it was made, by the clock of the machine that made it.
             pub fn made_at(&self) -> Timestamp {
                 i64::try_from(self.0.timestamp_ms())

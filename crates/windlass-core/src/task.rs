@@ -112,11 +112,23 @@ impl Run {
     /// The run of a Job that a CronJob made: the minutes since 1970 of its schedule are the end of its name. A Job that
     /// someone else made has none, and stands for `created`, to the second.
     pub fn of_job(name: &str, uid: &str, created: Timestamp) -> Self {
-        let scheduled = scheduled(name).unwrap_or_else(|| Timestamp::from_second(created.as_second()).unwrap_or(created));
+        let made = || Timestamp::from_second(created.as_second()).unwrap_or(created);
+        let scheduled = scheduled(name).unwrap_or_else(made);
         let mut hash = Context::new(&SHA256);
         hash.update(uid.as_bytes());
         let random = hash.finish().as_ref().iter().take(10).fold(0u128, |all, byte| (all << 8) | u128::from(*byte));
         Self { point: PointId::new(scheduled, random), scheduled }
+    }
+
+    /// Whether a point is of the same Job: of one made by hand, each attempt may take another second for its own.
+    pub fn is_of_same_job(&self, point: PointId) -> bool {
+        self.point.random() == point.random()
+    }
+
+    /// The same run, as an earlier attempt has begun it.
+    #[must_use]
+    pub fn begun_as(self, point: PointId) -> Self {
+        Self { point, scheduled: point.made_at() }
     }
 }
 

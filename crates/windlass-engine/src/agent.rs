@@ -123,7 +123,7 @@ pub async fn run(task: &Task, program: &Path, progress: &dyn Progress) -> Result
         Work::Check(database) => check(database).await,
         Work::Capture(what) => {
             let component = component(&what.component, &what.database)?;
-            let run = run_of(what)?;
+            let run = run_of(&vault, what).await?;
             let backup = Backup {
                 application: &application(task, &component),
                 components: vec![&component],
@@ -190,10 +190,11 @@ fn component(name: &Name, database: &Database) -> Result<Component, AgentError> 
     })
 }
 
-fn run_of(what: &Capture) -> Result<Run, AgentError> {
-    let job = variable(&what.run.job)?;
-    let uid = variable(&what.run.uid)?;
-    Ok(Run::of_job(&job, &uid, Timestamp::now()))
+/// The run of this Job, as an earlier attempt may have begun it.
+async fn run_of(vault: &Vault, what: &Capture) -> Result<Run, AgentError> {
+    let run = Run::of_job(&variable(&what.run.job)?, &variable(&what.run.uid)?, Timestamp::now());
+    let begun = windlass_repo::run::begun(vault).await.map_err(AgentError::Repository)?;
+    Ok(begun.into_iter().find(|point| run.is_of_same_job(*point)).map_or(run, |point| run.begun_as(point)))
 }
 
 /// The server, as libpq is told of it.

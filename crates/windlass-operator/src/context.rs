@@ -4,6 +4,7 @@ use kube::Client;
 use kube::runtime::events::Recorder;
 
 use crate::metrics::Metrics;
+use crate::release::Helm;
 
 /// What every reconciler needs.
 pub(crate) struct Context {
@@ -12,6 +13,8 @@ pub(crate) struct Context {
     pub(crate) image: String,
     /// The cluster, by the UID of its `kube-system` namespace.
     pub(crate) cluster: String,
+    /// What installs the application, where this operator does.
+    pub(crate) helm: Option<Helm>,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
 }

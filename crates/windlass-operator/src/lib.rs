@@ -13,6 +13,7 @@ mod kryton;
 mod leadership;
 mod metrics;
 mod operator;
+mod release;
 mod status;
 
 pub use self::operator::{Options, run};

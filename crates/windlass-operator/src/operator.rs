@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Namespace;
@@ -12,6 +13,7 @@ use windlass_server::Health;
 use crate::context::Context;
 use crate::error::OperatorError;
 use crate::metrics::Metrics;
+use crate::release::Helm;
 use crate::{keeper, kryton, leadership};
 
 /// How the operator is run.
@@ -23,6 +25,8 @@ pub struct Options {
     pub namespace: String,
     /// What this instance calls itself: the name of its Pod.
     pub identity: String,
+    /// The `helm` binary and the chart of the application; without it the application is installed by others.
+    pub helm: Option<(PathBuf, PathBuf)>,
     /// Where metrics and health are served.
     pub listen: SocketAddr,
 }
@@ -37,7 +41,10 @@ pub async fn run(options: Options, stop: impl Future<Output = ()> + Send) -> Res
     let health = Health::default();
     let serving = windlass_server::serve(options.listen, metrics.registry(), health.clone());
     let reporter = Reporter { controller: "windlass-operator".to_owned(), instance: Some(options.identity.clone()) };
+    let helm = options.helm.map(|(program, chart)| Helm::new(program, chart)).transpose();
+    let helm = helm.map_err(|source| OperatorError::Start { what: "read the chart", source: Box::new(source) })?;
     let context = Arc::new(Context {
+        helm,
         recorder: Recorder::new(client.clone(), reporter),
         client: client.clone(),
         image: options.image,

@@ -4,7 +4,7 @@
 //! the repository, never by what became of the agent. Promised: committing twice, also from two places at once, makes one
 //! point, and the later one finds the earlier's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,13 @@ impl Attempt {
     }
 }
 
+/// Every run of which something is there, the oldest first.
+pub async fn begun(vault: &Vault) -> Result<Vec<PointId>, RepositoryError> {
+    let runs = vault.store().list_all(Some(&layout::runs(vault.application()))).await.map_err(RepositoryError::Store)?;
+    let ids: BTreeSet<PointId> = runs.iter().filter_map(|object| object.key.segments().nth(2)?.parse().ok()).collect();
+    Ok(ids.into_iter().collect())
+}
+
 /// A run, as far as it got.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -98,17 +105,11 @@ impl Run {
 
     /// The runs that were never committed, the oldest first.
     pub async fn open(vault: &Vault) -> Result<Vec<PointId>, RepositoryError> {
-        let listed = |folder| async move { vault.store().list_all(Some(&folder)).await.map_err(RepositoryError::Store) };
-        let points = listed(layout::points(vault.application())).await?;
-        let committed: Vec<PointId> = points.iter().filter_map(|object| point_of(&object.key)).collect();
-        let runs = listed(layout::runs(vault.application())).await?;
-        let mut open: Vec<PointId> = runs
-            .iter()
-            .filter_map(|object| object.key.segments().nth(2)?.parse().ok())
-            .filter(|id| !committed.contains(id))
-            .collect();
-        open.sort_unstable();
-        open.dedup();
+        let points = vault.store().list_all(Some(&layout::points(vault.application()))).await;
+        let points = points.map_err(RepositoryError::Store)?;
+        let committed: BTreeSet<PointId> = points.iter().filter_map(|object| point_of(&object.key)).collect();
+        let mut open = begun(vault).await?;
+        open.retain(|id| !committed.contains(id));
         Ok(open)
     }
 

@@ -110,6 +110,12 @@ pub(crate) struct Operator {
     /// What this operator is called in the Lease and in Events
     #[arg(long, env = "POD_NAME", default_value = "windlass-operator", value_name = "NAME")]
     pub identity: String,
+    /// The helm that installs the application; without it the application is installed by others
+    #[arg(long, env = "WINDLASS_HELM", value_name = "FILE", requires = "chart")]
+    pub helm: Option<PathBuf>,
+    /// The folder of the application's chart
+    #[arg(long, env = "WINDLASS_CHART", value_name = "FOLDER")]
+    pub chart: Option<PathBuf>,
     /// Where metrics and health are served
     #[arg(long, default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
     pub listen: std::net::SocketAddr,

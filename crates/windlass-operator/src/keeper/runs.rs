@@ -110,5 +110,5 @@ pub(super) async fn commit_whole(opened: &Opened) -> Result<Vec<RecoveryPoint>, 
 
 /// Whether a run's point is among those committed.
 pub(super) fn is_committed(points: &[PointId], run: &task::Run) -> bool {
-    points.contains(&run.point)
+    points.iter().any(|point| run.is_of_same_job(*point))
 }

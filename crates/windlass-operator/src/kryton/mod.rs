@@ -8,9 +8,11 @@
 
 mod apply;
 mod build;
+mod deletion;
 pub(crate) mod dereference;
 pub(crate) mod names;
 mod reconcile;
+mod release;
 pub(crate) mod validate;
 
 pub(crate) use self::build::component;

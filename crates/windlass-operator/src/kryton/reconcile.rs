@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::CronJob;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
@@ -11,11 +12,11 @@ use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
-use serde_json::Map;
+use serde_json::{Map, json};
 
 use super::dereference::Dereferenced;
 use super::validate::{self, Valid};
-use super::{apply, build, names};
+use super::{apply, build, deletion, names, release};
 use crate::api::kryton::Kryton;
 use crate::backoff::{self, Backoff};
 use crate::context::Context;
@@ -36,11 +37,15 @@ pub(crate) async fn run(context: Arc<Context>) {
     let secrets: Api<PartialObjectMeta<Secret>> = Api::all(context.client.clone());
     let crons: Api<PartialObjectMeta<CronJob>> = Api::all(context.client.clone());
     let tasks: Api<PartialObjectMeta<ConfigMap>> = Api::all(context.client.clone());
+    let deployments: Api<PartialObjectMeta<Deployment>> = Api::all(context.client.clone());
     let made = || watcher::Config::default().labels(names::FOR);
     controller
         .watches(secrets, watcher::Config::default(), move |secret| users_of(&store, &secret))
         .owns(crons, made())
         .owns(tasks, made())
+        .watches(deployments, watcher::Config::default().labels("app.kubernetes.io/managed-by=Helm,app.kubernetes.io/name=kryton"), |deployment| {
+            Some(ObjectRef::new(&deployment.name_any()).within(&deployment.namespace().unwrap_or_default()))
+        })
         .run(
             |guarded, both: Arc<(Arc<Context>, Backoff)>| async move { reconcile(&guarded, &both.0, &both.1).await },
             |guarded, error, both| {
@@ -88,17 +93,57 @@ async fn reconcile(
 ) -> Result<Action, OperatorError> {
     // What cannot be read was refused by the schema of today; it was written under another one.
     let Ok(kryton) = &guarded.0 else { return Ok(Action::await_change()) };
+    let uid = kryton.uid().unwrap_or_default();
     if kryton.metadata.deletion_timestamp.is_some() {
+        deletion::finish(context, kryton).await?;
+        failures.succeeded(&uid);
         return Ok(Action::await_change());
     }
+    deletion::guard(context, kryton).await?;
     let found = Dereferenced::read(&context.client, kryton).await?;
-    let conditions = match validate::validate(kryton, &found) {
-        Ok(valid) => vec![backups(context, &valid).await?],
-        Err(fault) => vec![Now::fault(CONFIGURED, &fault)],
+    let valid = match validate::validate(kryton, &found) {
+        Ok(valid) => valid,
+        Err(fault) => {
+            let conditions = vec![Now::fault(CONFIGURED, &fault), Now::fault(release::RELEASED, &fault)];
+            status::write(context, kryton, apply::MANAGER, conditions, Map::new()).await?;
+            return Ok(Action::await_change());
+        }
     };
-    status::write(context, kryton, apply::MANAGER, conditions, Map::new()).await?;
-    failures.succeeded(&kryton.uid().unwrap_or_default());
-    Ok(Action::requeue(backoff::jittered(AGAIN)))
+    // Neither waits for the other, and what one says is told though the other failed.
+    let (backups, released) = futures::join!(backups(context, &valid), release::release(context, kryton));
+    let mut conditions = Vec::new();
+    let mut fields = Map::new();
+    let mut again = backoff::jittered(AGAIN);
+    let mut failed = None;
+    match backups {
+        Ok(now) => conditions.push(now),
+        Err(error) => {
+            conditions.push(Now::error(CONFIGURED, &error));
+            failed = Some(error);
+        }
+    }
+    match released {
+        Ok(released) => {
+            conditions.extend(released.conditions);
+            again = released.again.unwrap_or(again);
+            let before = kryton.status.clone().unwrap_or_default();
+            let version = released.revision.map(|_| kryton.spec.version.clone()).or(before.observed_version);
+            fields.insert("helmRevision".to_owned(), json!(released.revision.or(before.helm_revision)));
+            fields.insert("observedVersion".to_owned(), json!(version));
+        }
+        Err(error) => {
+            conditions.push(Now::error(release::RELEASED, &error));
+            failed = Some(error);
+        }
+    }
+    status::write(context, kryton, apply::MANAGER, conditions, fields).await?;
+    match failed {
+        Some(error) => Err(error),
+        None => {
+            failures.succeeded(&uid);
+            Ok(Action::requeue(again))
+        }
+    }
 }
 
 /// Whether backups are set up.

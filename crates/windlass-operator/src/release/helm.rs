@@ -1,6 +1,6 @@
 //! The `helm` binary. Values go to its standard input: they may hold secrets.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
+use windlass_core::hex;
 
 use super::record::DIGEST;
 use crate::error::OperatorError;
@@ -27,12 +28,27 @@ const HISTORY: &str = "--history-max=5";
 pub(crate) struct Helm {
     program: PathBuf,
     chart: PathBuf,
+    digest: String,
     turns: Arc<Semaphore>,
 }
 
 impl Helm {
-    pub(crate) fn new(program: PathBuf, chart: PathBuf) -> Self {
-        Self { program, chart, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    /// A chart in a folder, and who installs it.
+    pub(crate) fn new(program: PathBuf, chart: PathBuf) -> std::io::Result<Self> {
+        let mut files = Vec::new();
+        list(&chart, &mut files)?;
+        files.sort();
+        let mut all = String::new();
+        for file in files {
+            let name = file.strip_prefix(&chart).unwrap_or(&file).display().to_string();
+            all.push_str(&format!("{name} {}\n", hex::sha256(&std::fs::read(&file)?)));
+        }
+        Ok(Self { program, chart, digest: hex::sha256(all.as_bytes()), turns: Arc::new(Semaphore::new(AT_ONCE)) })
+    }
+
+    /// Of every file of the chart.
+    pub(crate) fn chart_digest(&self) -> &str {
+        &self.digest
     }
 
     /// Installs a release, or upgrades the one that is there.
@@ -83,6 +99,18 @@ impl Helm {
         }
         Err(failed(last_line(&String::from_utf8_lossy(&output.stderr))))
     }
+}
+
+fn list(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            list(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
 }
 
 /// What helm says last is why; before it stand warnings.

@@ -11,6 +11,7 @@ pub(crate) async fn run(arguments: &cli::Operator) -> Result {
         image: arguments.image.clone(),
         namespace: arguments.namespace.clone(),
         identity: arguments.identity.clone(),
+        helm: arguments.helm.clone().zip(arguments.chart.clone()),
         listen: arguments.listen,
     };
     operate(options, stopped()).await?;

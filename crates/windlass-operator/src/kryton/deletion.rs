@@ -1,0 +1,56 @@
+//! The end of a `Kryton`: its release is removed before the object goes. What is made by others' word - volumes, snapshots,
+//! dumps - stays, unless the deletion policy says otherwise; dumps stay always.
+
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+
+use crate::api::kryton::{DeletionPolicy, Kryton};
+use crate::context::Context;
+use crate::error::OperatorError;
+
+/// Holds the object until its release is gone.
+pub(crate) const FINALIZER: &str = "kryton.azrtydxb.io/release";
+
+/// Sees to it that the object does not go before [`finish`].
+pub(super) async fn guard(context: &Context, kryton: &Kryton) -> Result<(), OperatorError> {
+    if context.helm.is_none() || kryton.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+        return Ok(());
+    }
+    let mut all = kryton.finalizers().to_vec();
+    all.push(FINALIZER.to_owned());
+    set(context, kryton, &all).await
+}
+
+/// Removes the release, and lets the object go.
+pub(super) async fn finish(context: &Context, kryton: &Kryton) -> Result<(), OperatorError> {
+    context.metrics.forget(kryton);
+    if !kryton.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+        return Ok(());
+    }
+    let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
+    if let Some(helm) = &context.helm {
+        helm.uninstall(&namespace, &name).await?;
+    }
+    if kryton.spec.deletion_policy == Some(DeletionPolicy::Delete) {
+        let volumes: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &namespace);
+        let of_it = ListParams::default().labels(&format!("app.kubernetes.io/instance={name}"));
+        let failed = |error| OperatorError::write("PersistentVolumeClaims of", &namespace, &name, error);
+        volumes.delete_collection(&DeleteParams::default(), &of_it).await.map_err(failed)?;
+    }
+    let left: Vec<String> = kryton.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).cloned().collect();
+    set(context, kryton, &left).await
+}
+
+/// Sets the finalizers, unless the object changed meanwhile: then its change brings us back.
+async fn set(context: &Context, kryton: &Kryton, finalizers: &[String]) -> Result<(), OperatorError> {
+    let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
+    let api: Api<Kryton> = Api::namespaced(context.client.clone(), &namespace);
+    let patch = json!({ "metadata": { "finalizers": finalizers, "resourceVersion": kryton.resource_version() } });
+    match api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(OperatorError::write("Kryton", &namespace, &name, error)),
+    }
+}
