@@ -70,12 +70,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- index ($secret.data | default dict) .key | default "" | b64dec -}}
 {{- end }}
 
-{{/* A password of the bundled database: dict "root" $ "key" key "given" value. The one it was made with stays. */}}
-{{- define "kryton.postgresql.password" -}}
+{{/* A key of the bundled database's Secret: dict "root" $ "key" key "given" value. What the database was made with stays. */}}
+{{- define "kryton.postgresql.credential" -}}
 {{- $secret := include "kryton.postgresql.fullname" .root -}}
 {{- $kept := include "kryton.kept" (dict "root" .root "secret" $secret "key" .key) -}}
 {{- if and $kept .given (ne $kept .given) -}}
-{{- fail (printf "postgresql.auth: the password given differs from the one the database was made with. Change it in the database first (ALTER ROLE), then in the Secret %s (%s)." $secret .key) -}}
+{{- fail (printf "postgresql.auth: the value given for %s is not what the database was made with. Change the database first (ALTER ROLE, ALTER DATABASE), then the Secret %s." .key $secret) -}}
 {{- end -}}
 {{- $kept | default .given | default (randAlphaNum 32) -}}
 {{- end }}
