@@ -14,6 +14,7 @@ mod leadership;
 mod metrics;
 mod operator;
 mod release;
+pub mod snapshot;
 mod status;
 
 pub use self::operator::{Options, run};

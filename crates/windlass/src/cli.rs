@@ -121,6 +121,31 @@ pub(crate) struct Operator {
     pub listen: std::net::SocketAddr,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotOf {
+    /// The Kryton
+    #[arg(long)]
+    pub name: String,
+    /// The claim of the volume
+    #[arg(long)]
+    pub claim: String,
+    /// The class; the cluster's default where none is named
+    #[arg(long)]
+    pub class: Option<String>,
+    /// How long snapshots are kept, such as 7d; for ever where nothing is said
+    #[arg(long, value_parser = windlass_core::duration::parse)]
+    pub retention: Option<jiff::SignedDuration>,
+    /// The namespace
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub namespace: String,
+    /// The Job this runs in
+    #[arg(long, env = "JOB_NAME")]
+    pub job: String,
+    /// Its unique identifier
+    #[arg(long, env = "JOB_UID")]
+    pub uid: String,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Agent {
     /// Copy this binary to where another container finds it
@@ -128,6 +153,8 @@ pub(crate) enum Agent {
         /// The file to write
         to: PathBuf,
     },
+    /// Take a snapshot of a volume, and delete old ones
+    Snapshot(SnapshotOf),
     /// Carry out a task
     Run {
         /// The task

@@ -8,6 +8,7 @@
 
 mod apply;
 mod build;
+mod claim;
 mod deletion;
 pub(crate) mod dereference;
 pub(crate) mod names;

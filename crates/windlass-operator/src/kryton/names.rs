@@ -12,6 +12,11 @@ pub(crate) fn backup(kryton: &str) -> String {
     format!("{kryton}-backup")
 }
 
+/// The CronJob of snapshots, and its account and what that may do.
+pub(crate) fn snapshot(kryton: &str) -> String {
+    format!("{kryton}-snapshot")
+}
+
 /// The Secret of Windlass's own: the writer's key and the repository's identifier.
 pub(crate) fn own_secret(kryton: &str) -> String {
     format!("{kryton}-windlass")

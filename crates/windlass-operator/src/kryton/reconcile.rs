@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::CronJob;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -16,7 +17,7 @@ use serde_json::{Map, json};
 
 use super::dereference::Dereferenced;
 use super::validate::{self, Valid};
-use super::{apply, build, deletion, names, release};
+use super::{apply, build, claim, deletion, names, release};
 use crate::api::kryton::Kryton;
 use crate::backoff::{self, Backoff};
 use crate::context::Context;
@@ -110,7 +111,8 @@ async fn reconcile(
         }
     };
     // Neither waits for the other, and what one says is told though the other failed.
-    let (backups, released) = futures::join!(backups(context, &valid), release::release(context, kryton));
+    let (backups, snapshots, released) =
+        futures::join!(backups(context, &valid), snapshots(context, &valid), release::release(context, kryton));
     let mut conditions = Vec::new();
     let mut fields = Map::new();
     let mut again = backoff::jittered(AGAIN);
@@ -119,6 +121,13 @@ async fn reconcile(
         Ok(now) => conditions.push(now),
         Err(error) => {
             conditions.push(Now::error(CONFIGURED, &error));
+            failed = Some(error);
+        }
+    }
+    match snapshots {
+        Ok(now) => conditions.push(now),
+        Err(error) => {
+            conditions.push(Now::error(SNAPSHOTS, &error));
             failed = Some(error);
         }
     }
@@ -169,6 +178,36 @@ async fn backups(context: &Context, valid: &Valid) -> Result<Now, OperatorError>
             apply::apply(&context.client, &objects.cron).await?;
             let message = format!("CronJob {cron} runs at `{}` UTC; the database's Secret is of kind {:?}", backup.schedule, backup.connection.preset);
             Ok(Now::yes(CONFIGURED, "Scheduled", message))
+        }
+    }
+}
+
+/// Whether snapshots are set up.
+const SNAPSHOTS: &str = "SnapshotConfigured";
+
+async fn snapshots(context: &Context, valid: &Valid) -> Result<Now, OperatorError> {
+    let name = names::snapshot(valid.name.as_str());
+    match &valid.snapshot {
+        None => {
+            apply::remove::<CronJob>(&context.client, valid, &name).await?;
+            apply::remove::<RoleBinding>(&context.client, valid, &name).await?;
+            apply::remove::<Role>(&context.client, valid, &name).await?;
+            apply::remove::<ServiceAccount>(&context.client, valid, &name).await?;
+            Ok(Now::no(SNAPSHOTS, "NotAsked", "spec.snapshot is not there: no snapshots are taken; those that are there stay"))
+        }
+        Some(Err(fault)) => Ok(Now::fault(SNAPSHOTS, fault)),
+        Some(Ok(snapshot)) => {
+            let Some(claim) = claim::of_notes(&context.client, &valid.namespace, valid.name.as_str()).await? else {
+                let message = format!("the volume of the notes is not there yet: a claim `{0}-data` or `{0}`, or the one that Deployment `{0}` mounts", valid.name);
+                return Ok(Now::no(SNAPSHOTS, "NoVolume", message));
+            };
+            let objects = build::snapshot(valid, snapshot, &claim, &context.image);
+            apply::apply(&context.client, &objects.account).await?;
+            apply::apply(&context.client, &objects.role).await?;
+            apply::apply(&context.client, &objects.binding).await?;
+            apply::apply(&context.client, &objects.cron).await?;
+            let message = format!("CronJob {name} takes snapshots of {claim} at `{}` UTC", snapshot.schedule);
+            Ok(Now::yes(SNAPSHOTS, "Scheduled", message))
         }
     }
 }

@@ -55,6 +55,16 @@ pub(crate) struct Valid {
     pub(crate) owner: Option<OwnerReference>,
     /// Backups, where they are asked for.
     pub(crate) backup: Option<Result<Backup, Fault>>,
+    /// Snapshots, where they are asked for.
+    pub(crate) snapshot: Option<Result<Snapshot, Fault>>,
+}
+
+/// Snapshots that can be set up, of a claim that is yet to be found.
+pub(crate) struct Snapshot {
+    pub(crate) schedule: String,
+    /// As it was written, and readable.
+    pub(crate) retention: Option<String>,
+    pub(crate) class: Option<String>,
 }
 
 /// Backups that can be set up.
@@ -110,7 +120,19 @@ pub(crate) fn validate(kryton: &Kryton, found: &Dereferenced) -> Result<Valid, F
         Fault::new("NameUnusable", format!("`{name}` cannot be the name of a release: 1 to 40 characters of a-z, 0-9 and `-`"))
     })?;
     let backup = kryton.spec.backup.as_ref().map(|backup| validate_backup(kryton, &name, backup, found));
-    Ok(Valid { namespace: kryton.namespace().unwrap_or_default(), owner: names::owner(kryton), name, backup })
+    let snapshot = kryton.spec.snapshot.as_ref().map(|snapshot| validate_snapshot(kryton, snapshot));
+    Ok(Valid { namespace: kryton.namespace().unwrap_or_default(), owner: names::owner(kryton), name, backup, snapshot })
+}
+
+fn validate_snapshot(kryton: &Kryton, snapshot: &api::Snapshot) -> Result<Snapshot, Fault> {
+    Schedule::parse(snapshot.schedule.trim(), &names::full(kryton))
+        .map_err(|error| Fault::new("ScheduleInvalid", format!("spec.snapshot.schedule: {error}")))?;
+    let kept = retention(snapshot.retention.as_deref(), "spec.snapshot.retention")?;
+    Ok(Snapshot {
+        schedule: snapshot.schedule.trim().to_owned(),
+        retention: kept.and(snapshot.retention.as_ref().map(|text| text.trim().to_owned())),
+        class: snapshot.volume_snapshot_class_name.clone().filter(|class| !class.is_empty()),
+    })
 }
 
 fn validate_backup(kryton: &Kryton, name: &Name, backup: &api::Backup, found: &Dereferenced) -> Result<Backup, Fault> {

@@ -5,7 +5,9 @@ use std::path::Path;
 use windlass_core::diagnose::{Diagnose, Outcome};
 use windlass_core::task::Task;
 use windlass_engine::agent::{Done, run as carry_out};
+use windlass_operator::snapshot::{Snapped, Snapshot, take};
 
+use crate::cli;
 use crate::failure::{Result, Status};
 use crate::printer::Printer;
 use crate::watch::Watch;
@@ -62,5 +64,23 @@ pub(crate) fn install(to: &Path) -> Result {
     let failed = |source| AgentFile::Copy { path: to.display().to_string(), source };
     let from = std::env::current_exe().map_err(failed)?;
     std::fs::copy(from, to).map_err(failed)?;
+    Ok(Status::Done)
+}
+
+/// Takes a snapshot of a volume.
+pub(crate) async fn snapshot(printer: &Printer, arguments: &cli::SnapshotOf) -> Result {
+    let what = Snapshot {
+        name: arguments.name.clone(),
+        namespace: arguments.namespace.clone(),
+        claim: arguments.claim.clone(),
+        class: arguments.class.clone(),
+        retention: arguments.retention,
+        job: (arguments.job.clone(), arguments.uid.clone()),
+    };
+    let Snapped { snapshot, deleted } = take(&what).await?;
+    printer.note(&format!("VolumeSnapshot {snapshot} can be used"));
+    for old in deleted {
+        printer.note(&format!("VolumeSnapshot {old} deleted: it is older than the retention"));
+    }
     Ok(Status::Done)
 }

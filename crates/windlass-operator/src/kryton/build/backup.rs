@@ -7,17 +7,15 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, JobSpec, JobTemplateSpec};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMap, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource,
-    KeyToPath, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
-    SecretKeySelector, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    ConfigMap, ConfigMapVolumeSource, Container, PodSpec, PodTemplateSpec, Volume, VolumeMount,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use windlass_core::id::RepositoryId;
 use windlass_core::name::Name;
 use windlass_core::secret::SecretRef;
 use windlass_core::task::{self, Capture, Location, RunNames, Task, Work};
 
+use super::pod::{confined, empty, mount, of_label, of_secret, requests, secret, unprivileged, words};
 use crate::kryton::names;
 use crate::kryton::validate::{self, ACCESS_KEY, SECRET_KEY, Valid, WRITER};
 
@@ -34,8 +32,8 @@ const TASK: &str = "/etc/windlass/task";
 const WRITER_FILE: &str = "/etc/windlass/writer/writer";
 
 /// The variables by which the agent knows its run.
-const JOB: &str = "JOB_NAME";
-const JOB_UID: &str = "JOB_UID";
+pub(super) const JOB: &str = "JOB_NAME";
+pub(super) const JOB_UID: &str = "JOB_UID";
 
 /// What is made for backups.
 pub(crate) struct Backup {
@@ -145,21 +143,14 @@ fn pod(valid: &Valid, backup: &validate::Backup, task: &str, agent: &str) -> Pod
         restart_policy: Some("OnFailure".to_owned()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        security_context: Some(PodSecurityContext {
-            run_as_non_root: Some(true),
-            run_as_user: Some(USER),
-            run_as_group: Some(USER),
-            fs_group: Some(USER),
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
-            ..PodSecurityContext::default()
-        }),
+        security_context: Some(unprivileged(USER)),
         init_containers: Some(vec![Container {
             name: "install".to_owned(),
             image: Some(agent.to_owned()),
             command: Some(words(&["/windlass", "agent", "install", "/windlass-bin/windlass"])),
             volume_mounts: Some(vec![mount("windlass", "/windlass-bin", false)]),
             security_context: Some(confined()),
-            resources: Some(resources("16Mi", "64Mi")),
+            resources: Some(requests("16Mi")),
             ..Container::default()
         }]),
         containers: vec![Container {
@@ -169,78 +160,11 @@ fn pod(valid: &Valid, backup: &validate::Backup, task: &str, agent: &str) -> Pod
             env: Some(env),
             volume_mounts: Some(mounts),
             security_context: Some(confined()),
-            resources: Some(resources("64Mi", "512Mi")),
+            resources: Some(requests("64Mi")),
             termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
             ..Container::default()
         }],
         volumes: Some(volumes),
         ..PodSpec::default()
-    }
-}
-
-fn words(words: &[&str]) -> Vec<String> {
-    words.iter().map(|word| (*word).to_owned()).collect()
-}
-
-fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
-    VolumeMount {
-        name: name.to_owned(),
-        mount_path: path.to_owned(),
-        read_only: read_only.then_some(true),
-        ..VolumeMount::default()
-    }
-}
-
-fn empty(name: &str) -> Volume {
-    let limit = Quantity("256Mi".to_owned());
-    Volume {
-        name: name.to_owned(),
-        empty_dir: Some(EmptyDirVolumeSource { size_limit: Some(limit), ..EmptyDirVolumeSource::default() }),
-        ..Volume::default()
-    }
-}
-
-fn secret(volume: &str, name: &str, key: &str, path: &str) -> Volume {
-    let item = KeyToPath { key: key.to_owned(), path: path.to_owned(), mode: None };
-    Volume {
-        name: volume.to_owned(),
-        secret: Some(SecretVolumeSource {
-            secret_name: Some(name.to_owned()),
-            items: Some(vec![item]),
-            default_mode: Some(0o440),
-            ..SecretVolumeSource::default()
-        }),
-        ..Volume::default()
-    }
-}
-
-fn of_secret(variable: &str, secret: &str, key: &str) -> EnvVar {
-    let selector = SecretKeySelector { name: secret.to_owned(), key: key.to_owned(), optional: None };
-    from(variable, EnvVarSource { secret_key_ref: Some(selector), ..EnvVarSource::default() })
-}
-
-fn of_label(variable: &str, label: &str) -> EnvVar {
-    let selector = ObjectFieldSelector { field_path: format!("metadata.labels['{label}']"), api_version: None };
-    from(variable, EnvVarSource { field_ref: Some(selector), ..EnvVarSource::default() })
-}
-
-fn from(variable: &str, source: EnvVarSource) -> EnvVar {
-    EnvVar { name: variable.to_owned(), value_from: Some(source), ..EnvVar::default() }
-}
-
-fn resources(request: &str, limit: &str) -> ResourceRequirements {
-    let memory = |size: &str| BTreeMap::from([("memory".to_owned(), Quantity(size.to_owned()))]);
-    let mut requests = memory(request);
-    requests.insert("cpu".to_owned(), Quantity("10m".to_owned()));
-    ResourceRequirements { requests: Some(requests), limits: Some(memory(limit)), ..ResourceRequirements::default() }
-}
-
-fn confined() -> SecurityContext {
-    SecurityContext {
-        allow_privilege_escalation: Some(false),
-        read_only_root_filesystem: Some(true),
-        run_as_non_root: Some(true),
-        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
-        ..SecurityContext::default()
     }
 }
