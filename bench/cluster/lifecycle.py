@@ -31,7 +31,7 @@ def bring_up(state: State, mode: str, owner: int | None = None) -> int:
         stop(state)
         if mode == WITH_NODE:
             other = host.owner_of_cable()
-            if other:
+            if other and State(other).pid():
                 sys.exit(f"another cluster has its node on this machine; end it with: WINDLASS_CLUSTER={other} bench/cluster/cluster down")
             host.clean()
             host.make_control_groups()
@@ -96,18 +96,21 @@ def take_down(state: State) -> int:
 
 
 def stop(state: State) -> None:
-    """Ends the supervisor, and with it everything."""
-    for number, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
+    """Ends the supervisor, and with it everything. Its process id stays until the last process of its node is dead."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
         pid = state.pid()
         if pid is None:
             return
         host.thaw_pods()
         os.kill(pid, number)
-        end = time.monotonic() + patience
-        while state.pid() is not None and time.monotonic() < end:
-            time.sleep(0.05)
-    if state.pid() is not None:
-        sys.exit(f"process {state.pid()} does not end")
+        end = time.monotonic() + 10
+        while Path(f"/proc/{pid}").exists():
+            if time.monotonic() > end:
+                break
+            time.sleep(0.02)
+        else:
+            return
+    sys.exit(f"process {pid} does not end")
 
 
 def clean(state: State) -> None:

@@ -116,10 +116,13 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
         left = ctr("containers", "list", "--quiet").split()
         if left:
             ctr("containers", "remove", *left)
-        lines = [line.split() for line in ctr("images", "list").splitlines()[1:]]
-        there = {line[0]: line[2] for line in lines}
-        for archive in sorted(IMAGES.glob("*.tar")):
-            name, digest = read_name_and_digest(archive)
+        there = {line.split()[0]: line.split()[2] for line in ctr("images", "list").splitlines()[1:]}
+        wanted = {name: (digest, archive) for archive in sorted(IMAGES.glob("*.tar")) for name, digest in [read_name_and_digest(archive)]}
+        digests = {digest for digest, _ in wanted.values()}
+        outdated = [name for name, digest in there.items() if digest not in digests]
+        if outdated:
+            ctr("images", "remove", *outdated)
+        for name, (digest, archive) in wanted.items():
             if there.get(name) != digest:
                 print(f"import {name}", flush=True)
                 ctr("images", "import", archive)

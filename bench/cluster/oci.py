@@ -54,14 +54,17 @@ def read_name_and_digest(archive: Path) -> tuple[str, str]:
     raise ValueError(f"{archive} is not an OCI archive: it has no index.json")
 
 
-def write_layer(layer: Path, files: dict[str, tuple[Path | None, int, int]]) -> None:
-    """Writes a layer: path in the image -> (file here, mode, owner). Without a file it is a directory."""
+def write_layer(layer: Path, files: dict[str, tuple[Path | str | None, int, int]]) -> None:
+    """Writes a layer: path in the image -> (content, mode, owner). Content is a file here, a link's target, or None: a directory."""
     with tarfile.open(layer, "w") as tar:
         for path, (source, mode, owner) in sorted(files.items()):
             member = tarfile.TarInfo(path.lstrip("/"))
             member.mode, member.uid, member.gid = mode, owner, owner
             if source is None:
                 member.type = tarfile.DIRTYPE
+                tar.addfile(member)
+            elif isinstance(source, str):
+                member.type, member.linkname = tarfile.SYMTYPE, source
                 tar.addfile(member)
             else:
                 member.size = source.stat().st_size
