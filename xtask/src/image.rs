@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use ring::digest::{Context as Hash, SHA256};
 use serde_json::{Value, json};
 
@@ -20,6 +22,9 @@ const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 /// Who it runs as: nobody that any image knows.
 const USER: u64 = 65532;
+
+/// Where programs look for them.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// What is asked for.
 #[derive(Debug, Default)]
@@ -64,7 +69,7 @@ pub(crate) fn write(options: &Options) -> Result<bool> {
     let output = options.output.clone().unwrap_or_else(|| target.join("windlass-image.tar"));
     let version = env!("CARGO_PKG_VERSION");
     let tag = options.tag.clone().unwrap_or_else(|| format!("docker.io/library/windlass:{version}"));
-    let layer = layer(&[("windlass", &binary), ("helm", &helm)])?;
+    let layer = layer(&[("windlass", &binary), ("helm", &helm)], &root()?.join("charts/kryton"))?;
     archive(&output, &tag, &layer)?;
     println!("{tag} in {}", output.display());
     Ok(true)
@@ -82,8 +87,8 @@ fn build(target: &Path) -> Result<PathBuf> {
     Ok(target.join(TARGET).join("release/windlass"))
 }
 
-/// One layer with these files at its root, and a folder for what is temporary.
-fn layer(files: &[(&str, &Path)]) -> Result<Vec<u8>> {
+/// One layer with these files at its root, the chart, and a folder for what is temporary.
+fn layer(files: &[(&str, &Path)], chart: &Path) -> Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut folder = header(0o1777, 0, tar::EntryType::Directory);
     tar.append_data(&mut folder, "tmp/", std::io::empty())?;
@@ -93,7 +98,40 @@ fn layer(files: &[(&str, &Path)]) -> Result<Vec<u8>> {
         let mut file = header(0o755, content.len() as u64, tar::EntryType::Regular);
         tar.append_data(&mut file, name, content.as_slice())?;
     }
+    let authorities = authorities();
+    let mut file = header(0o644, authorities.len() as u64, tar::EntryType::Regular);
+    tar.append_data(&mut file, AUTHORITIES.trim_start_matches('/'), authorities.as_bytes())?;
+    let mut templates = Vec::new();
+    list(chart, &mut templates)?;
+    templates.sort();
+    for path in templates {
+        let content = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        let mut file = header(0o644, content.len() as u64, tar::EntryType::Regular);
+        tar.append_data(&mut file, Path::new("chart").join(path.strip_prefix(chart)?), content.as_slice())?;
+    }
     tar.into_inner().context("write the layer")
+}
+
+/// The well-known authorities, in PEM: where there are none, nothing is reached, not even without TLS.
+fn authorities() -> String {
+    let mut pem = String::new();
+    for certificate in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
+        pem.push_str("-----BEGIN CERTIFICATE-----\n");
+        for line in BASE64_STANDARD.encode(certificate).as_bytes().chunks(64) {
+            pem.push_str(&String::from_utf8_lossy(line));
+            pem.push('\n');
+        }
+        pem.push_str("-----END CERTIFICATE-----\n");
+    }
+    pem
+}
+
+fn list(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() { list(&path, files)? } else { files.push(path) }
+    }
+    Ok(())
 }
 
 fn header(mode: u32, size: u64, kind: tar::EntryType) -> tar::Header {
@@ -112,7 +150,7 @@ fn archive(output: &Path, tag: &str, layer: &[u8]) -> Result<()> {
     let config = json!({
         "architecture": "amd64",
         "os": "linux",
-        "config": { "Entrypoint": ["/windlass"], "User": format!("{USER}:{USER}"), "Env": ["PATH=/", "HOME=/tmp"] },
+        "config": { "Entrypoint": ["/windlass"], "User": format!("{USER}:{USER}"), "Env": ["PATH=/", "HOME=/tmp", "WINDLASS_HELM=/helm", "WINDLASS_CHART=/chart", format!("SSL_CERT_FILE={AUTHORITIES}")] },
         "rootfs": { "type": "layers", "diff_ids": [diff] },
     });
     let config = serde_json::to_vec(&config)?;

@@ -12,6 +12,7 @@ pub mod evidence;
 pub mod hex;
 pub mod id;
 pub mod name;
+pub mod plugin;
 pub mod point;
 pub mod protection;
 pub mod repository;

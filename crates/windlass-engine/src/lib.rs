@@ -5,6 +5,7 @@ pub mod agent;
 pub mod backup;
 pub mod exchange;
 pub mod moment;
+pub mod plugins;
 pub mod postgres;
 pub mod process;
 pub mod progress;

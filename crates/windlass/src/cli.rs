@@ -153,6 +153,14 @@ pub(crate) enum Agent {
         /// The file to write
         to: PathBuf,
     },
+    /// Fetch plugins before an application starts
+    Plugins {
+        /// The folder they go to
+        folder: PathBuf,
+        /// What to fetch: a JSON list of name, url and sha256
+        #[arg(long, env = "PLUGINS", hide_env_values = true)]
+        plugins: String,
+    },
     /// Take a snapshot of a volume, and delete old ones
     Snapshot(SnapshotOf),
     /// Carry out a task

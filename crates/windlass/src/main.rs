@@ -153,6 +153,9 @@ async fn dispatch(cli: &Cli, printer: &Printer) -> Result {
         Verb::Operator(arguments) => return commands::operator::run(arguments).await,
         Verb::Crds => return commands::operator::definitions(),
         Verb::Agent(Agent::Install { to }) => return commands::agent::install(to),
+        Verb::Agent(Agent::Plugins { folder, plugins }) => {
+            return commands::agent::plugins(printer, folder, plugins).await;
+        }
         Verb::Agent(Agent::Snapshot(arguments)) => return commands::agent::snapshot(printer, arguments).await,
         Verb::Agent(Agent::Run { task }) => return commands::agent::run(printer, task).await,
         Verb::Completions { shell } => return Ok(commands::completions::run(*shell)),

@@ -5,11 +5,11 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Api, ResourceExt};
-use serde_json::Map;
 
 use crate::api::kryton::Kryton;
 use crate::context::Context;
 use crate::error::OperatorError;
+use super::build;
 use crate::release::{Desired, Record, State, desired, records};
 use crate::status::Now;
 
@@ -68,7 +68,7 @@ pub(crate) async fn release(context: &Context, kryton: &Kryton) -> Result<Releas
         return Ok(Released { conditions: vec![now], revision: None, again: None });
     };
     let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
-    let Desired { values, digest } = desired(kryton, helm.chart_digest(), Map::new());
+    let Desired { values, digest } = desired(kryton, helm.chart_digest(), build::plugins(kryton, &context.image));
     let found = records(&context.client, &namespace, &name).await?;
     let done = match decide(&found, &digest, Timestamp::now()) {
         Step::Nothing => Ok(()),

@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use windlass_core::diagnose::{Diagnose, Outcome};
+use windlass_core::plugin::Plugin;
 use windlass_core::task::Task;
 use windlass_engine::agent::{Done, run as carry_out};
+use windlass_engine::plugins::fetch;
 use windlass_operator::snapshot::{Snapped, Snapshot, take};
 
 use crate::cli;
@@ -59,11 +61,14 @@ pub(crate) async fn run(printer: &Printer, path: &Path) -> Result {
     Ok(Status::Done)
 }
 
-/// Copies this binary, so that another image can run it.
+/// Copies this binary, so that another image can run it, and the authorities it knows, which that image may lack.
 pub(crate) fn install(to: &Path) -> Result {
     let failed = |source| AgentFile::Copy { path: to.display().to_string(), source };
     let from = std::env::current_exe().map_err(failed)?;
     std::fs::copy(from, to).map_err(failed)?;
+    if let Some(authorities) = std::env::var_os("SSL_CERT_FILE") {
+        std::fs::copy(authorities, to.with_file_name("ca-certificates.crt")).map_err(failed)?;
+    }
     Ok(Status::Done)
 }
 
@@ -81,6 +86,17 @@ pub(crate) async fn snapshot(printer: &Printer, arguments: &cli::SnapshotOf) -> 
     printer.note(&format!("VolumeSnapshot {snapshot} can be used"));
     for old in deleted {
         printer.note(&format!("VolumeSnapshot {old} deleted: it is older than the retention"));
+    }
+    Ok(Status::Done)
+}
+
+/// Fetches plugins.
+pub(crate) async fn plugins(printer: &Printer, folder: &Path, list: &str) -> Result {
+    let unreadable = |source| AgentFile::Parse { path: "PLUGINS".into(), source };
+    let plugins: Vec<Plugin> = serde_json::from_str(list).map_err(unreadable)?;
+    fetch(&plugins, folder).await?;
+    for plugin in &plugins {
+        printer.note(&format!("{} is there, and what it should be", plugin.name));
     }
     Ok(Status::Done)
 }

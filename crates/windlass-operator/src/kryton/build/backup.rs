@@ -15,7 +15,7 @@ use windlass_core::name::Name;
 use windlass_core::secret::SecretRef;
 use windlass_core::task::{self, Capture, Location, RunNames, Task, Work};
 
-use super::pod::{confined, empty, mount, of_label, of_secret, requests, secret, unprivileged, words};
+use super::pod::{confined, empty, mount, of_label, of_secret, requests, secret, unprivileged, value, words};
 use crate::kryton::names;
 use crate::kryton::validate::{self, ACCESS_KEY, SECRET_KEY, Valid, WRITER};
 
@@ -118,6 +118,8 @@ fn pod(valid: &Valid, backup: &validate::Backup, task: &str, agent: &str) -> Pod
         of_label(JOB, "batch.kubernetes.io/job-name"),
         of_label(JOB_UID, "batch.kubernetes.io/controller-uid"),
     ];
+    // Copied beside the agent: the image of a database seldom has them.
+    env.push(value("SSL_CERT_FILE", "/windlass/ca-certificates.crt"));
     env.extend(backup.connection.variables.iter().cloned());
     let mut mounts = vec![
         VolumeMount { read_only: Some(true), ..binary() },

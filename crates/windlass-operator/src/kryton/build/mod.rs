@@ -1,8 +1,10 @@
 //! The objects made for a `Kryton`. Pure, and nothing here can fail: what could was seen before.
 
 mod backup;
+mod plugins;
 mod pod;
 mod snapshot;
 
 pub(crate) use self::backup::{backup, component};
+pub(crate) use self::plugins::plugins;
 pub(crate) use self::snapshot::snapshot;

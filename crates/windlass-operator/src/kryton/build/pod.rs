@@ -55,6 +55,11 @@ pub(super) fn of_field(variable: &str, path: &str) -> EnvVar {
     from(variable, EnvVarSource { field_ref: Some(selector), ..EnvVarSource::default() })
 }
 
+/// A variable as it stands.
+pub(super) fn value(variable: &str, value: &str) -> EnvVar {
+    EnvVar { name: variable.to_owned(), value: Some(value.to_owned()), ..EnvVar::default() }
+}
+
 pub(super) fn from(variable: &str, source: EnvVarSource) -> EnvVar {
     EnvVar { name: variable.to_owned(), value_from: Some(source), ..EnvVar::default() }
 }
