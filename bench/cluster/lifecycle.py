@@ -102,15 +102,13 @@ def stop(state: State) -> None:
         if pid is None:
             return
         host.thaw_pods()
+        ending = {Path(f"/proc/{one}") for one in (pid, os.getsid(pid))}  # a node's session is led by `unshare`
         os.kill(pid, number)
         end = time.monotonic() + 10
-        while Path(f"/proc/{pid}").exists():
-            if time.monotonic() > end:
-                break
+        while any(process.exists() for process in ending) and time.monotonic() < end:
             time.sleep(0.02)
-        else:
-            return
-    sys.exit(f"process {pid} does not end")
+    if state.pid():
+        sys.exit(f"process {state.pid()} does not end")
 
 
 def clean(state: State) -> None:
