@@ -100,6 +100,8 @@ class ControlPlane:
             f"--kubeconfig={self.client('controller-manager', 'system:kube-controller-manager')}",
             "--leader-elect=false",
             "--secure-port=0",
+            "--kube-api-qps=500",  # its forty accounts are made one after the other
+            "--kube-api-burst=500",
             "--use-service-account-credentials=true",
             f"--root-ca-file={self.certificates.authority}",
             f"--service-account-private-key-file={self.certificates.key('service-accounts')}",

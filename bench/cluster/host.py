@@ -60,6 +60,7 @@ def thaw_pods() -> None:
 
 def clean() -> None:
     """Removes what a node leaves. It must be dead."""
+    thaw_pods()
     end = time.monotonic() + 10
     while (left := _leavings()) and time.monotonic() < end:
         for path in left:

@@ -19,6 +19,7 @@ NAMESPACES = ("unshare", "--fork", "--kill-child", "--pid", "--mount", "--net", 
 
 
 def bring_up(state: State, mode: str, owner: int | None = None) -> int:
+    """Starts a cluster, unless this one is well. Safe to run again, and while another is at it."""
     if mode == WITH_NODE and os.geteuid() != 0:
         sys.exit("a cluster with a node needs root; `api` does not")
     for needed in (BIN / "kube-apiserver", CRDS, *([IMAGES, BIN / "kubelet", BIN / "csi-driver"] if mode == WITH_NODE else [])):
@@ -28,40 +29,59 @@ def bring_up(state: State, mode: str, owner: int | None = None) -> int:
         if is_well(state) and state.mode.read_text() == mode:
             print(f"already up: {state.kubeconfig}")
             return 0
-        stop(state)
-        if mode == WITH_NODE:
-            other = host.owner_of_cable()
-            if other and State(other).pid():
-                sys.exit(f"another cluster has its node on this machine; end it with: WINDLASS_CLUSTER={other} bench/cluster/cluster down")
-            host.clean()
-            host.make_control_groups()
-        state.empty()
-        state.mode.write_text(mode)
-        state.logs.mkdir()
-        started = time.monotonic()
-        with (state.logs / "supervisor.log").open("wb") as log:
-            process = subprocess.Popen(
-                [*(NAMESPACES if mode == WITH_NODE else ()), sys.executable, PROGRAM, "supervise", mode, *([f"--owner={owner}"] if owner else [])],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd="/",
-                env=os.environ | {"WINDLASS_CLUSTER": str(state.directory)},
-                start_new_session=True,
-            )
-        connected = mode == API_ONLY
-        while not state.ready.exists():
-            pid = state.pid()
-            if pid and not connected:
-                host.connect(pid, state.directory)
-                connected = True
-            if process.poll() is not None:
-                print(failure(state), file=sys.stderr)
+        started, why = time.monotonic(), ""
+        for _ in range(3):
+            try:
+                make_room(state, mode)
+                why = start(state, mode, owner)
+            except BaseException:
+                stop(state)
                 clean(state)
-                return 1
-            time.sleep(0.05)
+                raise
+            if "address already in use" not in why:
+                break  # else another program was faster to take a free port
+        if why:
+            clean(state)
+            print(why, file=sys.stderr)
+            return 1
         print(f"up in {time.monotonic() - started:.1f} s: {state.kubeconfig}")
         return 0
+
+
+def make_room(state: State, mode: str) -> None:
+    stop(state)
+    if mode == WITH_NODE:
+        if other := node_of_another(state):
+            sys.exit(f"another cluster has its node on this machine; end it with: WINDLASS_CLUSTER={other} bench/cluster/cluster down")
+        host.clean()
+        host.make_control_groups()
+    state.empty()
+    state.mode.write_text(mode)
+    state.logs.mkdir()
+
+
+def start(state: State, mode: str, owner: int | None) -> str:
+    """Starts the supervisor and waits for it. Returns why the cluster did not come up."""
+    with (state.logs / "supervisor.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*(NAMESPACES if mode == WITH_NODE else ()), sys.executable, PROGRAM, "supervise", mode, *([f"--owner={owner}"] if owner else [])],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            env=os.environ | {"WINDLASS_CLUSTER": str(state.directory)},
+            start_new_session=True,
+        )
+    connected = mode == API_ONLY
+    while not state.ready.exists():
+        pid = state.pid()
+        if pid and not connected:
+            host.connect(pid, state.directory)
+            connected = True
+        if process.poll() is not None:
+            return failure(state)
+        time.sleep(0.05)
+    return ""
 
 
 def supervise(state: State, mode: str, owner: int | None) -> None:
@@ -101,22 +121,31 @@ def stop(state: State) -> None:
         pid = state.pid()
         if pid is None:
             return
-        host.thaw_pods()
+        if has_node(state):
+            host.thaw_pods()
+        ending = {Path(f"/proc/{one}") for one in (pid, os.getsid(pid))}  # a node's session is led by `unshare`
         os.kill(pid, number)
         end = time.monotonic() + 10
-        while Path(f"/proc/{pid}").exists():
-            if time.monotonic() > end:
-                break
+        while any(process.exists() for process in ending) and time.monotonic() < end:
             time.sleep(0.02)
-        else:
-            return
-    sys.exit(f"process {pid} does not end")
+    if state.pid():
+        sys.exit(f"process {state.pid()} does not end")
 
 
 def clean(state: State) -> None:
-    if state.mode.exists() and state.mode.read_text() == WITH_NODE:
+    if has_node(state) and not node_of_another(state):
         host.clean()
     state.ready.unlink(missing_ok=True)
+
+
+def has_node(state: State) -> bool:
+    return state.mode.exists() and state.mode.read_text() == WITH_NODE
+
+
+def node_of_another(state: State) -> Path | None:
+    """The directory of a living cluster, other than this, that has its node on this machine."""
+    owner = host.owner_of_cable()
+    return owner if owner and owner != state.directory and State(owner).pid() else None
 
 
 def is_well(state: State) -> bool:

@@ -76,8 +76,8 @@ class State:
         if not self.components.exists():
             return []
         seen = {}
-        for child in Path(f"/proc/{self.pid()}/task/{self.pid()}/children").read_text().split():
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # those that end just now
+            for child in Path(f"/proc/{self.pid()}/task/{self.pid()}/children").read_text().split():
                 status = Path(f"/proc/{child}/status").read_text()
                 seen[re.search(r"^NSpid:.*?(\d+)$", status, re.MULTILINE)[1]] = int(child)
         words = [line.split() for line in self.components.read_text().splitlines()]
