@@ -39,6 +39,7 @@ cluster-kubectl: ## print the kubectl command line for it
 
 build: ## build the release binary
 	cargo build --release --package windlass
+	install -m 755 "$$(ls -t $${CARGO_TARGET_DIR:-target}/*/release/windlass | head -n 1)" $${CARGO_TARGET_DIR:-target}/windlass
 
 docs: ## write the generated references
 	cargo run --quiet --package xtask -- docs

@@ -3,19 +3,67 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::root;
 
+/// Set where skipping is failing.
+const NEVER_SKIP: &str = "WINDLASS_NEVER_SKIP";
+
+/// What makes cargo build the stories of the cluster.
+const CLUSTER: &str = "--features=windlass/cluster";
+
 /// Runs all tests; the last line says how many passed and failed. `false` where one failed or none ran.
 pub(crate) fn run() -> Result<bool> {
-    let mut child = Command::new(env!("CARGO"))
-        .args(["test", "--workspace", "--no-fail-fast"])
-        .current_dir(root()?)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("start cargo")?;
+    let missing = what_a_cluster_lacks();
+    if missing.is_none() {
+        bench("install", "kubernetes")?;
+        bench("cluster/cluster", "up")?;
+    }
+    let sums = test_all(missing.is_none());
+    if missing.is_none() {
+        bench("cluster/cluster", "down")?;
+    }
+    let (mut sums, good) = sums?;
+    if let Some(missing) = missing {
+        for name in stories_of_the_cluster()? {
+            println!("skipped, for there is {missing} here: {name}");
+            sums.ignored += 1;
+        }
+        ensure!(std::env::var_os(NEVER_SKIP).is_none(), "the stories of the cluster were skipped: there is {missing} here");
+    }
+    let skipped = if sums.ignored > 0 { format!(", {} skipped", sums.ignored) } else { String::new() };
+    println!("{} passed, {} failed{skipped}", sums.passed, sums.failed);
+    Ok(good && sums.failed == 0 && sums.passed > 0)
+}
+
+/// What is missing for a cluster on this machine.
+fn what_a_cluster_lacks() -> Option<&'static str> {
+    let says = |program: &str, argument: &str| {
+        let output = Command::new(program).arg(argument).stderr(Stdio::null()).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    if says("id", "-u").as_deref() != Some("0") {
+        return Some("no root");
+    }
+    if says("go", "version").is_none() { Some("no Go") } else { None }
+}
+
+fn bench(program: &str, argument: &str) -> Result<()> {
+    let status = Command::new(root()?.join("bench").join(program)).arg(argument).status();
+    let status = status.with_context(|| format!("start bench/{program}"))?;
+    ensure!(status.success(), "bench/{program} {argument} ended with {status}");
+    Ok(())
+}
+
+fn test_all(cluster: bool) -> Result<(Sums, bool)> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["test", "--workspace", "--no-fail-fast"]);
+    if cluster {
+        command.arg(CLUSTER);
+    }
+    let mut child =
+        command.current_dir(root()?).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start cargo")?;
     let output = child.stdout.take().context("read what cargo prints")?;
     let mut sums = Sums::default();
     for line in BufReader::new(output).lines() {
@@ -23,10 +71,17 @@ pub(crate) fn run() -> Result<bool> {
         sums.add(&line);
         println!("{line}");
     }
-    let status = child.wait()?;
-    let skipped = if sums.ignored > 0 { format!(", {} skipped", sums.ignored) } else { String::new() };
-    println!("{} passed, {} failed{skipped}", sums.passed, sums.failed);
-    Ok(status.success() && sums.failed == 0 && sums.passed > 0)
+    Ok((sums, child.wait()?.success()))
+}
+
+/// The stories that need a cluster, by name.
+fn stories_of_the_cluster() -> Result<Vec<String>> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["test", "--quiet", "--package=windlass", CLUSTER, "--test=cluster", "--", "--list"]);
+    let output = command.current_dir(root()?).output().context("start cargo")?;
+    ensure!(output.status.success(), "the stories of the cluster do not build");
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
 #[derive(Default)]

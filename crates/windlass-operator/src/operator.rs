@@ -51,16 +51,18 @@ pub async fn run(options: Options, stop: impl Future<Output = ()> + Send) -> Res
         cluster: system.uid().unwrap_or_default(),
         metrics,
     });
-    let leads = leadership::stand(client, &options.namespace, &options.identity).await?;
+    let candidacy = leadership::stand(client, &options.namespace, &options.identity).await?;
     health.ready();
-    tokio::select! {
+    let ended = tokio::select! {
         () = stop => Ok(()),
         served = serving => served.map_err(|source| OperatorError::Start { what: "serve metrics and health", source: Box::new(source) }),
-        () = lead(leads, context) => Err(OperatorError::Start {
+        () = lead(candidacy.leads.clone(), context) => Err(OperatorError::Start {
             what: "take part in the election of a leader",
             source: "the Lease is no longer kept".into(),
         }),
-    }
+    };
+    candidacy.withdraw().await;
+    ended
 }
 
 /// Acts whenever this operator leads, and not otherwise.

@@ -1,12 +1,13 @@
 //! The end of a `Kryton`: its release is removed before the object goes. What is made by others' word - volumes, snapshots,
 //! dumps - stays, unless the deletion policy says otherwise; dumps stay always.
 
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use crate::api::kryton::{DeletionPolicy, Kryton};
+use super::names;
 use crate::context::Context;
 use crate::error::OperatorError;
 
@@ -38,6 +39,15 @@ pub(super) async fn finish(context: &Context, kryton: &Kryton) -> Result<(), Ope
         let of_it = ListParams::default().labels(&format!("app.kubernetes.io/instance={name}"));
         let failed = |error| OperatorError::write("PersistentVolumeClaims of", &namespace, &name, error);
         volumes.delete_collection(&DeleteParams::default(), &of_it).await.map_err(failed)?;
+        // The passwords that fit the volumes, and nothing else.
+        let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
+        for secret in [names::database_secret(&name), format!("{name}-secret")] {
+            match secrets.delete(&secret, &DeleteParams::default()).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(OperatorError::write("Secret", &namespace, &secret, error)),
+            }
+        }
     }
     let left: Vec<String> = kryton.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).cloned().collect();
     set(context, kryton, &left).await

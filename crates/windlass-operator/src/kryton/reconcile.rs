@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::CronJob;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller};
@@ -39,14 +39,17 @@ pub(crate) async fn run(context: Arc<Context>) {
     let crons: Api<PartialObjectMeta<CronJob>> = Api::all(context.client.clone());
     let tasks: Api<PartialObjectMeta<ConfigMap>> = Api::all(context.client.clone());
     let deployments: Api<PartialObjectMeta<Deployment>> = Api::all(context.client.clone());
+    let stateful_sets: Api<PartialObjectMeta<StatefulSet>> = Api::all(context.client.clone());
+    let services: Api<PartialObjectMeta<Service>> = Api::all(context.client.clone());
+    let of_helm = || watcher::Config::default().labels("app.kubernetes.io/managed-by=Helm,app.kubernetes.io/name=kryton");
     let made = || watcher::Config::default().labels(names::FOR);
     controller
         .watches(secrets, watcher::Config::default(), move |secret| users_of(&store, &secret))
         .owns(crons, made())
         .owns(tasks, made())
-        .watches(deployments, watcher::Config::default().labels("app.kubernetes.io/managed-by=Helm,app.kubernetes.io/name=kryton"), |deployment| {
-            Some(ObjectRef::new(&deployment.name_any()).within(&deployment.namespace().unwrap_or_default()))
-        })
+        .watches(deployments, of_helm(), |made| of_release(&made))
+        .watches(stateful_sets, of_helm(), |made| of_release(&made))
+        .watches(services, of_helm(), |made| of_release(&made))
         .run(
             |guarded, both: Arc<(Arc<Context>, Backoff)>| async move { reconcile(&guarded, &both.0, &both.1).await },
             |guarded, error, both| {
@@ -57,6 +60,12 @@ pub(crate) async fn run(context: Arc<Context>) {
         )
         .for_each(|_| std::future::ready(()))
         .await;
+}
+
+/// The `Kryton` whose release made an object: they have the same name.
+fn of_release(made: &impl ResourceExt) -> Option<ObjectRef<DeserializeGuard<Kryton>>> {
+    let release = made.labels().get("app.kubernetes.io/instance")?;
+    Some(ObjectRef::new(release).within(&made.namespace().unwrap_or_default()))
 }
 
 /// The `Kryton`s that name a Secret.

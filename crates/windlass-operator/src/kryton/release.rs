@@ -5,12 +5,13 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Api, ResourceExt};
+use serde_json::Value;
 
 use crate::api::kryton::Kryton;
 use crate::context::Context;
 use crate::error::OperatorError;
 use super::build;
-use crate::release::{Desired, Record, State, desired, records};
+use crate::release::{Desired, Record, State, desired, drift, records};
 use crate::status::Now;
 
 /// Whether the release is what it should be.
@@ -70,8 +71,20 @@ pub(crate) async fn release(context: &Context, kryton: &Kryton) -> Result<Releas
     let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
     let Desired { values, digest } = desired(kryton, helm.chart_digest(), build::plugins(kryton, &context.image));
     let found = records(&context.client, &namespace, &name).await?;
-    let done = match decide(&found, &digest, Timestamp::now()) {
-        Step::Nothing => Ok(()),
+    let step = decide(&found, &digest, Timestamp::now());
+    let drifted = match (&step, found.first()) {
+        (Step::Nothing, Some(newest)) => {
+            let made = drift::look(&context.client, &namespace, &name).await?;
+            if newest.applied.is_none() {
+                drift::note(&context.client, &namespace, &name, newest.revision, &made).await?;
+            }
+            drift::differences(newest, &made, scales(&values))
+        }
+        _ => Vec::new(),
+    };
+    let done = match step {
+        Step::Nothing if drifted.is_empty() => Ok(()),
+        Step::Nothing => helm.upgrade(&namespace, &name, &values, &digest).await,
         Step::Wait => {
             let now = Now::unknown(RELEASED, "Pending", "another helm is at work on the release");
             return Ok(Released { conditions: vec![now], revision: None, again: Some(Duration::from_secs(10)) });
@@ -91,10 +104,24 @@ pub(crate) async fn release(context: &Context, kryton: &Kryton) -> Result<Releas
         return Ok(Released { conditions, revision: None, again: Some(Duration::from_secs(30)) });
     }
     let found = records(&context.client, &namespace, &name).await?;
+    if let Some(newest) = found.first().filter(|newest| newest.applied.is_none()) {
+        let made = drift::look(&context.client, &namespace, &name).await?;
+        drift::note(&context.client, &namespace, &name, newest.revision, &made).await?;
+    }
     let revision = found.iter().find(|record| record.state == State::Deployed).map(|record| record.revision);
     let message = format!("revision {} of release {name}, version {}", revision.unwrap_or_default(), kryton.spec.version);
-    let conditions = vec![Now::yes(RELEASED, "Deployed", message), ready(context, &namespace, &name).await?];
+    let released = if drifted.is_empty() {
+        Now::yes(RELEASED, "Deployed", message)
+    } else {
+        Now::yes(RELEASED, "Repaired", format!("{message}; put right: {}", drifted.join(", ")))
+    };
+    let conditions = vec![released, ready(context, &namespace, &name).await?];
     Ok(Released { conditions, revision, again: None })
+}
+
+/// Whether an autoscaler changes the Deployment.
+fn scales(values: &Value) -> bool {
+    values["autoscaling"]["enabled"] == Value::Bool(true)
 }
 
 /// Whether the application's Deployment is available.
@@ -122,7 +149,7 @@ mod tests {
 
     fn record(revision: i64, state: State, digest: &str, seconds_ago: i64) -> Record {
         let since = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_000_000 - seconds_ago);
-        Record { revision, state, digest: Some(digest.into()), since }
+        Record { revision, state, digest: Some(digest.into()), since, applied: None }
     }
 
     fn step(records: &[Record]) -> Step {

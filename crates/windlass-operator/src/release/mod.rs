@@ -4,6 +4,7 @@
 //! `helm` is never told to wait for a rollout: that is watched, and holds up nobody.
 
 mod digest;
+pub(crate) mod drift;
 mod helm;
 mod record;
 

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
+use super::drift::{APPLIED, Made};
 use crate::error::OperatorError;
 
 /// The label with the digest of what was asked for.
@@ -19,6 +20,8 @@ pub(crate) struct Record {
     /// The digest of what was asked for, where we asked.
     pub(crate) digest: Option<String>,
     pub(crate) since: Timestamp,
+    /// What there was of it after it was applied, where that was noted.
+    pub(crate) applied: Option<Made>,
 }
 
 /// How a revision stands.
@@ -60,6 +63,7 @@ fn record(secret: &impl ResourceExt) -> Option<Record> {
         revision: label("version")?.parse().ok()?,
         state,
         digest: label(DIGEST).map(str::to_owned),
+        applied: secret.annotations().get(APPLIED).and_then(|text| serde_json::from_str(text).ok()),
         since: changed.or_else(|| secret.creation_timestamp().map(|time| time.0)).unwrap_or(Timestamp::UNIX_EPOCH),
     })
 }

@@ -1,0 +1,47 @@
+//! The Helm release: installed, upgraded, and gone with its object; data stay.
+
+use anyhow::{Context, Result};
+
+use crate::stage::{LATER, SOON, Stage};
+
+#[test]
+fn k30_a_release_is_installed_upgraded_and_removed_and_volumes_stay() -> Result<()> {
+    let stage = Stage::new("k30")?;
+    let values = "  values:\n    fullnameOverride: other\n    podLabels:\n      colour: blue\n";
+    stage.namespace.apply(&stage.kryton("shelf", "k30/shelf", values))?;
+    stage.condition("shelf", "Ready", "True", LATER)?;
+    let deployment = stage.namespace.get("deployment", "shelf")?.context("named for the object, whatever the values say")?;
+    assert_eq!(deployment["spec"]["template"]["metadata"]["labels"]["colour"], "blue");
+    let status = stage.status("shelf")?;
+    assert_eq!((&status["helmRevision"], &status["observedVersion"]), (&1.into(), &"4.5.0".into()));
+
+    let patch = r#"{"spec": {"version": "4.6.0"}}"#;
+    stage.namespace.kubectl(&["patch", "kryton", "shelf", "--type=merge", "--patch", patch])?;
+    stage.namespace.wait("the new version", LATER, || Ok(stage.status("shelf")?["observedVersion"] == "4.6.0"))?;
+    stage.condition("shelf", "Ready", "True", LATER)?;
+    let deployment = stage.namespace.get("deployment", "shelf")?.context("the Deployment")?;
+    assert!(deployment["spec"]["template"].to_string().contains("kryton:4.6.0"));
+
+    stage.namespace.kubectl(&["delete", "kryton", "shelf", "--timeout=90s"])?;
+    stage.namespace.wait("the Deployment to go", SOON, || Ok(stage.namespace.get("deployment", "shelf")?.is_none()))?;
+    let releases = stage.namespace.kubectl(&["get", "secrets", "--selector=owner=helm", "--output=name"])?;
+    assert_eq!(releases.trim(), "", "the release is gone");
+    assert!(stage.namespace.get("pvc", "shelf-data")?.is_some(), "the notes stay");
+    Ok(())
+}
+
+#[test]
+fn k31_values_the_chart_refuses_are_told_and_hold_up_no_backup() -> Result<()> {
+    let stage = Stage::new("k31")?;
+    let values = "  values:\n    ingress:\n      host: kryton.local\n";
+    stage.namespace.apply(&stage.kryton("shelf", "k31/shelf", values))?;
+    let (reason, message) = stage.condition("shelf", "Released", "False", SOON)?;
+    assert_eq!(reason, "HelmFailed", "{message}");
+    assert!(message.contains("host"), "{message}");
+    stage.namespace.secret("shelf-postgresql", &[
+        ("PGHOST", "db"), ("PGUSER", "kryton"), ("PGPASSWORD", "secret"), ("PGDATABASE", "kryton"),
+    ])?;
+    stage.condition("shelf", "BackupConfigured", "True", SOON)?;
+    stage.condition("shelf", "RepositoryReady", "True", SOON)?;
+    Ok(())
+}
