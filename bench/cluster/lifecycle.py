@@ -123,13 +123,20 @@ def stop(state: State) -> None:
             return
         if has_node(state):
             host.thaw_pods()
-        ending = {Path(f"/proc/{one}") for one in (pid, os.getsid(pid))}  # a node's session is led by `unshare`
+        ending = {pid, os.getsid(pid)}  # a node's session is led by `unshare`
         os.kill(pid, number)
         end = time.monotonic() + 10
-        while any(process.exists() for process in ending) and time.monotonic() < end:
+        while any(map(lives, ending)) and time.monotonic() < end:
             time.sleep(0.02)
     if state.pid():
         sys.exit(f"process {state.pid()} does not end")
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
 
 
 def clean(state: State) -> None:
