@@ -1,4 +1,4 @@
-.PHONY: help demo test check bench tools cluster cluster-down cluster-kubectl build docs clean
+.PHONY: help demo test check bench tools cluster cluster-down cluster-kubectl install uninstall deploy undeploy image build docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -36,6 +36,23 @@ cluster-down: ## end it
 
 cluster-kubectl: ## print the kubectl command line for it
 	@bench/cluster/cluster kubectl
+
+install: ## apply the definitions of the custom resources to the cluster that kubectl speaks to
+	kubectl apply --kustomize config/crd
+
+uninstall: ## delete the definitions, and with them every custom resource
+	kubectl delete --ignore-not-found --kustomize config/crd
+
+IMG ?= windlass:0.1.0
+
+deploy: ## apply the operator; IMG names its image
+	kubectl kustomize config/default | sed 's#windlass:0\.1\.0#$(IMG)#' | kubectl apply --filename -
+
+undeploy: ## delete the operator; custom resources, and what was made for them, stay
+	kubectl delete --ignore-not-found --kustomize config/default
+
+image: ## write the operator's image as an OCI archive; needs helm: bench/install kubernetes
+	cargo xtask image
 
 build: ## build the release binary
 	cargo build --release --package windlass
