@@ -9,16 +9,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use age::x25519;
 use bytes::Bytes;
 use futures::io::AsyncReadExt;
-use futures::stream::{BoxStream, Stream, TryStreamExt};
+use futures::stream::{BoxStream, Stream, StreamExt, TryStreamExt, unfold};
 use ring::digest::{Context, SHA256};
+use tokio::sync::mpsc::channel;
 use windlass_core::diagnose::{Diagnose, Outcome, Retry};
 use windlass_core::point::ObjectRef;
 
 use crate::hex;
 use crate::store::{Key, Store, StoreError, Upload};
 
-/// Bytes handed out at once by a reader.
-const PIECE: usize = 256 << 10;
+/// Bytes handed out at once by a reader: age opens no more at a time.
+const PIECE: usize = 64 << 10;
+
+/// Pieces of the store that may be hashed before they are opened.
+const AHEAD: usize = 2;
 
 /// An object that could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -200,7 +204,8 @@ impl Seal {
 /// An object being read.
 pub struct ObjectReader {
     pieces: Pieces,
-    stored: Arc<Mutex<Running>>,
+    /// Of the bytes as they are stored, where they are hashed.
+    stored: Option<Arc<Mutex<Running>>>,
     plain: Running,
     expected: ObjectRef,
     done: bool,
@@ -209,6 +214,15 @@ pub struct ObjectReader {
 enum Pieces {
     Plain(BoxStream<'static, std::io::Result<Bytes>>),
     Sealed(std::pin::Pin<Box<dyn futures::io::AsyncRead + Send>>),
+}
+
+/// What of an object is compared with what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compare {
+    /// The bytes as they are stored, and those within.
+    All,
+    /// The bytes within, which are what is handed out: for an object that was read back whole a moment ago.
+    Content,
 }
 
 /// A hash and a count on their way.
@@ -243,14 +257,16 @@ impl ObjectReader {
         store: &Store,
         object: &ObjectRef,
         identities: &[&x25519::Identity],
+        compare: Compare,
     ) -> Result<Self, ObjectError> {
         let key = Key::foreign(&object.key);
-        let stored = Arc::new(Mutex::new(Running::new()));
-        let counted = Arc::clone(&stored);
+        let stored = (compare == Compare::All).then(|| Arc::new(Mutex::new(Running::new())));
         let stream = store.read(&key).await.map_err(ObjectError::Store)?;
-        let stream = stream
-            .inspect_ok(move |bytes| counted.lock().unwrap_or_else(PoisonError::into_inner).add(bytes))
-            .map_err(std::io::Error::other);
+        let stream = match &stored {
+            Some(stored) => hashed(stream, Arc::clone(stored)),
+            None => stream,
+        };
+        let stream = stream.map_err(std::io::Error::other);
         let pieces = match &object.sealed_to {
             None => Pieces::Plain(Box::pin(stream)),
             Some(recipient) => {
@@ -307,9 +323,9 @@ impl ObjectReader {
 
     fn prove(&self) -> Result<(), ObjectError> {
         let expected = &self.expected;
-        let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        let stored = self.stored.as_ref().map(|stored| stored.lock().unwrap_or_else(PoisonError::into_inner));
         let wrong = stored
-            .differs("the object", expected.size, &expected.sha256)
+            .and_then(|stored| stored.differs("the object", expected.size, &expected.sha256))
             .or_else(|| self.plain.differs("its content", expected.plain_size, &expected.plain_sha256));
         match wrong {
             Some(why) => Err(ObjectError::Damaged { key: expected.key.clone(), why }),
@@ -327,4 +343,24 @@ impl ObjectReader {
             }
         }
     }
+}
+
+/// The same pieces, hashed by another task while those before them are opened.
+fn hashed(
+    mut stream: BoxStream<'static, Result<Bytes, StoreError>>,
+    hash: Arc<Mutex<Running>>,
+) -> BoxStream<'static, Result<Bytes, StoreError>> {
+    let (send, receive) = channel(AHEAD);
+    tokio::spawn(async move {
+        while let Some(piece) = stream.next().await {
+            if let Ok(bytes) = &piece {
+                hash.lock().unwrap_or_else(PoisonError::into_inner).add(bytes);
+            }
+            // Whoever took the pieces may have gone.
+            if send.send(piece).await.is_err() {
+                break;
+            }
+        }
+    });
+    unfold(receive, |mut receive| async move { receive.recv().await.map(|piece| (piece, receive)) }).boxed()
 }

@@ -13,7 +13,7 @@ use crate::error::RepositoryError;
 use crate::hex;
 use crate::keyring::{KeyError, Keyring, StoredKeyring, Unlock, parse_recipient};
 use crate::layout;
-use crate::object::{ObjectError, ObjectReader, ObjectWriter};
+use crate::object::{Compare, ObjectError, ObjectReader, ObjectWriter};
 use crate::repository::Repository;
 use crate::store::{Key, Store};
 use crate::writer::{Writer, Writers};
@@ -156,8 +156,18 @@ impl Vault {
 
     /// Begins to read an object.
     pub async fn read(&self, object: &ObjectRef) -> Result<ObjectReader, ObjectError> {
+        self.read_comparing(object, Compare::All).await
+    }
+
+    /// Begins to read an object that was read back whole a moment ago: what it holds is compared once more, and how it
+    /// is stored is not.
+    pub async fn read_again(&self, object: &ObjectRef) -> Result<ObjectReader, ObjectError> {
+        self.read_comparing(object, Compare::Content).await
+    }
+
+    async fn read_comparing(&self, object: &ObjectRef, compare: Compare) -> Result<ObjectReader, ObjectError> {
         let identities: Vec<&x25519::Identity> = self.keyrings.iter().map(Keyring::identity).collect();
-        ObjectReader::open(self.store(), object, &identities).await
+        ObjectReader::open(self.store(), object, &identities, compare).await
     }
 
     /// Stores one component's manifest and returns what the point says of it.

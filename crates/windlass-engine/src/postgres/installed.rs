@@ -1,12 +1,14 @@
 //! Versions of PostgreSQL's programs that are installed here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::process::Command;
 use tokio::sync::Mutex;
+use windlass_core::application::{Application, Component, Strategy};
 
 use super::PostgresError;
 
@@ -29,6 +31,14 @@ const PLACES: [(&str, &str, &str); 8] = [
     ("/opt", "pgsql-", "bin"),
 ];
 
+/// Begins to look for the client tools that an application needs, for whoever has something else to do first.
+pub fn look_ahead(application: &Application) {
+    let is_here = |component: &Component| matches!(&component.strategy, Strategy::Postgres(it) if it.via.is_empty());
+    if application.components.iter().any(is_here) {
+        tokio::spawn(async { drop(installed("pg_dump").await) });
+    }
+}
+
 /// Installed versions of a tool, the oldest major version first, each with its folder. They are looked for once in a
 /// process.
 pub(super) async fn installed(tool: &str) -> Vec<(u32, PathBuf)> {
@@ -46,13 +56,15 @@ pub(super) async fn installed(tool: &str) -> Vec<(u32, PathBuf)> {
 }
 
 async fn look_for(tool: &str) -> Vec<(u32, PathBuf)> {
+    let is_whole = |folder: &PathBuf| COMPANIONS.iter().chain([&tool]).all(|program| folder.join(program).is_file());
     let mut found: Vec<(u32, PathBuf)> = Vec::new();
-    for folder in folders() {
-        let is_whole = COMPANIONS.iter().chain([&tool]).all(|program| folder.join(program).is_file());
-        if is_whole
-            && let Some(major) = version_of(&mut Command::new(folder.join(tool))).await
-            && !found.iter().any(|(known, _)| *known == major)
-        {
+    let asked = folders().into_iter().filter(is_whole).map(|folder| async move {
+        let major = version_of(&mut Command::new(folder.join(tool))).await?;
+        Some((major, folder))
+    });
+    // All are asked at once, and what they say is taken in the order in which they stand.
+    for (major, folder) in join_all(asked).await.into_iter().flatten() {
+        if !found.iter().any(|(known, _)| *known == major) {
             found.push((major, folder));
         }
     }
@@ -69,6 +81,9 @@ fn folders() -> Vec<PathBuf> {
         folders.extend(meant.map(|entry| entry.path().join(within)));
     }
     folders.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    // Many systems have one folder under two names.
+    let mut known = BTreeSet::new();
+    folders.retain(|folder| known.insert(folder.canonicalize().unwrap_or_else(|_| folder.clone())));
     folders
 }
 

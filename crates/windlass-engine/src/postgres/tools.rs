@@ -15,7 +15,7 @@ use windlass_repo::secret;
 use super::installed::{choose, installed, version_of};
 use super::{PostgresError, database_of, session::Session, with_database};
 
-pub use super::installed::server_folder;
+pub use super::installed::{look_ahead, server_folder};
 
 /// What sessions call themselves where nothing else is said.
 const CALLED: &str = "windlass";

@@ -128,7 +128,7 @@ pub fn dump_of<'a>(manifest: &'a ComponentManifest, database: &str) -> Result<&'
     data.databases.iter().find(|dump| dump.name == database).ok_or_else(mismatch)
 }
 
-/// Fills a database. Returns what was left out, in words.
+/// Fills a database from a dump that was read back whole before. Returns what was left out, in words.
 pub async fn database(
     vault: &Vault,
     manifest: &ComponentManifest,
@@ -144,10 +144,10 @@ pub async fn database(
         .map_err(|source| failed(PostgresError::File { path: std::env::temp_dir(), source }))?;
     let text = format!("restore database {} as {}", step.database, step.target.database);
     progress.event(Event::Step { component: &step.component, text: &text, total: Some(dump.object.plain_size) });
-    let reader = vault.read(&dump.object).await.map_err(RestoreError::Object)?;
+    let reader = vault.read_again(&dump.object).await.map_err(RestoreError::Object)?;
     let again = || -> BoxFuture<'_, std::io::Result<Pieces>> {
         Box::pin(async {
-            let reader = vault.read(&dump.object).await.map_err(std::io::Error::other)?;
+            let reader = vault.read_again(&dump.object).await.map_err(std::io::Error::other)?;
             Ok(reader.into_stream().boxed())
         })
     };

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use windlass_core::name::Name;
 use windlass_core::point::RecoveryPoint;
+use windlass_engine::postgres::tools::look_ahead;
 use windlass_host::error::TaskError;
 use windlass_host::in_place::journal::{Journal, Lock};
 
@@ -36,6 +37,8 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Backup) -> Result {
         return Err(TaskError::unsettled(&journal).into());
     }
     context.check_world(&application.name)?;
+    // While the passphrase opens the keyring.
+    look_ahead(application);
     let site = context.open(&arguments.application).await?;
     let watch = Watch::new(&context.printer);
     let taken = windlass_host::backup::take(&context.host, &site, &arguments.only, &watch).await;

@@ -7,6 +7,7 @@ use windlass_core::name::Name;
 use windlass_core::repository::{Place, S3};
 use windlass_core::restore::{Plan, Request, Step};
 use windlass_core::secret::SecretRef;
+use windlass_engine::postgres::tools::look_ahead;
 use windlass_host::host::Host;
 use windlass_host::restore::{Here, Planned, Which, failure_on_record, find, prepare, record, run as run_plan};
 use windlass_repo::catalog::Catalog;
@@ -42,6 +43,8 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Restore) -> Result {
         return foreign::restore(context, repository, arguments).await;
     }
     let application = context.application(name)?;
+    // While the passphrase opens the keyring.
+    look_ahead(application);
     let vault = context.host.open_to_write(context.repository_of(application)?, name).await?;
     let here = Here { host: &context.host, application };
     if arguments.in_place {

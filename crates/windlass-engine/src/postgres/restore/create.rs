@@ -10,7 +10,7 @@ use crate::postgres::tools::Tools;
 /// States that say that a locale is not to be had: no such locale, not with this encoding, not in this build.
 const NO_LOCALE: [&str; 4] = ["42809", "22023", "42P17", "0A000"];
 
-/// Makes a database from template0 with the encoding, locale and owner of the source. Only a scratch server takes
+/// Makes a database from template0 with the encoding, locale and owner of the source, and marks it as unfinished. Only a scratch server takes
 /// another locale instead of one that is not installed: there nobody depends on the order of texts.
 pub(super) async fn database(
     tools: &Tools,
@@ -24,7 +24,7 @@ pub(super) async fn database(
         format!("create database {} template template0 encoding {encoding}{locale}{owner}", name(database))
     };
     let why = match wanted(tools.server_version, dump) {
-        Ok(locale) => match administer(tools, &sql(&locale)).await {
+        Ok(locale) => match make(tools, database, &sql(&locale)).await {
             Err(PostgresError::Statement { sqlstate: Some(state), why, .. }) if NO_LOCALE.contains(&&*state) => why,
             result => return result.map(|()| Vec::new()),
         },
@@ -35,10 +35,10 @@ pub(super) async fn database(
     }
     // Whatever C.UTF-8 cannot have, C can.
     let plain = |locale: &str| libc(tools.server_version, locale, locale);
-    let instead = if administer(tools, &sql(&plain("C.UTF-8"))).await.is_ok() {
+    let instead = if make(tools, database, &sql(&plain("C.UTF-8"))).await.is_ok() {
         "C.UTF-8"
     } else {
-        administer(tools, &sql(&plain("C"))).await?;
+        make(tools, database, &sql(&plain("C"))).await?;
         "C"
     };
     Ok(vec![format!("the locale {}, taken for {instead} here: {why}", dump.collate)])
@@ -47,19 +47,29 @@ pub(super) async fn database(
 /// The comment of a database whose restore has not come to its end.
 const UNFINISHED: &str = "windlass: a restore into this database has not come to its end";
 
-/// Marks a database that was made, or takes the mark away unless the dump brought a comment of its own. A server that
-/// does not let us goes without.
-pub(super) async fn mark(tools: &Tools, database: &str, unfinished: bool) {
-    let (comment, quoted) = (literal(UNFINISHED), name(database));
-    let sql = if unfinished {
-        format!("comment on database {quoted} is {comment}")
-    } else {
-        format!(
-            "do $$ begin if shobj_description((select oid from pg_database where datname = current_database()), 'pg_database') = {comment} \
-             then execute {}; end if; end $$",
-            literal(&format!("comment on database {quoted} is null"))
-        )
-    };
+/// Makes a database and marks it. A server that does not let us goes without the mark.
+async fn make(tools: &Tools, database: &str, sql: &str) -> Result<(), PostgresError> {
+    let mut session = Session::beside(tools, &[]).await?;
+    session.lines(sql).await?;
+    let _ = session.lines(&format!("comment on database {} is {}", name(database), literal(UNFINISHED))).await;
+    session.close().await;
+    Ok(())
+}
+
+/// Takes the mark away, unless the dump brought a comment of its own. The session is one with the database, where there
+/// still is one.
+pub(super) async fn unmark(tools: &Tools, database: &str, session: Option<Session>) {
+    let comment = literal(UNFINISHED);
+    let sql = format!(
+        "do $$ begin if shobj_description((select oid from pg_database where datname = current_database()), 'pg_database') = {comment} \
+         then execute {}; end if; end $$",
+        literal(&format!("comment on database {} is null", name(database)))
+    );
+    if let Some(mut session) = session
+        && session.lines(&sql).await.is_ok()
+    {
+        return session.close().await;
+    }
     if let Ok(mut session) = Session::open(tools, database).await {
         let _ = session.lines(&sql).await;
         session.close().await;
@@ -108,19 +118,24 @@ pub(super) async fn administer(tools: &Tools, sql: &str) -> Result<(), PostgresE
 }
 
 /// Why the locale of a dump is not to be had on a server, as far as that can be told without making a database: by a
-/// collation of it, which is taken back.
-pub(super) async fn missing_locale(tools: &Tools, dump: &DatabaseDump) -> Result<Option<String>, PostgresError> {
+/// collation of it, which is taken back. It is the last that is asked of the session.
+pub(super) async fn missing_locale(
+    mut session: Session,
+    server_version: u32,
+    dump: &DatabaseDump,
+) -> Result<Option<String>, PostgresError> {
     #[derive(serde::Deserialize)]
     struct Encoding {
         name: String,
     }
-    if let Err(why) = wanted(tools.server_version, dump) {
+    if let Err(why) = wanted(server_version, dump) {
+        session.close().await;
         return Ok(Some(why));
     }
-    let mut session = Session::beside(tools, &[]).await?;
     let encoding = "select pg_encoding_to_char(encoding) as name from pg_database where datname = current_database()";
     // A collation is one of the encoding it is made in.
     if session.row::<Encoding>(encoding).await?.name != dump.encoding {
+        session.close().await;
         return Ok(None);
     }
     let (collate, ctype) = (literal(&dump.collate), literal(&dump.ctype));

@@ -3,7 +3,8 @@
 //! One `pg_restore` fed by a stream loads one table after another, and most of its time it waits for the server. So
 //! tables are dealt out to two lanes, about the same bytes to each, and each lane is fed the whole dump by a reader of
 //! its own: it takes what is on its list and passes over the rest. Nothing is staged; the dump is read twice. A lane whose
-//! rows are in goes on with the indexes of its tables, while the other still loads.
+//! rows are in goes on with the indexes of its tables, while the other still loads. Two sessions are at work at a time,
+//! never more: each has half of the memory for building indexes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,14 +14,16 @@ use windlass_repo::format::dump::{Entry, Toc};
 /// Lanes, as many as jobs for indexes.
 const LANES: usize = 2;
 
+/// Indexes of so many bytes of tables are worth a `pg_restore` of their own.
+const LARGE: u64 = 64 << 20;
+
 /// Below this one lane is as quick.
 const WORTH_IT: u64 = 8 << 20;
 
 /// Entries whose data belong to one table, dealt out; whatever else there is goes with the first lane. One lane where it
 /// is not worth it, or nothing is known of the tables' sizes.
 pub(super) fn deal(toc: &Toc, wanted: Option<&BTreeSet<i64>>, tables: &[TableCount]) -> Vec<BTreeSet<i64>> {
-    let sizes: BTreeMap<(&str, &str), u64> =
-        tables.iter().map(|table| ((table.schema.as_str(), table.table.as_str()), table.bytes)).collect();
+    let sizes = sizes(tables);
     let is_wanted = |id: &i64| wanted.is_none_or(|wanted| wanted.contains(id));
     let mut data: Vec<(u64, i64)> = toc
         .entries
@@ -72,12 +75,47 @@ pub(super) fn indexes(toc: &Toc, wanted: Option<&BTreeSet<i64>>, lane: &BTreeSet
     toc.entries.iter().filter(may_go).map(|entry| entry.id).collect()
 }
 
+/// Parts of the indexes of a lane, to be built one after the other: those of large tables alone and first, the others
+/// together. So a lane soon sees that the other has come to its end.
+pub(super) fn parts(toc: &Toc, indexes: &BTreeSet<i64>, tables: &[TableCount]) -> Vec<BTreeSet<i64>> {
+    let sizes = sizes(tables);
+    let named: BTreeMap<i64, u64> = toc
+        .entries
+        .iter()
+        .filter(|entry| entry.kind == "TABLE")
+        .map(|entry| (entry.id, sizes.get(&(entry.schema.as_str(), entry.tag.as_str())).copied().unwrap_or(0)))
+        .collect();
+    let size = |entry: &&Entry| entry.depends_on.iter().filter_map(|id| named.get(id)).max().copied().unwrap_or(0);
+    let mut wanted: Vec<(u64, i64)> =
+        toc.entries.iter().filter(|entry| indexes.contains(&entry.id)).map(|entry| (size(&entry), entry.id)).collect();
+    wanted.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
+    let (mut parts, mut part, mut sum) = (Vec::new(), BTreeSet::new(), 0u64);
+    for (size, id) in wanted {
+        part.insert(id);
+        sum = sum.saturating_add(size);
+        if sum >= LARGE {
+            parts.push(std::mem::take(&mut part));
+            sum = 0;
+        }
+    }
+    if !part.is_empty() {
+        parts.push(part);
+    }
+    parts
+}
+
+fn sizes(tables: &[TableCount]) -> BTreeMap<(&str, &str), u64> {
+    tables.iter().map(|table| ((table.schema.as_str(), table.table.as_str()), table.bytes)).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use windlass_core::point::TableCount;
     use windlass_repo::format::dump::{Entry, Toc};
 
-    use super::{deal, indexes};
+    use super::{deal, indexes, parts};
 
     fn table(name: &str, mib: u64) -> TableCount {
         TableCount { schema: "s".into(), table: name.into(), rows: 1, exact: true, bytes: mib << 20 }
@@ -112,6 +150,33 @@ mod tests {
         let toc = toc(&["a", "b"]);
         assert_eq!(deal(&toc, None, &[table("a", 1000), table("b", 1)]).len(), 1);
         assert_eq!(deal(&toc, None, &[table("a", 0), table("b", 0)]).len(), 1);
+    }
+
+    #[test]
+    fn indexes_of_large_tables_are_built_one_by_one_and_the_others_together() {
+        let entry = |id: i64, kind: &str, tag: &str, depends_on: &[i64]| Entry {
+            id,
+            kind: kind.into(),
+            tag: tag.into(),
+            schema: "s".into(),
+            depends_on: depends_on.to_vec(),
+            ..Entry::default()
+        };
+        let entries = vec![
+            entry(1, "TABLE", "a", &[]),
+            entry(2, "TABLE", "b", &[]),
+            entry(3, "TABLE", "c", &[]),
+            entry(10, "INDEX", "a_1", &[1]),
+            entry(11, "INDEX", "b_1", &[2]),
+            entry(12, "INDEX", "b_2", &[2]),
+            entry(13, "CONSTRAINT", "c_1", &[3]),
+        ];
+        let toc = Toc { entries, ..Toc::default() };
+        let sizes = [table("a", 1), table("b", 100), table("c", 2)];
+        let all = [10, 11, 12, 13].into();
+        assert_eq!(parts(&toc, &all, &sizes), [[11].into(), [12].into(), [10, 13].into()] as [BTreeSet<i64>; 3]);
+        assert_eq!(parts(&toc, &[10, 13].into(), &[]), [[10, 13].into()] as [BTreeSet<i64>; 1]);
+        assert!(parts(&toc, &BTreeSet::new(), &sizes).is_empty());
     }
 
     #[test]

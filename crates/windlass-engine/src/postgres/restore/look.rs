@@ -52,7 +52,6 @@ pub async fn look(
     let mut session = Session::beside(tools, &[]).await?;
     let found = format!("select datname as name from pg_database where datname = {}", literal(database));
     let exists = !names(&mut session, &found).await?.is_empty();
-    session.close().await;
     let (mut tables, mut unfinished) = (0, false);
     if exists {
         let mut session = Session::open(tools, database).await?;
@@ -60,7 +59,7 @@ pub async fn look(
         unfinished = session.number(&is_unfinished()).await? > 0;
         session.close().await;
     }
-    let facts = look_at_server(tools, database, dump, roles).await?;
+    let facts = look_through(session, tools, database, dump, roles).await?;
     // It has the locale it was made with.
     let missing_locale = facts.missing_locale.filter(|_| !exists);
     Ok(DatabaseFacts { exists, tables, unfinished, missing_locale, ..facts })
@@ -73,13 +72,28 @@ pub async fn look_at_server(
     dump: &DatabaseDump,
     roles: &Roles,
 ) -> Result<DatabaseFacts, PostgresError> {
-    let mut session = Session::beside(tools, &[]).await?;
+    look_through(Session::beside(tools, &[]).await?, tools, database, dump, roles).await
+}
+
+/// The same, through a session with the server.
+async fn look_through(
+    mut session: Session,
+    tools: &Tools,
+    database: &str,
+    dump: &DatabaseDump,
+    roles: &Roles,
+) -> Result<DatabaseFacts, PostgresError> {
     let known = names(&mut session, "select rolname as name from pg_roles").await?;
     let offered = names(&mut session, "select name from pg_available_extensions").await?;
     let collations = "select collname as name from pg_collation where collnamespace = 'pg_catalog'::regnamespace \
                       and collencoding in (-1, pg_char_to_encoding(";
     let collations = names(&mut session, &format!("{collations}{}))", literal(&dump.encoding))).await?;
-    session.close().await;
+    let missing_locale = if tools.are_for_scratch() {
+        session.close().await;
+        None
+    } else {
+        missing_locale(session, tools.server_version, dump).await?
+    };
     let mut missing_extensions = Vec::new();
     for extension in dump.extensions.keys() {
         if !offered.contains(extension) {
@@ -100,7 +114,7 @@ pub async fn look_at_server(
         unfinished: false,
         missing_roles: missing(&roles.owners),
         missing_required_roles: missing(&roles.required),
-        missing_locale: if tools.are_for_scratch() { None } else { missing_locale(tools, dump).await? },
+        missing_locale,
         missing_collations: dump.collations.iter().filter(|name| !collations.contains(*name)).cloned().collect(),
         missing_extensions,
     })

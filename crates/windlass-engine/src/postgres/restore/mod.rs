@@ -23,6 +23,7 @@ mod settings;
 mod spool;
 mod target;
 mod verdict;
+mod work;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -31,6 +32,7 @@ use std::process::Stdio;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, Stream, StreamExt};
+use rustix::pipe::fcntl_setpipe_size;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use windlass_core::point::DatabaseDump;
@@ -40,13 +42,17 @@ use windlass_repo::format::dump::{Toc, select};
 pub use self::look::{Roles, look, look_at_server};
 use self::spool::Spool;
 use self::target::Target;
+use self::work::Work;
 use super::PostgresError;
 use super::child::Running;
 use super::session::Session;
 use super::tools::Tools;
 
 /// Indexes and constraints built at once.
-const JOBS: &str = "--jobs=2";
+const JOBS: usize = 2;
+
+/// Bytes the pipe to `pg_restore` may hold: it goes on reading while what follows is opened.
+const PIPE: usize = 256 << 10;
 
 /// What is restored, and how.
 pub struct Restore<'a> {
@@ -89,12 +95,11 @@ impl Restore<'_> {
         if self.create {
             let owner = self.owners.then_some(self.dump.owner.as_str());
             left_out.extend(create::database(self.tools, self.database, self.dump, owner).await?);
-            create::mark(self.tools, self.database, true).await;
         }
         match self.fill(&tools, spool, dump, ids.as_ref()).await {
-            Ok(more) => {
+            Ok((more, session)) => {
                 if self.create {
-                    create::mark(self.tools, self.database, false).await;
+                    create::unmark(self.tools, self.database, session).await;
                 }
                 left_out.extend(more);
                 Ok(left_out)
@@ -103,27 +108,28 @@ impl Restore<'_> {
         }
     }
 
+    /// Fills the database; what was left out, and a session with it where one is still open.
     async fn fill(
         &self,
         tools: &Tools,
         mut spool: Spool,
         dump: impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
         ids: Option<&BTreeSet<i64>>,
-    ) -> Result<LeftOut, PostgresError> {
+    ) -> Result<(LeftOut, Option<Session>), PostgresError> {
         let mut left_out = Vec::new();
         let subscriptions = spool.toc.entries.iter().filter(|entry| entry.kind == "SUBSCRIPTION");
         left_out.extend(subscriptions.map(|entry| format!("subscription {}: a copy does not subscribe", entry.tag)));
         let target = Target::look(self.tools, self.database).await?;
-        let work = Work { restore: self, tools, options: self.options(tools, &target), target: &target };
+        let work = Work::new(self, tools, self.options(tools, &target), &target);
         let list = match ids {
             Some(ids) => Some(spool.list("list", ids.clone()).await?),
             None => None,
         };
-        work.section("pre-data", list.as_deref(), &spool.path).await?;
+        work.section("pre-data", list.as_deref(), &spool.path, 1).await?;
         let beginning = std::mem::take(&mut spool.beginning);
         let dump = futures::stream::iter(beginning.into_iter().map(Ok)).chain(dump);
         let lanes = lanes::deal(&spool.toc, ids, &self.dump.tables);
-        let rest = match (self.again, lanes.as_slice()) {
+        let (rest, is_left) = match (self.again, lanes.as_slice()) {
             (Some(again), [first, second]) if tools.are_here() => {
                 let unreadable = |source| PostgresError::Dump { database: self.dump.name.clone(), source };
                 let dump_again = again().await.map_err(unreadable)?;
@@ -134,19 +140,26 @@ impl Restore<'_> {
                 let all = || spool.toc.entries.iter().map(|entry| entry.id).collect();
                 let mut rest = ids.cloned().unwrap_or_else(all);
                 rest.retain(|id| !one.contains(id) && !two.contains(id));
-                Some(spool.list("rest", rest).await?)
+                let is_left = spool.toc.entries.iter().any(|entry| entry.behind_data && rest.contains(&entry.id));
+                (Some(spool.list("rest", rest).await?), is_left)
             }
             _ => {
                 self.data(tools, work.command("data", list.as_deref())?, dump, self.moved).await?;
-                list
+                (list, true)
             }
         };
-        work.section("post-data", rest.as_deref(), &spool.path).await?;
+        if is_left {
+            work.section("post-data", rest.as_deref(), &spool.path, JOBS).await?;
+        }
         let mut session = Session::open(self.tools, self.database).await?;
         target.finish(&mut session).await?;
-        if let Err(error) = target::gather(self.tools, self.database, session).await {
-            left_out.push(format!("statistics, which autovacuum will gather: {error}"));
-        }
+        let session = match target::gather(self.tools, self.database, session).await {
+            Ok(session) => Some(session),
+            Err(error) => {
+                left_out.push(format!("statistics, which autovacuum will gather: {error}"));
+                None
+            }
+        };
         if self.create && self.relations.is_empty() {
             match settings::apply(self, tools, &spool).await {
                 Ok(more) => left_out.extend(more),
@@ -154,7 +167,7 @@ impl Restore<'_> {
                 Err(error) => left_out.push(format!("the settings of the database itself: {error}")),
             }
         }
-        Ok(left_out)
+        Ok((left_out, session))
     }
 
     /// Options that hold for every section.
@@ -183,6 +196,8 @@ impl Restore<'_> {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::null());
         let mut running = Running::start("pg_restore --section=data", command)?;
         let mut stdin = running.stdin()?;
+        // Where it may not be enlarged, it holds what it holds.
+        let _ = fcntl_setpipe_size(&stdin, PIPE);
         let mut next = async || -> Result<Option<Bytes>, PostgresError> {
             let unreadable = |source| PostgresError::Dump { database: self.dump.name.clone(), source };
             let piece = pieces.next().await.transpose().map_err(unreadable)?;
@@ -264,65 +279,6 @@ impl Restore<'_> {
             "it was there before, and now holds a part of the dump".to_owned()
         };
         PostgresError::LeftBehind { database: self.database.to_owned(), remains, source: Box::new(error) }
-    }
-}
-
-/// A restore under way.
-struct Work<'w, 'a> {
-    restore: &'w Restore<'a>,
-    tools: &'w Tools,
-    options: Vec<&'static str>,
-    target: &'w Target,
-}
-
-impl Work<'_, '_> {
-    /// `pg_restore` for a section, or for what a list names of it.
-    fn command(&self, section: &str, list: Option<&Path>) -> Result<Command, PostgresError> {
-        let mut command = self.tools.command("pg_restore");
-        command.args(&self.options).arg(format!("--section={section}")).arg(self.tools.dbname(self.restore.database)?);
-        if let Some(list) = list {
-            command.arg(format!("--use-list={}", list.display()));
-        }
-        if let Some(settings) = &self.target.settings {
-            command.env("PGOPTIONS", settings);
-        }
-        Ok(command)
-    }
-
-    /// Restores what stands in the head of the dump. Tools that are elsewhere get it on standard input, and then one job.
-    async fn section(&self, section: &str, list: Option<&Path>, head: &Path) -> Result<(), PostgresError> {
-        let mut command = self.command(section, list)?;
-        if self.tools.are_here() {
-            if section == "post-data" {
-                command.arg(JOBS);
-            }
-            command.arg(head);
-        } else {
-            let unreadable = |source| PostgresError::File { path: head.to_owned(), source };
-            command.stdin(std::fs::File::open(head).map_err(unreadable)?);
-        }
-        let running = Running::start(&format!("pg_restore --section={section}"), command.stdout(Stdio::null()))?;
-        verdict::judge(self.tools, running.finish().await)
-    }
-
-    /// Restores the rows of one lane, and then the indexes that need no others; tells those.
-    async fn lane(
-        &self,
-        name: &str,
-        spool: &Spool,
-        ids: &BTreeSet<i64>,
-        wanted: Option<&BTreeSet<i64>>,
-        dump: impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
-        moved: &(dyn Fn(u64) + Sync),
-    ) -> Result<BTreeSet<i64>, PostgresError> {
-        let list = spool.list(name, ids.clone()).await?;
-        self.restore.data(self.tools, self.command("data", Some(&list))?, dump, moved).await?;
-        let indexes = lanes::indexes(&spool.toc, wanted, ids);
-        if !indexes.is_empty() {
-            let list = spool.list(&format!("{name}-indexes"), indexes.clone()).await?;
-            self.section("post-data", Some(&list), &spool.path).await?;
-        }
-        Ok(indexes)
     }
 }
 

@@ -15,17 +15,22 @@ const GATHERED_AT_ONCE: usize = 500;
 /// Commits that do not wait for the disk.
 const UNHURRIED: &str = "-c synchronous_commit=off";
 
+/// Has the system begin to write what a session wrote after this many pages, the most there may be: else all of it waits in
+/// memory, and whatever next makes it durable stands still for it.
+const FLUSHED: &str = "-c backend_flush_after=256";
+
 /// What may be set, and what there is. Whether a message may be put into the log decides whether commits may be left
 /// unfinished: it is what finishes them, and the one thing that writes and changes nothing. Memory for building indexes,
-/// in kB, is raised where the server may have more for it than it is set to: a quarter of its shared buffers for each
-/// job - there are four where both lanes build some - and at most 256 MiB.
+/// in kB, is raised where the server may have more for it than it is set to: as much as its shared buffers for the two
+/// sessions that build at once, and at most 1 GiB each.
 const QUERY: &str = "\
     select (select count(*) from pg_tablespace where spcname not in ('pg_default', 'pg_global')) as tablespaces, \
            exists (select from pg_proc where proname = 'pg_logical_emit_message' and pronamespace = 'pg_catalog'::regnamespace \
                    and proargtypes[2] = 'text'::regtype and has_function_privilege(oid, 'execute')) as may_finish, \
+           coalesce((select setting = '0' from pg_settings where name = 'backend_flush_after'), false) as may_flush, \
            case when b.mine < b.may then b.may else 0 end as memory \
     from (select pg_size_bytes(current_setting('maintenance_work_mem')) / 1024 as mine, \
-          least(pg_size_bytes(current_setting('shared_buffers')) / 4 / 1024, 262144) as may) b";
+          least(pg_size_bytes(current_setting('shared_buffers')) / 2 / 1024, 1048576) as may) b";
 
 /// What stays behind: nothing but that everything before it is on disk.
 const FINISH: &str = "select pg_logical_emit_message(true, 'windlass', 'restored')";
@@ -34,11 +39,13 @@ const FINISH: &str = "select pg_logical_emit_message(true, 'windlass', 'restored
 const WAIT: &str =
     "select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'";
 
-/// Tables and materialized views, largest first; partitions come with what they are partitions of.
+/// Tables and materialized views, largest first; partitions come with what they are partitions of. The server's own
+/// catalogs brought statistics along, and are looked after by autovacuum.
 const TABLES: &str = "\
     select format('%I.%I', n.nspname, c.relname) as quoted, pg_relation_size(c.oid) as bytes \
     from pg_class c join pg_namespace n on n.oid = c.relnamespace \
-    where c.relkind in ('r', 'm', 'p') and not c.relispartition and n.nspname !~ '^pg_(toast|temp)' order by 2 desc, 1";
+    where c.relkind in ('r', 'm', 'p') and not c.relispartition and n.nspname !~ '^pg_(toast|temp)' \
+      and n.nspname not in ('pg_catalog', 'information_schema') order by 2 desc, 1";
 
 /// What is known of the target's server.
 pub(super) struct Target {
@@ -55,6 +62,7 @@ impl Target {
         struct Found {
             tablespaces: u32,
             may_finish: bool,
+            may_flush: bool,
             memory: u32,
         }
         // Tools that are elsewhere are not reached by our environment, and a pooler may refuse settings.
@@ -66,11 +74,15 @@ impl Target {
             }
             opened => opened?,
         };
-        let Found { tablespaces, may_finish, memory } = session.row(QUERY).await?;
+        let Found { tablespaces, may_finish, may_flush, memory } = session.row(QUERY).await?;
         session.close().await;
         let mut settings = Vec::new();
         if may_finish {
             settings.push(UNHURRIED.to_owned());
+        }
+        // What goes into a server that is thrown away need not come to the disk.
+        if may_flush && !tools.are_for_scratch() {
+            settings.push(FLUSHED.to_owned());
         }
         if memory > 0 {
             settings.push(format!("-c maintenance_work_mem={memory}"));
@@ -92,8 +104,8 @@ impl Target {
     }
 }
 
-/// Gathers statistics in two sessions at once, the one at hand and another.
-pub(super) async fn gather(tools: &Tools, database: &str, mut session: Session) -> Result<(), PostgresError> {
+/// Gathers statistics in two sessions at once, the one at hand, which it gives back, and another.
+pub(super) async fn gather(tools: &Tools, database: &str, mut session: Session) -> Result<Session, PostgresError> {
     #[derive(Deserialize)]
     struct Table {
         quoted: String,
@@ -106,15 +118,20 @@ pub(super) async fn gather(tools: &Tools, database: &str, mut session: Session) 
         less.0 = less.0.saturating_add(bytes.max(1));
         less.1.push(quoted);
     }
-    let beside = async { analyze(Session::open(tools, database).await?, &there.1).await };
-    futures::try_join!(analyze(session, &here.1), beside)?;
-    Ok(())
+    let beside = async {
+        // Nothing to do is not worth a session.
+        if !there.1.is_empty() {
+            analyze(Session::open(tools, database).await?, &there.1).await?.close().await;
+        }
+        Ok(())
+    };
+    let (session, ()) = futures::try_join!(analyze(session, &here.1), beside)?;
+    Ok(session)
 }
 
-async fn analyze(mut session: Session, tables: &[String]) -> Result<(), PostgresError> {
+async fn analyze(mut session: Session, tables: &[String]) -> Result<Session, PostgresError> {
     for some in tables.chunks(GATHERED_AT_ONCE) {
         session.lines(&format!("analyze {}", some.join(", "))).await?;
     }
-    session.close().await;
-    Ok(())
+    Ok(session)
 }

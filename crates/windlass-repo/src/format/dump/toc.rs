@@ -27,6 +27,8 @@ pub struct Entry {
     pub has_data: bool,
     /// What it is: `TABLE`, `TABLE DATA`, `INDEX` and so on.
     pub kind: String,
+    /// Whether it is restored behind the data: `--section=post-data` of `pg_restore`.
+    pub behind_data: bool,
     /// Its name; with some kinds the name of what it belongs to as well.
     pub tag: String,
     /// The schema it is in; empty where it is in none.
@@ -50,8 +52,13 @@ pub(super) struct Layout {
     pub(super) offset_size: usize,
 }
 
+/// Sections as the format numbers them: an entry of none is restored with those before it.
+const NO_SECTION: i64 = 1;
+const POST_DATA: i64 = 4;
+
 impl Entry {
-    pub(super) fn read(cursor: &mut Cursor<'_>, layout: Layout) -> Read<Self> {
+    /// Reads the entry that stands behind another.
+    pub(super) fn read(cursor: &mut Cursor<'_>, layout: Layout, before: Option<&Self>) -> Read<Self> {
         let id = cursor.int()?;
         if id <= 0 {
             return cursor.wrong("an entry's number is not positive");
@@ -61,7 +68,8 @@ impl Entry {
         cursor.text()?; // oid
         let tag = cursor.string()?;
         let kind = cursor.string()?;
-        cursor.int()?; // section
+        let section = cursor.int()?;
+        let behind_data = section == POST_DATA || section == NO_SECTION && before.is_some_and(|e| e.behind_data);
         let definition = cursor.text()?;
         let roles = match definition {
             Some(text) if WITH_ROLES.contains(&kind.as_str()) => roles::read(&String::from_utf8_lossy(text)),
@@ -93,7 +101,7 @@ impl Entry {
             (1..=3, _) => return cursor.wrong("an entry contradicts itself about having data"),
             _ => return cursor.wrong("an entry's state of data is not known"),
         }
-        Ok(Self { id, has_data, kind, tag, schema, owner, depends_on, roles })
+        Ok(Self { id, has_data, kind, behind_data, tag, schema, owner, depends_on, roles })
     }
 }
 

@@ -215,7 +215,7 @@ impl Walker {
                 Ok(self.after_entry(left, cursor.offset()))
             }
             State::Entries { left } => {
-                let entry = Entry::read(cursor, self.layout)?;
+                let entry = Entry::read(cursor, self.layout, self.toc.entries.last())?;
                 if entry.has_data && self.data.insert(entry.id, None).is_some() {
                     return cursor.wrong("two entries have the same number");
                 }
