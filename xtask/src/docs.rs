@@ -14,7 +14,10 @@ fn documents() -> Result<Vec<(PathBuf, String)>> {
         vec![(folder.join("settings.md"), windlass::settings::reference()), (folder.join("errors.md"), errors()?)];
     let bases = root()?.join("config/crd/bases");
     let definitions = windlass_operator::api::files()?;
-    all.push((root()?.join("config/crd/kryton-crds.yaml"), definitions.iter().map(|(_, text)| text.as_str()).collect()));
+    all.push((
+        root()?.join("config/crd/kryton-crds.yaml"),
+        definitions.iter().map(|(_, text)| text.as_str()).collect(),
+    ));
     all.extend(definitions.into_iter().map(|(name, text)| (bases.join(name), text)));
     Ok(all)
 }

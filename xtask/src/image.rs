@@ -94,7 +94,9 @@ fn layer(files: &[(&str, &Path)], chart: &Path) -> Result<Vec<u8>> {
     tar.append_data(&mut folder, "tmp/", std::io::empty())?;
     for (name, path) in files {
         let mut content = Vec::new();
-        File::open(path).and_then(|mut file| file.read_to_end(&mut content)).with_context(|| format!("read {}", path.display()))?;
+        File::open(path)
+            .and_then(|mut file| file.read_to_end(&mut content))
+            .with_context(|| format!("read {}", path.display()))?;
         let mut file = header(0o755, content.len() as u64, tar::EntryType::Regular);
         tar.append_data(&mut file, name, content.as_slice())?;
     }

@@ -37,7 +37,9 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: xtask test | docs [--check] | dependencies | image [--binary FILE] [--helm FILE] [--output FILE] [--tag NAME]");
+    eprintln!(
+        "usage: xtask test | docs [--check] | dependencies | image [--binary FILE] [--helm FILE] [--output FILE] [--tag NAME]"
+    );
     ExitCode::from(2)
 }
 

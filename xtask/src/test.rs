@@ -30,7 +30,10 @@ pub(crate) fn run() -> Result<bool> {
             println!("skipped, for there is {missing} here: {name}");
             sums.ignored += 1;
         }
-        ensure!(std::env::var_os(NEVER_SKIP).is_none(), "the stories of the cluster were skipped: there is {missing} here");
+        ensure!(
+            std::env::var_os(NEVER_SKIP).is_none(),
+            "the stories of the cluster were skipped: there is {missing} here"
+        );
     }
     let skipped = if sums.ignored > 0 { format!(", {} skipped", sums.ignored) } else { String::new() };
     println!("{} passed, {} failed{skipped}", sums.passed, sums.failed);

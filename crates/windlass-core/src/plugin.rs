@@ -17,10 +17,18 @@ impl Plugin {
     /// What is wrong with it, in words; `None` where nothing is.
     pub fn fault(&self) -> Option<String> {
         let letters = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-        if !self.name.bytes().all(letters) || !self.name.starts_with(|c: char| c.is_ascii_alphanumeric()) || self.name.len() > 128 {
-            return Some(format!("`{}` is not the name of a file: A-Z, a-z, 0-9 and `._-`, the first a letter or digit", self.name));
+        if !self.name.bytes().all(letters)
+            || !self.name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            || self.name.len() > 128
+        {
+            return Some(format!(
+                "`{}` is not the name of a file: A-Z, a-z, 0-9 and `._-`, the first a letter or digit",
+                self.name
+            ));
         }
-        if !(self.url.starts_with("https://") || self.url.starts_with("http://")) || self.url.contains(char::is_whitespace) {
+        if !(self.url.starts_with("https://") || self.url.starts_with("http://"))
+            || self.url.contains(char::is_whitespace)
+        {
             return Some(format!("{}: its url does not begin with https:// or http://", self.name));
         }
         if self.sha256.len() != 64 || !self.sha256.bytes().all(|b| b.is_ascii_hexdigit()) {

@@ -77,7 +77,9 @@ impl Diagnose for PluginError {
         let hint = match self {
             Self::Wrong(_) => "correct spec.plugins",
             Self::Fetch { .. } => "see whether the URL can be reached from the cluster",
-            Self::Digest { .. } => "compare the digest with the one its publisher gives; somebody may have replaced the file",
+            Self::Digest { .. } => {
+                "compare the digest with the one its publisher gives; somebody may have replaced the file"
+            }
             Self::Write { .. } => "see whether the volume is full",
         };
         vec![hint.to_owned()]
@@ -89,7 +91,10 @@ pub async fn fetch(plugins: &[Plugin], folder: &Path) -> Result<(), PluginError>
     if let Some(fault) = plugins.iter().find_map(Plugin::fault) {
         return Err(PluginError::Wrong(fault));
     }
-    let client = reqwest::Client::builder().connect_timeout(Duration::from_secs(30)).read_timeout(Duration::from_mins(1)).build();
+    let client = reqwest::Client::builder()
+        .connect_timeout(Duration::from_secs(30))
+        .read_timeout(Duration::from_mins(1))
+        .build();
     let client = client.map_err(|error| PluginError::Wrong(chain(&error)))?;
     tidy(plugins, folder).await?;
     for plugin in plugins {
@@ -145,7 +150,8 @@ async fn attempt_to(client: &reqwest::Client, plugin: &Plugin, folder: &Path, pa
     let url = plugin.url.split('?').next().unwrap_or_default().to_owned();
     let failed = |why: String| PluginError::Fetch { name: plugin.name.clone(), url: url.clone(), why };
     let refused = |error: reqwest::Error| failed(chain(&error.without_url()));
-    let mut response = client.get(&plugin.url).send().await.and_then(reqwest::Response::error_for_status).map_err(refused)?;
+    let mut response =
+        client.get(&plugin.url).send().await.and_then(reqwest::Response::error_for_status).map_err(refused)?;
     let partial = folder.join(format!(".{}.part", plugin.name));
     let written = |source| PluginError::Write { path: partial.clone(), source };
     let mut file = tokio::fs::File::create(&partial).await.map_err(written)?;

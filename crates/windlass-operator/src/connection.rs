@@ -55,7 +55,14 @@ const PRESETS: [Keys; 5] = [
         database: &["dbname"],
     },
     Keys { preset: Preset::Zalando, host: &[], port: &[], user: &["username"], password: &["password"], database: &[] },
-    Keys { preset: Preset::Bitnami, host: &[], port: &[], user: &[], password: &["password", "postgres-password"], database: &[] },
+    Keys {
+        preset: Preset::Bitnami,
+        host: &[],
+        port: &[],
+        user: &[],
+        password: &["password", "postgres-password"],
+        database: &[],
+    },
 ];
 
 /// How the database of a `Kryton` is reached.
@@ -85,11 +92,20 @@ pub(crate) fn connection(
     };
     let chart = |path: &[&str]| at(kryton, path);
     let administers = keys.preset == Preset::Bitnami && !secret.has("password");
-    let user = if administers { "postgres".to_owned() } else { chart(&["auth", "username"]).unwrap_or_else(|| "kryton".to_owned()) };
+    let user = if administers {
+        "postgres".to_owned()
+    } else {
+        chart(&["auth", "username"]).unwrap_or_else(|| "kryton".to_owned())
+    };
     let host = part("HOST", said.host, keys.host, Some(names::database_secret(&kryton.name_any())));
     let port = part("PORT", said.port.map(|port| port.to_string()), keys.port, None);
     let user = part("USER", said.user, keys.user, Some(user));
-    let name = part("DATABASE", said.database, keys.database, Some(chart(&["auth", "database"]).unwrap_or_else(|| "kryton".to_owned())));
+    let name = part(
+        "DATABASE",
+        said.database,
+        keys.database,
+        Some(chart(&["auth", "database"]).unwrap_or_else(|| "kryton".to_owned())),
+    );
     let password = part("PASSWORD", None, keys.password, None);
     let lacks = |keys: &[&str]| Fault::new("SecretMalformed", secret.lacks(keys.first().copied().unwrap_or_default()));
     let password = match password {
@@ -109,7 +125,10 @@ pub(crate) fn connection(
 /// The keys of whoever wrote the Secret: as it is said, or the first of which there is all that it must have.
 fn recognise(said: Option<Preset>, secret: &Found) -> Result<&'static Keys, Fault> {
     if let Some(preset) = said {
-        return PRESETS.iter().find(|keys| keys.preset == preset).ok_or_else(|| Fault::new("PresetUnknown", "the preset is not known"));
+        return PRESETS
+            .iter()
+            .find(|keys| keys.preset == preset)
+            .ok_or_else(|| Fault::new("PresetUnknown", "the preset is not known"));
     }
     let has = |keys: &[&str]| keys.is_empty() || keys.iter().any(|key| secret.has(key));
     let is_it = |keys: &&Keys| has(keys.host) && has(keys.user) && has(keys.password) && has(keys.database);

@@ -111,10 +111,15 @@ impl Diagnose for OperatorError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Read { .. } | Self::Write { .. } => {
-                vec!["it is tried again; where it stays, compare the operator's ClusterRole with that of its version".into()]
+                vec![
+                    "it is tried again; where it stays, compare the operator's ClusterRole with that of its version"
+                        .into(),
+                ]
             }
             Self::Helm { .. } => vec!["compare spec.values with the chart's values; it is tried again".into()],
-            Self::Start { .. } => vec!["look whether the API server answers, and whether the definitions are installed".into()],
+            Self::Start { .. } => {
+                vec!["look whether the API server answers, and whether the definitions are installed".into()]
+            }
             Self::Document { .. } => vec!["report it: this is a defect of the operator".into()],
             Self::Repository(error) => error.hints(),
         }

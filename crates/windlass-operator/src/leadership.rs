@@ -44,7 +44,10 @@ pub(crate) async fn stand(client: Client, namespace: &str, identity: &str) -> Re
         .with_field_manager("windlass-operator-lease")
         .build()
         .await
-        .map_err(|source| OperatorError::Start { what: "take part in the election of a leader", source: Box::new(source) })?;
+        .map_err(|source| OperatorError::Start {
+            what: "take part in the election of a leader",
+            source: Box::new(source),
+        })?;
     let (leads, task) = manager.watch().await;
     let task = tokio::spawn(async move {
         if let Ok(Err(error)) = task.await {

@@ -49,16 +49,33 @@ impl Metrics {
             stored: Family::default(),
             retention_failures: Family::default(),
         };
-        registry.register("kryton_protected", "1 where it is proven that it can be restored", metrics.protected.clone());
-        registry.register("kryton_recovery_points", "Recovery points that are not about to be deleted", metrics.points.clone());
+        registry.register(
+            "kryton_protected",
+            "1 where it is proven that it can be restored",
+            metrics.protected.clone(),
+        );
+        registry.register(
+            "kryton_recovery_points",
+            "Recovery points that are not about to be deleted",
+            metrics.points.clone(),
+        );
         registry.register_with_unit(
             "kryton_newest_recovery_point_timestamp",
             "The moment the newest complete recovery point stands for, since 1970",
             Unit::Seconds,
             metrics.last_point.clone(),
         );
-        registry.register_with_unit("kryton_stored", "What the recovery points take in the store", Unit::Bytes, metrics.stored.clone());
-        registry.register("kryton_retention_failures", "Times retention could not be applied", metrics.retention_failures.clone());
+        registry.register_with_unit(
+            "kryton_stored",
+            "What the recovery points take in the store",
+            Unit::Bytes,
+            metrics.stored.clone(),
+        );
+        registry.register(
+            "kryton_retention_failures",
+            "Times retention could not be applied",
+            metrics.retention_failures.clone(),
+        );
         *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
         metrics
     }

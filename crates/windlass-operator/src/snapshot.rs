@@ -152,7 +152,8 @@ async fn usable(api: &Api<DynamicObject>, name: &str) -> Result<(), SnapshotErro
     let end = tokio::time::Instant::now() + PATIENCE;
     loop {
         let found = api.get(name).await;
-        let found = found.map_err(|e| SnapshotError::Api { doing: format!("look at VolumeSnapshot {name}"), source: Box::new(e) })?;
+        let found = found
+            .map_err(|e| SnapshotError::Api { doing: format!("look at VolumeSnapshot {name}"), source: Box::new(e) })?;
         if is_ready(&found) {
             return Ok(());
         }

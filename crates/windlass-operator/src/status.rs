@@ -8,6 +8,7 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::{Map, Value, json};
+use windlass_core::diagnose::{Diagnose, chain, without_output};
 
 use crate::api::kryton::Kryton;
 use crate::context::Context;
@@ -42,7 +43,7 @@ impl Now {
     }
 
     /// Of an error: what happened, why, and what to do.
-    pub(crate) fn error(type_: &'static str, error: &dyn windlass_core::diagnose::Diagnose) -> Self {
+    pub(crate) fn error(type_: &'static str, error: &dyn Diagnose) -> Self {
         Self::no(type_, error.reason(), in_words(error))
     }
 
@@ -57,21 +58,15 @@ impl Now {
 
 /// An error as a condition tells it: what happened and why, and the first hint. What a command said is left out: it may
 /// hold anything.
-pub(crate) fn in_words(error: &dyn windlass_core::diagnose::Diagnose) -> String {
-    use windlass_core::diagnose::{chain, without_output};
-    let mut text = chain_of(error);
-    text = without_output(&text).to_owned();
-    if let Some(hint) = error.hints().first() {
-        text = format!("{text} ({hint})");
+pub(crate) fn in_words(error: &dyn Diagnose) -> String {
+    let mut text = error.to_string();
+    if let Some(source) = error.source() {
+        text = format!("{text}: {}", chain(source));
     }
-    return shorten(&text);
-
-    fn chain_of(error: &dyn windlass_core::diagnose::Diagnose) -> String {
-        let mut text = error.to_string();
-        if let Some(source) = error.source() {
-            text = format!("{text}: {}", chain(source));
-        }
-        text
+    let text = without_output(&text);
+    match error.hints().first() {
+        Some(hint) => shorten(&format!("{text} ({hint})")),
+        None => shorten(text),
     }
 }
 
@@ -122,7 +117,9 @@ pub(crate) async fn write(
 fn is_told(kryton: &Kryton, status: &Map<String, Value>) -> bool {
     let Ok(Value::Object(old)) = serde_json::to_value(kryton.status.clone().unwrap_or_default()) else { return false };
     status.iter().all(|(key, value)| match (key.as_str(), old.get(key), value) {
-        ("conditions", Some(Value::Array(old)), Value::Array(new)) => new.iter().all(|condition| old.contains(condition)),
+        ("conditions", Some(Value::Array(old)), Value::Array(new)) => {
+            new.iter().all(|condition| old.contains(condition))
+        }
         (_, Some(old), new) => old == new,
         (_, None, new) => new.is_null(),
     })

@@ -67,7 +67,8 @@ impl Attempt {
 
 /// Every run of which something is there, the oldest first.
 pub async fn begun(vault: &Vault) -> Result<Vec<PointId>, RepositoryError> {
-    let runs = vault.store().list_all(Some(&layout::runs(vault.application()))).await.map_err(RepositoryError::Store)?;
+    let runs =
+        vault.store().list_all(Some(&layout::runs(vault.application()))).await.map_err(RepositoryError::Store)?;
     let ids: BTreeSet<PointId> = runs.iter().filter_map(|object| object.key.segments().nth(2)?.parse().ok()).collect();
     Ok(ids.into_iter().collect())
 }

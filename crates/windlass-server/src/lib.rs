@@ -64,7 +64,11 @@ async fn metrics_now(State(served): State<Served>, headers: HeaderMap) -> Respon
     if accepts.contains("application/openmetrics-text") {
         ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response()
     } else {
-        let text: String = text.lines().filter(|line| *line != "# EOF" && !line.starts_with("# UNIT")).map(|line| format!("{line}\n")).collect();
+        let text: String = text
+            .lines()
+            .filter(|line| *line != "# EOF" && !line.starts_with("# UNIT"))
+            .map(|line| format!("{line}\n"))
+            .collect();
         ([(header::CONTENT_TYPE, PROMETHEUS)], text).into_response()
     }
 }

@@ -111,7 +111,8 @@ impl Namespace {
         let began = Instant::now();
         while !is_so()? {
             if began.elapsed() > limit {
-                let all = self.kubectl(&["get", "krytons,cronjobs,jobs,pods,events", "--output=wide"]).unwrap_or_default();
+                let all =
+                    self.kubectl(&["get", "krytons,cronjobs,jobs,pods,events", "--output=wide"]).unwrap_or_default();
                 anyhow::bail!("waited {limit:?} for {what}\n{all}");
             }
             std::thread::sleep(Duration::from_millis(300));

@@ -85,11 +85,9 @@ pub(crate) enum Verb {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Reconcile the custom resources of a cluster
-    #[command(hide = true)]
+    /// Reconcile the custom resources of a Kubernetes cluster
     Operator(Operator),
     /// Print the definitions of the custom resources
-    #[command(hide = true)]
     Crds,
     /// Carry out what an operator ordered, in a Pod
     #[command(subcommand, hide = true)]

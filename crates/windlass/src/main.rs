@@ -182,9 +182,7 @@ async fn dispatch(cli: &Cli, printer: &Printer) -> Result {
         | Verb::Operator(_)
         | Verb::Crds
         | Verb::Agent(_)
-        | Verb::Supervise => {
-            Err(Failure::usage("this verb takes no settings", "run `windlass --help`"))
-        }
+        | Verb::Supervise => Err(Failure::usage("this verb takes no settings", "run `windlass --help`")),
     }
 }
 

@@ -237,7 +237,10 @@ async fn read_back(task: &Backup<'_>, manifest: ComponentManifest) -> Result<Com
     let verdict = verify::objects(task.vault, &manifest, &moved).await.map_err(boxed)?;
     match verdict.findings.into_iter().next() {
         None => Ok(ComponentManifest { read_back: Some(Timestamp::now()), ..manifest }),
-        Some(why) => Err(boxed(ObjectError::Damaged { key: manifest.objects().first().map_or_else(String::new, |o| o.key.clone()), why })),
+        Some(why) => Err(boxed(ObjectError::Damaged {
+            key: manifest.objects().first().map_or_else(String::new, |o| o.key.clone()),
+            why,
+        })),
     }
 }
 

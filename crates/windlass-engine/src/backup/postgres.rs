@@ -7,10 +7,10 @@ use windlass_core::application::{Component, Postgres};
 use windlass_core::diagnose::{Diagnose, Outcome};
 use windlass_core::id::PointId;
 use windlass_core::point::{ComponentData, Consistency, DatabaseDump, Globals, PostgresData, Window};
+use windlass_repo::error::RepositoryError;
 use windlass_repo::keyring::KeyError;
 use windlass_repo::layout;
 use windlass_repo::object::{ObjectError, ObjectWriter};
-use windlass_repo::error::RepositoryError;
 use windlass_repo::run::Attempt;
 use windlass_repo::store::{Key, StoreError};
 use windlass_repo::vault::ObjectOrKeyError;
@@ -92,10 +92,7 @@ pub(super) async fn capture(task: &Backup<'_>, id: PointId, component: &Componen
         let captured = database(task, id, component, (&tools, source.owners), name, &mut warnings).await?;
         databases.push(captured);
     }
-    let globals = match source.owners {
-        true => Some(globals(task, id, component, &tools, &mut warnings).await?),
-        false => None,
-    };
+    let globals = if source.owners { Some(globals(task, id, component, &tools, &mut warnings).await?) } else { None };
     let moments = || databases.iter().map(|dump: &DatabaseDump| dump.snapshot_at);
     let now = Timestamp::now();
     let window = Window { from: moments().min().unwrap_or(now), to: moments().max().unwrap_or(now) };
@@ -104,11 +101,7 @@ pub(super) async fn capture(task: &Backup<'_>, id: PointId, component: &Componen
         consistency: Consistency::Component,
         tools: vec![format!("pg_dump {}", tools.major)],
         warnings,
-        data: ComponentData::Postgres(PostgresData {
-            server_version: tools.server_version,
-            databases,
-            globals,
-        }),
+        data: ComponentData::Postgres(PostgresData { server_version: tools.server_version, databases, globals }),
     })
 }
 
@@ -125,7 +118,9 @@ async fn database(
     let text = format!("dump database {name}");
     task.progress.event(Event::Step { component: &component.name, text: &text, total: None });
     let key = match task.naming {
-        Naming::Within => within(task, id, component, &format!("{}-{}.dump", Key::encode(name), stamp(capture.snapshot_at)))?,
+        Naming::Within => {
+            within(task, id, component, &format!("{}-{}.dump", Key::encode(name), stamp(capture.snapshot_at)))?
+        }
         Naming::Beside(scheduled) => beside(task, id, name, scheduled).await?,
     };
     let mut object = begin(task, &key)?;

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
-use k8s_openapi::api::core::v1::Secret;
 use secrecy::ExposeSecret;
 use serde_json::json;
 use windlass_core::repository::{Encryption, S3};
@@ -44,17 +44,27 @@ impl<E: Into<OperatorError>> From<E> for Shut {
 /// Opens the repository. One that is not there is made, if it never was; one that was there and is gone is not made again.
 pub(super) async fn open(context: &Context, kryton: &Kryton, backup: &Backup, own: &Own) -> Result<Opened, Shut> {
     let writer = Writer::read(&own.writer).ok_or_else(|| {
-        Shut::Fault(Fault::new("SecretMalformed", format!("Secret `{}` holds no writer's key; delete it, and it is made anew", names::own_secret(&kryton.name_any()))))
+        Shut::Fault(Fault::new(
+            "SecretMalformed",
+            format!(
+                "Secret `{}` holds no writer's key; delete it, and it is made anew",
+                names::own_secret(&kryton.name_any())
+            ),
+        ))
     })?;
     // The certificate has to lie in a file for as long as the store is opened.
     let ca = match &backup.ca {
-        Some((_, pem)) => Some(CaFile::write(pem.expose_secret()).map_err(|source| RepositoryError::State { path: PathBuf::from("ca.crt"), source })?),
+        Some((_, pem)) => Some(
+            CaFile::write(pem.expose_secret())
+                .map_err(|source| RepositoryError::State { path: PathBuf::from("ca.crt"), source })?,
+        ),
         None => None,
     };
     let place = S3 { ca: ca.as_ref().map(|file| file.0.path().to_owned()), ..backup.place.clone() };
     let store = open_bucket_with(&place, &backup.credentials).map_err(RepositoryError::Store)?;
     let owner = format!("kubernetes/{}/{}", context.cluster, names::full(kryton));
-    let known = kryton.status.as_ref().and_then(|status| status.backup.as_ref()).and_then(|backup| backup.repository.clone());
+    let known =
+        kryton.status.as_ref().and_then(|status| status.backup.as_ref()).and_then(|backup| backup.repository.clone());
     let repository = match Repository::open(store.clone(), None).await {
         Ok(repository) if repository.id() == own.repository => repository,
         Ok(repository) if repository.identity().owner == owner => {
@@ -70,15 +80,23 @@ pub(super) async fn open(context: &Context, kryton: &Kryton, backup: &Backup, ow
             );
             return Err(Shut::Fault(Fault::new("PrefixTaken", message)));
         }
-        Err(RepositoryError::Missing { store: location }) if known.as_deref() == Some(own.repository.to_string().as_str()) => {
-            let message = format!("{location} held repository {} and does not any more: nothing is made in its stead; bring the bucket back, or choose another prefix", own.repository);
+        Err(RepositoryError::Missing { store: location })
+            if known.as_deref() == Some(own.repository.to_string().as_str()) =>
+        {
+            let message = format!(
+                "{location} held repository {} and does not any more: nothing is made in its stead; bring the bucket back, or choose another prefix",
+                own.repository
+            );
             return Err(Shut::Fault(Fault::new("RepositoryVanished", message)));
         }
         Err(RepositoryError::Missing { .. }) => Repository::init_as(store, own.repository, &owner).await?,
         Err(error) => return Err(error.into()),
     };
     let repository = repository.probed().await?;
-    let application = kryton.name_any().parse().map_err(|_| Shut::Fault(Fault::new("NameUnusable", "the name cannot be that of an application")))?;
+    let application = kryton
+        .name_any()
+        .parse()
+        .map_err(|_| Shut::Fault(Fault::new("NameUnusable", "the name cannot be that of an application")))?;
     Vault::create(&repository, &application, &Encryption::None).await?;
     let mut vault = Vault::open(&repository, &application, &Unlock::Open).await?;
     if !vault.writers().has_endorsement(writer.id) {

@@ -14,6 +14,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use serde_json::{Map, json};
+use windlass_core::diagnose::chain;
 use windlass_core::id::PointId;
 use windlass_core::name::Name;
 use windlass_core::protection::{Goals, Protection};
@@ -59,15 +60,18 @@ pub(super) fn component() -> Name {
 /// Looks after every `Kryton`'s repository, until the future is dropped.
 pub(crate) async fn run(context: Arc<Context>) {
     let all: Api<DeserializeGuard<Kryton>> = Api::all(context.client.clone());
-    let controller = Controller::new(all, watcher::Config::default()).with_config(Config::default().concurrency(AT_ONCE));
+    let controller =
+        Controller::new(all, watcher::Config::default()).with_config(Config::default().concurrency(AT_ONCE));
     let of_backups = watcher::Config::default().labels(&format!("{},app.kubernetes.io/component=backup", names::FOR));
     let jobs: Api<PartialObjectMeta<Job>> = Api::all(context.client.clone());
     controller
         .watches(jobs, of_backups, |job| of_job(&job))
         .run(
-            |guarded, both: Arc<(Arc<Context>, Backoff)>| async move { reconcile(&guarded, &both.0, &both.1).await },
+            |guarded, both: Arc<(Arc<Context>, Backoff)>| async move {
+                Box::pin(reconcile(&guarded, &both.0, &both.1)).await
+            },
             |guarded, error, both| {
-                tracing::warn!(kryton = %guarded.name_any(), %error, "the look at the repository failed");
+                tracing::warn!(kryton = %guarded.name_any(), error = chain(error), "the look at the repository failed");
                 Action::requeue(both.1.failed(&guarded.uid().unwrap_or_default()))
             },
             Arc::new((context, Backoff::default())),
@@ -146,7 +150,11 @@ async fn look(context: &Context, kryton: &Kryton, backup: &Backup, opened: &Open
     let protection = assess_now(&opened.vault, &goals).await?;
     let committed: Vec<PointId> = catalog.entries.iter().map(|entry| entry.point.id).collect();
     let mut conditions = vec![
-        Now::yes(REPOSITORY, "Open", format!("{} is repository {}", opened.vault.store().location(), opened.vault.repository().id())),
+        Now::yes(
+            REPOSITORY,
+            "Open",
+            format!("{} is repository {}", opened.vault.store().location(), opened.vault.repository().id()),
+        ),
         backed_up(&jobs, &committed, &catalog),
         protected(&protection),
     ];
@@ -182,9 +190,17 @@ async fn sweep(kryton: &Kryton, backup: &Backup, opened: &Opened) -> Result<Stri
     let host = names::full(kryton);
     let applied = retention::apply(&opened.vault, &opened.writer, &host, catalog, &plan, LONGEST_RUN).await?;
     if let Some(key) = applied.swept.denied.first() {
-        return Ok(format!("the store refuses to delete `{key}` and {} more: they stay, and are listed", applied.swept.denied.len() - 1));
+        return Ok(format!(
+            "the store refuses to delete `{key}` and {} more: they stay, and are listed",
+            applied.swept.denied.len() - 1
+        ));
     }
-    Ok(format!("{} kept, {} marked, deleted {} a day later", plan.keep.len(), plan.delete.len() + applied.swept.waiting.len(), retention::GRACE))
+    Ok(format!(
+        "{} kept, {} marked, deleted {} a day later",
+        plan.keep.len(),
+        plan.delete.len() + applied.swept.waiting.len(),
+        retention::GRACE
+    ))
 }
 
 fn backed_up(jobs: &[Attempted], committed: &[PointId], catalog: &Catalog) -> Now {
@@ -201,17 +217,29 @@ fn backed_up(jobs: &[Attempted], committed: &[PointId], catalog: &Catalog) -> No
             Now::yes(BACKED_UP, "Committed", format!("Job {} left point {point} of {}", last.name, last.run.scheduled))
         }
         State::Running => match newest {
-            Some(entry) => Now::yes(BACKED_UP, "Running", format!("Job {} runs; the newest point is {}", last.name, entry.point.id)),
+            Some(entry) => Now::yes(
+                BACKED_UP,
+                "Running",
+                format!("Job {} runs; the newest point is {}", last.name, entry.point.id),
+            ),
             None => Now::unknown(BACKED_UP, "Running", format!("Job {} runs", last.name)),
         },
-        State::Ended => Now::no(BACKED_UP, "NothingThere", format!("Job {} ended well, but the repository holds nothing of its run {point}", last.name)),
+        State::Ended => Now::no(
+            BACKED_UP,
+            "NothingThere",
+            format!("Job {} ended well, but the repository holds nothing of its run {point}", last.name),
+        ),
         State::Failed(why) => Now::no(BACKED_UP, "BackupFailed", format!("Job {}: {why}", last.name)),
     }
 }
 
 fn protected(protection: &Protection) -> Now {
     if protection.protected {
-        return Now::yes(PROTECTED, "Proven", "the newest point is young enough, was read back, and one was restored and checked");
+        return Now::yes(
+            PROTECTED,
+            "Proven",
+            "the newest point is young enough, was read back, and one was restored and checked",
+        );
     }
     let reasons: Vec<String> = protection.reasons.iter().map(ToString::to_string).collect();
     Now::no(PROTECTED, "NotProven", reasons.join("; "))
@@ -225,7 +253,8 @@ async fn standing(backup: &Backup, opened: &Opened, catalog: &Catalog) -> Result
     if let Some(entry) = newest {
         let run = windlass_repo::run::Run::load(&opened.vault, entry.point.id).await?;
         let manifests = run.map(|run| run.captured).unwrap_or_default();
-        let key = manifests.values().flat_map(|(manifest, _)| manifest.objects()).map(|object| object.key.clone()).next();
+        let key =
+            manifests.values().flat_map(|(manifest, _)| manifest.objects()).map(|object| object.key.clone()).next();
         last_object = key.map(|key| key.trim_start_matches("../").to_owned());
     }
     Ok(BackupStatus {
@@ -245,4 +274,3 @@ async fn standing(backup: &Backup, opened: &Opened, catalog: &Catalog) -> Result
 fn seconds(at: Timestamp) -> String {
     Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
 }
-

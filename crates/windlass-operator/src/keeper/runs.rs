@@ -86,9 +86,15 @@ pub(super) fn why(pod: &Pod) -> Option<String> {
                 let said = ended.message.clone().unwrap_or_default();
                 return Some(format!("{} ended with {} ({reason}): {}", container.name, ended.exit_code, said.trim()));
             }
-            if let Some(waiting) = state.waiting.as_ref().filter(|waiting| waiting.reason.as_deref() != Some("PodInitializing")) {
+            if let Some(waiting) =
+                state.waiting.as_ref().filter(|waiting| waiting.reason.as_deref() != Some("PodInitializing"))
+            {
                 let reason = waiting.reason.clone().unwrap_or_default();
-                return Some(format!("{} waits: {reason}: {}", container.name, waiting.message.clone().unwrap_or_default()));
+                return Some(format!(
+                    "{} waits: {reason}: {}",
+                    container.name,
+                    waiting.message.clone().unwrap_or_default()
+                ));
             }
         }
     }
@@ -101,7 +107,8 @@ pub(super) async fn commit_whole(opened: &Opened) -> Result<Vec<RecoveryPoint>, 
     for id in Run::open(&opened.vault).await? {
         let Some(run) = Run::load(&opened.vault, id).await? else { continue };
         if run.is_whole() {
-            let failure = ComponentFailure { name: super::reconcile::component(), code: String::new(), message: String::new() };
+            let failure =
+                ComponentFailure { name: super::reconcile::component(), code: String::new(), message: String::new() };
             committed.extend(run.commit(&opened.vault, &opened.writer, &failure).await?);
         }
     }

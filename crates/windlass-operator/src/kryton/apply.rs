@@ -78,15 +78,13 @@ pub(super) async fn own(client: &Client, valid: &Valid) -> Result<Own, OperatorE
         Ok(_) => Ok(fresh),
         Err(kube::Error::Api(status)) if status.code == 409 => {
             let found = api.get(&name).await.map_err(|e| OperatorError::read("Secret", namespace, &name, e))?;
-            match Own::read(&super::dereference::Found::of(&found)) {
-                Some(own) => Ok(own),
-                // Someone emptied it: what it held is lost, and the repository knows a new writer when it meets one.
-                None => {
-                    let all = Secret { metadata: ObjectMeta { namespace: Some(namespace.clone()), ..secret.metadata }, ..secret };
-                    apply(client, &all).await?;
-                    Ok(fresh)
-                }
+            if let Some(own) = Own::read(&super::dereference::Found::of(&found)) {
+                return Ok(own);
             }
+            // Someone emptied it: what it held is lost, and the repository knows a new writer when it meets one.
+            let metadata = ObjectMeta { namespace: Some(namespace.clone()), ..secret.metadata };
+            apply(client, &Secret { metadata, ..secret }).await?;
+            Ok(fresh)
         }
         Err(error) => Err(failed(error)),
     }

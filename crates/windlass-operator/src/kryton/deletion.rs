@@ -6,8 +6,8 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-use crate::api::kryton::{DeletionPolicy, Kryton};
 use super::names;
+use crate::api::kryton::{DeletionPolicy, Kryton};
 use crate::context::Context;
 use crate::error::OperatorError;
 

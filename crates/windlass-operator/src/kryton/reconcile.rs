@@ -14,6 +14,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use serde_json::{Map, json};
+use windlass_core::diagnose::chain;
 
 use super::dereference::Dereferenced;
 use super::validate::{self, Valid};
@@ -33,7 +34,8 @@ const AGAIN: Duration = Duration::from_hours(6);
 /// Reconciles every `Kryton`, until the future is dropped.
 pub(crate) async fn run(context: Arc<Context>) {
     let all: Api<DeserializeGuard<Kryton>> = Api::all(context.client.clone());
-    let controller = Controller::new(all, watcher::Config::default()).with_config(Config::default().concurrency(AT_ONCE));
+    let controller =
+        Controller::new(all, watcher::Config::default()).with_config(Config::default().concurrency(AT_ONCE));
     let store = controller.store();
     let secrets: Api<PartialObjectMeta<Secret>> = Api::all(context.client.clone());
     let crons: Api<PartialObjectMeta<CronJob>> = Api::all(context.client.clone());
@@ -41,7 +43,8 @@ pub(crate) async fn run(context: Arc<Context>) {
     let deployments: Api<PartialObjectMeta<Deployment>> = Api::all(context.client.clone());
     let stateful_sets: Api<PartialObjectMeta<StatefulSet>> = Api::all(context.client.clone());
     let services: Api<PartialObjectMeta<Service>> = Api::all(context.client.clone());
-    let of_helm = || watcher::Config::default().labels("app.kubernetes.io/managed-by=Helm,app.kubernetes.io/name=kryton");
+    let of_helm =
+        || watcher::Config::default().labels("app.kubernetes.io/managed-by=Helm,app.kubernetes.io/name=kryton");
     let made = || watcher::Config::default().labels(names::FOR);
     controller
         .watches(secrets, watcher::Config::default(), move |secret| users_of(&store, &secret))
@@ -51,9 +54,11 @@ pub(crate) async fn run(context: Arc<Context>) {
         .watches(stateful_sets, of_helm(), |made| of_release(&made))
         .watches(services, of_helm(), |made| of_release(&made))
         .run(
-            |guarded, both: Arc<(Arc<Context>, Backoff)>| async move { reconcile(&guarded, &both.0, &both.1).await },
+            |guarded, both: Arc<(Arc<Context>, Backoff)>| async move {
+                Box::pin(reconcile(&guarded, &both.0, &both.1)).await
+            },
             |guarded, error, both| {
-                tracing::warn!(kryton = %guarded.name_any(), %error, "reconciliation failed");
+                tracing::warn!(kryton = %guarded.name_any(), error = chain(error), "reconciliation failed");
                 Action::requeue(both.1.failed(&guarded.uid().unwrap_or_default()))
             },
             Arc::new((context, Backoff::default())),
@@ -155,13 +160,11 @@ async fn reconcile(
         }
     }
     status::write(context, kryton, apply::MANAGER, conditions, fields).await?;
-    match failed {
-        Some(error) => Err(error),
-        None => {
-            failures.succeeded(&uid);
-            Ok(Action::requeue(again))
-        }
+    if let Some(error) = failed {
+        return Err(error);
     }
+    failures.succeeded(&uid);
+    Ok(Action::requeue(again))
 }
 
 /// Whether backups are set up.
@@ -173,7 +176,11 @@ async fn backups(context: &Context, valid: &Valid) -> Result<Now, OperatorError>
         None => {
             apply::remove::<CronJob>(&context.client, valid, &cron).await?;
             apply::remove::<ConfigMap>(&context.client, valid, &cron).await?;
-            Ok(Now::no(CONFIGURED, "NotAsked", "spec.backup is not there: nothing is backed up; dumps that are there stay"))
+            Ok(Now::no(
+                CONFIGURED,
+                "NotAsked",
+                "spec.backup is not there: nothing is backed up; dumps that are there stay",
+            ))
         }
         // What was set up stays as it is: a Secret that is gone for a moment ends no schedule.
         Some(Err(fault)) => Ok(Now::fault(CONFIGURED, fault)),
@@ -185,7 +192,10 @@ async fn backups(context: &Context, valid: &Valid) -> Result<Now, OperatorError>
             let objects = build::backup(valid, backup, own.repository, &context.image);
             apply::apply(&context.client, &objects.task).await?;
             apply::apply(&context.client, &objects.cron).await?;
-            let message = format!("CronJob {cron} runs at `{}` UTC; the database's Secret is of kind {:?}", backup.schedule, backup.connection.preset);
+            let message = format!(
+                "CronJob {cron} runs at `{}` UTC; the database's Secret is of kind {:?}",
+                backup.schedule, backup.connection.preset
+            );
             Ok(Now::yes(CONFIGURED, "Scheduled", message))
         }
     }
@@ -202,12 +212,19 @@ async fn snapshots(context: &Context, valid: &Valid) -> Result<Now, OperatorErro
             apply::remove::<RoleBinding>(&context.client, valid, &name).await?;
             apply::remove::<Role>(&context.client, valid, &name).await?;
             apply::remove::<ServiceAccount>(&context.client, valid, &name).await?;
-            Ok(Now::no(SNAPSHOTS, "NotAsked", "spec.snapshot is not there: no snapshots are taken; those that are there stay"))
+            Ok(Now::no(
+                SNAPSHOTS,
+                "NotAsked",
+                "spec.snapshot is not there: no snapshots are taken; those that are there stay",
+            ))
         }
         Some(Err(fault)) => Ok(Now::fault(SNAPSHOTS, fault)),
         Some(Ok(snapshot)) => {
             let Some(claim) = claim::of_notes(&context.client, &valid.namespace, valid.name.as_str()).await? else {
-                let message = format!("the volume of the notes is not there yet: a claim `{0}-data` or `{0}`, or the one that Deployment `{0}` mounts", valid.name);
+                let message = format!(
+                    "the volume of the notes is not there yet: a claim `{0}-data` or `{0}`, or the one that Deployment `{0}` mounts",
+                    valid.name
+                );
                 return Ok(Now::no(SNAPSHOTS, "NoVolume", message));
             };
             let objects = build::snapshot(valid, snapshot, &claim, &context.image);

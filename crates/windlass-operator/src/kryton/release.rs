@@ -7,10 +7,10 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Api, ResourceExt};
 use serde_json::Value;
 
+use super::build;
 use crate::api::kryton::Kryton;
 use crate::context::Context;
 use crate::error::OperatorError;
-use super::build;
 use crate::release::{Desired, Record, State, desired, drift, records};
 use crate::status::Now;
 
@@ -65,7 +65,8 @@ pub(crate) struct Released {
 /// Makes the release what the `Kryton` asks for.
 pub(crate) async fn release(context: &Context, kryton: &Kryton) -> Result<Released, OperatorError> {
     let Some(helm) = &context.helm else {
-        let now = Now::unknown(RELEASED, "NoHelm", "this operator runs without helm: the application is installed by others");
+        let now =
+            Now::unknown(RELEASED, "NoHelm", "this operator runs without helm: the application is installed by others");
         return Ok(Released { conditions: vec![now], revision: None, again: None });
     };
     let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
@@ -109,7 +110,8 @@ pub(crate) async fn release(context: &Context, kryton: &Kryton) -> Result<Releas
         drift::note(&context.client, &namespace, &name, newest.revision, &made).await?;
     }
     let revision = found.iter().find(|record| record.state == State::Deployed).map(|record| record.revision);
-    let message = format!("revision {} of release {name}, version {}", revision.unwrap_or_default(), kryton.spec.version);
+    let message =
+        format!("revision {} of release {name}, version {}", revision.unwrap_or_default(), kryton.spec.version);
     let released = if drifted.is_empty() {
         Now::yes(RELEASED, "Deployed", message)
     } else {
@@ -139,7 +141,8 @@ async fn ready(context: &Context, namespace: &str, name: &str) -> Result<Now, Op
         return Ok(Now::yes(READY, "Available", format!("{available} of {wanted} replicas are available")));
     }
     let why = status.conditions.iter().flatten().find(|condition| condition.status == "False");
-    let why = why.and_then(|condition| condition.message.clone()).unwrap_or_else(|| "it is being rolled out".to_owned());
+    let why =
+        why.and_then(|condition| condition.message.clone()).unwrap_or_else(|| "it is being rolled out".to_owned());
     Ok(Now::no(READY, "NotAvailable", format!("{available} of {wanted} replicas are available: {why}")))
 }
 
@@ -161,14 +164,21 @@ mod tests {
         assert_eq!(step(&[]), Step::Upgrade);
         assert_eq!(step(&[record(1, State::Deployed, "wanted", 5)]), Step::Nothing);
         assert_eq!(step(&[record(1, State::Deployed, "before", 5)]), Step::Upgrade);
-        assert_eq!(step(&[record(2, State::Failed, "wanted", 5), record(1, State::Deployed, "before", 9)]), Step::Upgrade);
+        assert_eq!(
+            step(&[record(2, State::Failed, "wanted", 5), record(1, State::Deployed, "before", 9)]),
+            Step::Upgrade
+        );
     }
 
     #[test]
     fn a_helm_that_died_is_told_from_one_at_work() {
         let at_work = [record(2, State::Pending, "wanted", 5), record(1, State::Deployed, "before", 900)];
         assert_eq!(step(&at_work), Step::Wait);
-        let died = [record(3, State::Pending, "wanted", 900), record(2, State::Failed, "x", 901), record(1, State::Superseded, "x", 999)];
+        let died = [
+            record(3, State::Pending, "wanted", 900),
+            record(2, State::Failed, "x", 901),
+            record(1, State::Superseded, "x", 999),
+        ];
         assert_eq!(step(&died), Step::RollBack(1));
         assert_eq!(step(&[record(1, State::Pending, "wanted", 900)]), Step::Remove);
         assert_eq!(step(&[record(1, State::Uninstalling, "wanted", 900)]), Step::Remove);

@@ -117,7 +117,10 @@ impl Own {
 pub(crate) fn validate(kryton: &Kryton, found: &Dereferenced) -> Result<Valid, Fault> {
     let name = kryton.name_any();
     let name: Name = name.parse().map_err(|_| {
-        Fault::new("NameUnusable", format!("`{name}` cannot be the name of a release: 1 to 40 characters of a-z, 0-9 and `-`"))
+        Fault::new(
+            "NameUnusable",
+            format!("`{name}` cannot be the name of a release: 1 to 40 characters of a-z, 0-9 and `-`"),
+        )
     })?;
     let backup = kryton.spec.backup.as_ref().map(|backup| validate_backup(kryton, &name, backup, found));
     let snapshot = kryton.spec.snapshot.as_ref().map(|snapshot| validate_snapshot(kryton, snapshot));
@@ -141,8 +144,10 @@ fn validate_backup(kryton: &Kryton, name: &Name, backup: &api::Backup, found: &D
         .map_err(|error| Fault::new("ScheduleInvalid", format!("spec.backup.schedule: {error}")))?;
     let store = &backup.object_store;
     let secret = &store.credentials_secret_ref.name;
-    let credentials = found.credentials.as_ref().ok_or_else(|| missing(secret, "the credentials of the object store"))?;
-    let key = |key: &str| credentials.get(key).cloned().ok_or_else(|| Fault::new("SecretMalformed", credentials.lacks(key)));
+    let credentials =
+        found.credentials.as_ref().ok_or_else(|| missing(secret, "the credentials of the object store"))?;
+    let key =
+        |key: &str| credentials.get(key).cloned().ok_or_else(|| Fault::new("SecretMalformed", credentials.lacks(key)));
     let credentials = Credentials { access_key: key(ACCESS_KEY)?, secret_key: key(SECRET_KEY)? };
     let ca = certificate(store, found.ca.as_ref())?;
     Ok(Backup {
@@ -160,7 +165,10 @@ fn validate_backup(kryton: &Kryton, name: &Name, backup: &api::Backup, found: &D
 }
 
 pub(crate) fn missing(secret: &str, what: &str) -> Fault {
-    Fault::new("SecretMissing", format!("there is no Secret `{secret}`, which holds {what}; it is looked at again as soon as it is made"))
+    Fault::new(
+        "SecretMissing",
+        format!("there is no Secret `{secret}`, which holds {what}; it is looked at again as soon as it is made"),
+    )
 }
 
 fn certificate(store: &ObjectStore, found: Option<&Found>) -> Result<Option<(CaSecret, SecretString)>, Fault> {
@@ -188,7 +196,9 @@ fn place(name: &Name, store: &ObjectStore) -> Result<S3, Fault> {
             && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.=~".contains(&b))
     };
     if !prefix.split('/').all(sound) {
-        let message = format!("spec.backup.objectStore.prefix: `{prefix}` is no prefix: names of A-Z, a-z, 0-9 and `.-_=~` joined by `/`, none of which begins with `.`");
+        let message = format!(
+            "spec.backup.objectStore.prefix: `{prefix}` is no prefix: names of A-Z, a-z, 0-9 and `.-_=~` joined by `/`, none of which begins with `.`"
+        );
         return Err(Fault::new("PrefixInvalid", message));
     }
     Ok(S3 {

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
     use crate::api::kryton::KrytonSpec;
 
-    fn kryton(values: Value) -> Kryton {
+    fn kryton(values: &Value) -> Kryton {
         let spec = json!({ "version": "4.5.0", "values": values });
         Kryton::new("team-a", serde_json::from_value::<KrytonSpec>(spec).unwrap())
     }
@@ -61,7 +61,7 @@ mod tests {
             "fullnameOverride": "other", "image": { "tag": "latest", "pullPolicy": "Always" },
             "postgresql": { "enabled": true, "fullnameOverride": "other" }, "replicaCount": 2,
         });
-        let desired = desired(&kryton(said), "chart", Map::new());
+        let desired = desired(&kryton(&said), "chart", Map::new());
         let wanted = json!({
             "fullnameOverride": "team-a", "image": { "tag": "4.5.0", "pullPolicy": "Always" },
             "postgresql": { "enabled": true, "fullnameOverride": "team-a-postgresql" }, "replicaCount": 2,
@@ -71,10 +71,10 @@ mod tests {
 
     #[test]
     fn the_digest_tells_values_and_charts_apart_and_nothing_else() {
-        let one = desired(&kryton(json!({ "a": 1, "b": 2 })), "chart", Map::new());
-        assert_eq!(one.digest, desired(&kryton(json!({ "b": 2, "a": 1 })), "chart", Map::new()).digest);
-        assert_ne!(one.digest, desired(&kryton(json!({ "a": 1 })), "chart", Map::new()).digest);
-        assert_ne!(one.digest, desired(&kryton(json!({ "a": 1, "b": 2 })), "other", Map::new()).digest);
+        let one = desired(&kryton(&json!({ "a": 1, "b": 2 })), "chart", Map::new());
+        assert_eq!(one.digest, desired(&kryton(&json!({ "b": 2, "a": 1 })), "chart", Map::new()).digest);
+        assert_ne!(one.digest, desired(&kryton(&json!({ "a": 1 })), "chart", Map::new()).digest);
+        assert_ne!(one.digest, desired(&kryton(&json!({ "a": 1, "b": 2 })), "other", Map::new()).digest);
         assert!(one.digest.len() <= 63);
     }
 }

@@ -100,9 +100,21 @@ mod tests {
     fn what_is_gone_or_was_changed_is_told_and_what_came_is_not() {
         let made = |all: &[(&str, &str)]| -> Made { all.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect() };
         let applied = made(&[("Deployment/a", "u:1"), ("Service/a", "u:5")]);
-        let record = Record { revision: 1, state: State::Deployed, digest: None, since: Timestamp::UNIX_EPOCH, applied: Some(applied) };
-        assert!(differences(&record, &made(&[("Deployment/a", "u:1"), ("Service/a", "u:5"), ("Service/b", "x")]), false).is_empty());
-        assert_eq!(differences(&record, &made(&[("Deployment/a", "u:2")]), false), ["Deployment/a was changed", "Service/a is gone"]);
+        let record = Record {
+            revision: 1,
+            state: State::Deployed,
+            digest: None,
+            since: Timestamp::UNIX_EPOCH,
+            applied: Some(applied),
+        };
+        assert!(
+            differences(&record, &made(&[("Deployment/a", "u:1"), ("Service/a", "u:5"), ("Service/b", "x")]), false)
+                .is_empty()
+        );
+        assert_eq!(
+            differences(&record, &made(&[("Deployment/a", "u:2")]), false),
+            ["Deployment/a was changed", "Service/a is gone"]
+        );
         assert_eq!(differences(&record, &made(&[("Deployment/a", "u:2")]), true), ["Service/a is gone"]);
     }
 }

@@ -82,7 +82,8 @@ impl Helm {
         let mut command = Command::new(&self.program);
         command.args(arguments).arg(format!("--namespace={namespace}")).kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| failed(format!("start `{}`: {error}", self.program.display())))?;
+        let mut child =
+            command.spawn().map_err(|error| failed(format!("start `{}`: {error}", self.program.display())))?;
         let (stdin, values) = (child.stdin.take(), input.to_owned());
         let finished = async {
             if let Some(mut stdin) = stdin {
@@ -115,5 +116,10 @@ fn list(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
 
 /// What helm says last is why; before it stand warnings.
 fn last_line(said: &str) -> String {
-    said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").trim_start_matches("Error: ").to_owned()
+    said.lines()
+        .rev()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or("it said nothing")
+        .trim_start_matches("Error: ")
+        .to_owned()
 }

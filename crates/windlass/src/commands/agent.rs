@@ -48,12 +48,15 @@ pub(crate) async fn run(printer: &Printer, path: &Path) -> Result {
     let shown = || path.display().to_string();
     let text = std::fs::read(path).map_err(|source| AgentFile::Read { path: shown(), source })?;
     let task: Task = serde_json::from_slice(&text).map_err(|source| AgentFile::Parse { path: shown(), source })?;
-    let program = std::env::current_exe().map_err(|source| AgentFile::Read { path: "/proc/self/exe".into(), source })?;
+    let program =
+        std::env::current_exe().map_err(|source| AgentFile::Read { path: "/proc/self/exe".into(), source })?;
     let watch = Watch::new(printer);
     let done = carry_out(&task, &program, &watch).await?;
     drop(watch);
     printer.result(&done, |_| match &done {
-        Done::Checked { server_version, tools } => format!("a capture would succeed: server {server_version}, pg_dump {tools}"),
+        Done::Checked { server_version, tools } => {
+            format!("a capture would succeed: server {server_version}, pg_dump {tools}")
+        }
         Done::Captured { point, objects, stored_bytes } => {
             format!("captured {point}: {}, {}, read back", objects.join(", "), Printer::size(*stored_bytes))
         }

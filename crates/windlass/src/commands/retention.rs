@@ -6,8 +6,8 @@ use windlass_core::id::PointId;
 use windlass_core::name::Name;
 use windlass_core::retention::{Retention, RetentionPlan};
 use windlass_host::retention::apply;
-use windlass_repo::retention::{Applied, GRACE, decide};
 use windlass_repo::catalog::Catalog;
+use windlass_repo::retention::{Applied, GRACE, decide};
 
 use crate::cli;
 use crate::commands::confirm::confirmed;

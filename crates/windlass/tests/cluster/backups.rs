@@ -4,16 +4,19 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use windlass_testkit::s3::{ACCESS_KEY, SECRET_KEY};
 
-use crate::stage::{LATER, SOON, Stage, dumps, listed};
+use crate::stage::{LATER, SOON, Stage, dumps, kryton, listed};
 
 #[test]
 fn k02_one_object_is_left_by_a_run_and_stock_pg_restore_reads_it() -> Result<()> {
     let stage = Stage::new("k02")?;
-    stage.namespace.apply(&stage.kryton("shelf", "k02/shelf", "  values: {}\n"))?;
+    stage.namespace.apply(&kryton("shelf", "k02/shelf", "  values: {}\n"))?;
     stage.condition("shelf", "BackupConfigured", "True", LATER)?;
     let cron = stage.namespace.get("cronjob", "shelf-backup")?.context("the CronJob")?;
     let owner = &cron["metadata"]["ownerReferences"][0];
-    assert_eq!((&owner["kind"], &owner["name"], &owner["controller"]), (&json!("Kryton"), &json!("shelf"), &json!(true)));
+    assert_eq!(
+        (&owner["kind"], &owner["name"], &owner["controller"]),
+        (&json!("Kryton"), &json!("shelf"), &json!(true))
+    );
     let spec = &cron["spec"];
     assert_eq!(spec["schedule"], "0 3 * * *");
     assert_eq!(spec["timeZone"], "Etc/UTC");
@@ -29,7 +32,11 @@ fn k02_one_object_is_left_by_a_run_and_stock_pg_restore_reads_it() -> Result<()>
     ensure!(stage.ended(&job)?, "the Job failed: {}", stage.namespace.kubectl(&["logs", &format!("job/{job}")])?);
     // The moment it was scheduled for, not the one it ran.
     assert_eq!(dumps("k02/shelf")?, ["kryton-20251121T190000Z.dump"]);
-    listed("k02/shelf", "kryton-20251121T190000Z.dump").map(|list| assert!(list.contains("notes"), "{list}")).or_else(older)?;
+    match listed("k02/shelf", "kryton-20251121T190000Z.dump") {
+        Ok(list) => assert!(list.contains("notes"), "{list}"),
+        // A dump of a server that is newer than this machine's tools: they say so, and read no further.
+        Err(error) => assert!(format!("{error:#}").contains("unsupported version"), "{error:#}"),
+    }
 
     let (reason, message) = stage.condition("shelf", "BackedUp", "True", SOON)?;
     assert_eq!(reason, "Committed", "{message}");
@@ -42,15 +49,10 @@ fn k02_one_object_is_left_by_a_run_and_stock_pg_restore_reads_it() -> Result<()>
     assert_eq!(reason, "NotProven", "{message}");
 
     stage.namespace.kubectl(&["delete", "kryton", "shelf", "--timeout=90s"])?;
-    stage.namespace.wait("the CronJob to go", SOON, || Ok(stage.namespace.get("cronjob", "shelf-backup")?.is_none()))?;
+    stage
+        .namespace
+        .wait("the CronJob to go", SOON, || Ok(stage.namespace.get("cronjob", "shelf-backup")?.is_none()))?;
     assert_eq!(dumps("k02/shelf")?, ["kryton-20251121T190000Z.dump"], "data stay");
-    Ok(())
-}
-
-/// A dump of a server that is newer than this machine's tools says so, and what it is.
-fn older(error: anyhow::Error) -> Result<()> {
-    let said = format!("{error:#}");
-    ensure!(said.contains("unsupported version"), "{said}");
     Ok(())
 }
 
@@ -58,13 +60,13 @@ fn older(error: anyhow::Error) -> Result<()> {
 fn k03_two_never_share_a_prefix_and_one_that_begins_alike_is_another() -> Result<()> {
     let stage = Stage::new("k03")?;
     let values = "  values: {}\n";
-    stage.namespace.apply(&stage.kryton("one", "k03/shared", values))?;
+    stage.namespace.apply(&kryton("one", "k03/shared", values))?;
     stage.condition("one", "RepositoryReady", "True", LATER)?;
-    stage.namespace.apply(&stage.kryton("two", "k03/shared", values))?;
+    stage.namespace.apply(&kryton("two", "k03/shared", values))?;
     let (reason, message) = stage.condition("two", "RepositoryReady", "False", LATER)?;
     assert_eq!(reason, "PrefixTaken", "{message}");
     assert!(message.contains("/one"), "{message}");
-    stage.namespace.apply(&stage.kryton("three", "k03/shared2", values))?;
+    stage.namespace.apply(&kryton("three", "k03/shared2", values))?;
     stage.condition("three", "RepositoryReady", "True", LATER)?;
     Ok(())
 }
@@ -72,7 +74,7 @@ fn k03_two_never_share_a_prefix_and_one_that_begins_alike_is_another() -> Result
 #[test]
 fn k04_a_secret_that_is_missing_or_malformed_is_named_and_its_coming_noticed_at_once() -> Result<()> {
     let stage = Stage::new("k04")?;
-    let kryton = stage.kryton("shelf", "k04/shelf", "").replace("kryton-backup-creds", "late");
+    let kryton = kryton("shelf", "k04/shelf", "").replace("kryton-backup-creds", "late");
     stage.namespace.apply(&kryton)?;
     let (reason, message) = stage.condition("shelf", "BackupConfigured", "False", SOON)?;
     assert_eq!(reason, "SecretMissing", "{message}");
@@ -80,9 +82,13 @@ fn k04_a_secret_that_is_missing_or_malformed_is_named_and_its_coming_noticed_at_
     stage.namespace.secret("late", &[("OBJECT_STORE_ACCESS_KEY", ACCESS_KEY), ("SECRET", SECRET_KEY)])?;
     stage.namespace.wait("the fault to be another", SOON, || {
         let now = stage.namespace.condition("kryton", "shelf", "BackupConfigured")?;
-        Ok(now.is_some_and(|(_, reason, message)| reason == "SecretMalformed" && message.contains("OBJECT_STORE_SECRET_KEY")))
+        Ok(now.is_some_and(|(_, reason, message)| {
+            reason == "SecretMalformed" && message.contains("OBJECT_STORE_SECRET_KEY")
+        }))
     })?;
-    stage.namespace.secret("late", &[("OBJECT_STORE_ACCESS_KEY", ACCESS_KEY), ("OBJECT_STORE_SECRET_KEY", SECRET_KEY)])?;
+    stage
+        .namespace
+        .secret("late", &[("OBJECT_STORE_ACCESS_KEY", ACCESS_KEY), ("OBJECT_STORE_SECRET_KEY", SECRET_KEY)])?;
     stage.condition("shelf", "BackupConfigured", "True", LATER)?;
     stage.condition("shelf", "RepositoryReady", "True", SOON)?;
     // Wrong ones are told from an outage, and nothing else of the object suffers.
@@ -96,13 +102,15 @@ fn k04_a_secret_that_is_missing_or_malformed_is_named_and_its_coming_noticed_at_
 #[test]
 fn k05_clearing_backup_removes_what_was_made_for_it_and_no_data() -> Result<()> {
     let stage = Stage::new("k05")?;
-    stage.namespace.apply(&stage.kryton("shelf", "k05/shelf", ""))?;
+    stage.namespace.apply(&kryton("shelf", "k05/shelf", ""))?;
     stage.condition("shelf", "Ready", "True", LATER)?;
     let job = stage.run_now("shelf-backup", 29_395_860)?;
     ensure!(stage.ended(&job)?, "the Job failed");
     let patch = r#"[{"op": "remove", "path": "/spec/backup"}]"#;
     stage.namespace.kubectl(&["patch", "kryton", "shelf", "--type=json", "--patch", patch])?;
-    stage.namespace.wait("the CronJob to go", SOON, || Ok(stage.namespace.get("cronjob", "shelf-backup")?.is_none()))?;
+    stage
+        .namespace
+        .wait("the CronJob to go", SOON, || Ok(stage.namespace.get("cronjob", "shelf-backup")?.is_none()))?;
     assert!(stage.namespace.get("configmap", "shelf-backup")?.is_none());
     assert_eq!(dumps("k05/shelf")?.len(), 1);
     Ok(())
@@ -111,11 +119,12 @@ fn k05_clearing_backup_removes_what_was_made_for_it_and_no_data() -> Result<()> 
 #[test]
 fn k06_no_secret_is_in_arguments_logs_events_or_status() -> Result<()> {
     let stage = Stage::new("k06")?;
-    stage.namespace.apply(&stage.kryton("shelf", "k06/shelf", ""))?;
+    stage.namespace.apply(&kryton("shelf", "k06/shelf", ""))?;
     stage.condition("shelf", "Ready", "True", LATER)?;
     let job = stage.run_now("shelf-backup", 29_395_860)?;
     ensure!(stage.ended(&job)?, "the Job failed");
-    let secret = stage.namespace.kubectl(&["get", "secret", "shelf-postgresql", "--output=jsonpath={.data.password}"])?;
+    let secret =
+        stage.namespace.kubectl(&["get", "secret", "shelf-postgresql", "--output=jsonpath={.data.password}"])?;
     let password = base64(&secret)?;
     ensure!(password.len() >= 8, "a password");
     let everything = [

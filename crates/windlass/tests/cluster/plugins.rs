@@ -7,7 +7,7 @@ use anyhow::Result;
 use windlass_core::hex;
 use windlass_testkit::cluster::HOST;
 
-use crate::stage::{LATER, Stage, cluster};
+use crate::stage::{LATER, Stage, cluster, kryton};
 
 const PLUGIN: &[u8] = b"the bytes of a plugin";
 
@@ -36,7 +36,7 @@ fn plugins(url: &str, sha256: &str) -> String {
 fn k20_a_plugin_is_there_before_the_server_starts_and_goes_when_it_is_cleared() -> Result<()> {
     let stage = Stage::new("k20")?;
     let digest = hex::sha256(PLUGIN).to_uppercase();
-    stage.namespace.apply(&stage.kryton("shelf", "k20/shelf", &plugins(&served()?, &digest)))?;
+    stage.namespace.apply(&kryton("shelf", "k20/shelf", &plugins(&served()?, &digest)))?;
     stage.condition("shelf", "Ready", "True", LATER)?;
     let listed = stage.namespace.kubectl(&["get", "--raw", &proxied(&stage, "/api/plugins")])?;
     assert!(listed.contains("example-1.2.tar.gz"), "{listed}");
@@ -51,9 +51,14 @@ fn k20_a_plugin_is_there_before_the_server_starts_and_goes_when_it_is_cleared() 
 #[test]
 fn k21_a_plugin_with_other_bytes_keeps_the_server_from_starting_and_is_named() -> Result<()> {
     let stage = Stage::new("k21")?;
-    stage.namespace.apply(&stage.kryton("shelf", "k21/shelf", &plugins(&served()?, &"0".repeat(64))))?;
+    stage.namespace.apply(&kryton("shelf", "k21/shelf", &plugins(&served()?, &"0".repeat(64))))?;
     stage.namespace.wait("the init container to fail", LATER, || {
-        let pods = stage.namespace.kubectl(&["get", "pods", "--output=json", "--selector=app.kubernetes.io/instance=shelf"])?;
+        let pods = stage.namespace.kubectl(&[
+            "get",
+            "pods",
+            "--output=json",
+            "--selector=app.kubernetes.io/instance=shelf",
+        ])?;
         Ok(pods.contains("\"exitCode\": 1") && pods.contains("plugin-installer"))
     })?;
     stage.condition("shelf", "Ready", "False", LATER)?;

@@ -2,15 +2,16 @@
 
 use anyhow::{Context, Result};
 
-use crate::stage::{LATER, SOON, Stage};
+use crate::stage::{LATER, SOON, Stage, kryton};
 
 #[test]
 fn k30_a_release_is_installed_upgraded_and_removed_and_volumes_stay() -> Result<()> {
     let stage = Stage::new("k30")?;
     let values = "  values:\n    fullnameOverride: other\n    podLabels:\n      colour: blue\n";
-    stage.namespace.apply(&stage.kryton("shelf", "k30/shelf", values))?;
+    stage.namespace.apply(&kryton("shelf", "k30/shelf", values))?;
     stage.condition("shelf", "Ready", "True", LATER)?;
-    let deployment = stage.namespace.get("deployment", "shelf")?.context("named for the object, whatever the values say")?;
+    let deployment =
+        stage.namespace.get("deployment", "shelf")?.context("named for the object, whatever the values say")?;
     assert_eq!(deployment["spec"]["template"]["metadata"]["labels"]["colour"], "blue");
     let status = stage.status("shelf")?;
     assert_eq!((&status["helmRevision"], &status["observedVersion"]), (&1.into(), &"4.5.0".into()));
@@ -34,13 +35,14 @@ fn k30_a_release_is_installed_upgraded_and_removed_and_volumes_stay() -> Result<
 fn k31_values_the_chart_refuses_are_told_and_hold_up_no_backup() -> Result<()> {
     let stage = Stage::new("k31")?;
     let values = "  values:\n    ingress:\n      host: kryton.local\n";
-    stage.namespace.apply(&stage.kryton("shelf", "k31/shelf", values))?;
+    stage.namespace.apply(&kryton("shelf", "k31/shelf", values))?;
     let (reason, message) = stage.condition("shelf", "Released", "False", SOON)?;
     assert_eq!(reason, "HelmFailed", "{message}");
     assert!(message.contains("host"), "{message}");
-    stage.namespace.secret("shelf-postgresql", &[
-        ("PGHOST", "db"), ("PGUSER", "kryton"), ("PGPASSWORD", "secret"), ("PGDATABASE", "kryton"),
-    ])?;
+    stage.namespace.secret(
+        "shelf-postgresql",
+        &[("PGHOST", "db"), ("PGUSER", "kryton"), ("PGPASSWORD", "secret"), ("PGDATABASE", "kryton")],
+    )?;
     stage.condition("shelf", "BackupConfigured", "True", SOON)?;
     stage.condition("shelf", "RepositoryReady", "True", SOON)?;
     Ok(())

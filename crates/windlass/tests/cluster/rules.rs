@@ -42,8 +42,16 @@ const WRONG: [(&str, &str, &str); 18] = [
     ("      bucket: kryton-backups\n", "", "spec.backup.objectStore.bucket: Required value"),
     ("      endpoint: https://minio.example.com\n", "", "spec.backup.objectStore.endpoint: Required value"),
     ("https://minio.example.com", "minio.example.com", "the URL of the server is expected"),
-    ("      credentialsSecretRef:\n        name: creds\n", "", "spec.backup.objectStore.credentialsSecretRef: Required value"),
-    ("        name: creds\n", "        other: creds\n", "spec.backup.objectStore.credentialsSecretRef.name: Required value"),
+    (
+        "      credentialsSecretRef:\n        name: creds\n",
+        "",
+        "spec.backup.objectStore.credentialsSecretRef: Required value",
+    ),
+    (
+        "        name: creds\n",
+        "        other: creds\n",
+        "spec.backup.objectStore.credentialsSecretRef.name: Required value",
+    ),
     ("prefix: refused/", "prefix: ../other", "a prefix is names of"),
     ("prefix: refused/", "prefix: /absolute", "a prefix is names of"),
     ("retention: 30d", "retention: thirty days", "a duration is expected, such as `30d`"),

@@ -3,20 +3,23 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use crate::stage::{LATER, SOON, Stage};
+use crate::stage::{LATER, SOON, Stage, kryton};
 
 #[test]
 fn k10_a_snapshot_is_named_by_its_moment_and_a_run_that_is_tried_again_makes_no_second() -> Result<()> {
     let stage = Stage::new("k10")?;
     let snapshot = "  snapshot:\n    schedule: \"0 4 * * *\"\n    retention: 7d\n";
-    stage.namespace.apply(&stage.kryton("shelf", "k10/shelf", snapshot))?;
+    stage.namespace.apply(&kryton("shelf", "k10/shelf", snapshot))?;
     let (_, message) = stage.condition("shelf", "SnapshotConfigured", "True", LATER)?;
     assert!(message.contains("shelf-data"), "the claim is found: {message}");
     let role = stage.namespace.get("role", "shelf-snapshot")?.context("the Role")?;
-    assert_eq!(role["rules"], json!([{
-        "apiGroups": ["snapshot.storage.k8s.io"], "resources": ["volumesnapshots"],
-        "verbs": ["get", "list", "create", "delete"],
-    }]));
+    assert_eq!(
+        role["rules"],
+        json!([{
+            "apiGroups": ["snapshot.storage.k8s.io"], "resources": ["volumesnapshots"],
+            "verbs": ["get", "list", "create", "delete"],
+        }])
+    );
     stage.condition("shelf", "Ready", "True", LATER)?;
     for _ in 0..2 {
         let job = stage.run_now("shelf-snapshot", 29_395_860)?;
@@ -32,7 +35,9 @@ fn k10_a_snapshot_is_named_by_its_moment_and_a_run_that_is_tried_again_makes_no_
     let patch = r#"[{"op": "remove", "path": "/spec/snapshot"}]"#;
     stage.namespace.kubectl(&["patch", "kryton", "shelf", "--type=json", "--patch", patch])?;
     for kind in ["cronjob", "role", "rolebinding", "serviceaccount"] {
-        stage.namespace.wait(&format!("the {kind} to go"), SOON, || Ok(stage.namespace.get(kind, "shelf-snapshot")?.is_none()))?;
+        stage
+            .namespace
+            .wait(&format!("the {kind} to go"), SOON, || Ok(stage.namespace.get(kind, "shelf-snapshot")?.is_none()))?;
     }
     assert!(stage.namespace.get("volumesnapshot", "shelf-20251121t190000z")?.is_some(), "data stay");
     Ok(())

@@ -48,7 +48,13 @@ fn deploy(cluster: &Cluster) -> Result<()> {
         cluster.kubectl(&["apply", "--kustomize", &root().join(folder).display().to_string()])?;
     }
     cluster.kubectl(&["--namespace=windlass-system", "rollout", "restart", "deployment/windlass-operator"])?;
-    cluster.kubectl(&["--namespace=windlass-system", "rollout", "status", "deployment/windlass-operator", "--timeout=90s"])?;
+    cluster.kubectl(&[
+        "--namespace=windlass-system",
+        "rollout",
+        "status",
+        "deployment/windlass-operator",
+        "--timeout=90s",
+    ])?;
     Ok(())
 }
 
@@ -68,23 +74,21 @@ impl Stage {
         // The host's address is there once the cluster is.
         let namespace = cluster()?.namespace(name)?;
         store();
-        namespace.secret("kryton-backup-creds", &[
-            ("OBJECT_STORE_ACCESS_KEY", ACCESS_KEY),
-            ("OBJECT_STORE_SECRET_KEY", SECRET_KEY),
-        ])?;
+        namespace.secret(
+            "kryton-backup-creds",
+            &[("OBJECT_STORE_ACCESS_KEY", ACCESS_KEY), ("OBJECT_STORE_SECRET_KEY", SECRET_KEY)],
+        )?;
         Ok(Self { namespace })
     }
 
-    /// A Kryton whose backups go to a prefix; `more` is laid over its spec, as YAML indented by two.
-    pub(crate) fn kryton(&self, name: &str, prefix: &str, more: &str) -> String {
-        let endpoint = store().endpoint();
-        format!(
-            "apiVersion: kryton.azrtydxb.io/v1alpha1\nkind: Kryton\nmetadata:\n  name: {name}\nspec:\n  version: \"4.5.0\"\n  backup:\n    schedule: \"0 3 * * *\"\n    image: {DUMPER}\n    objectStore:\n      bucket: {BUCKET}\n      endpoint: {endpoint}\n      prefix: {prefix}\n      credentialsSecretRef:\n        name: kryton-backup-creds\n{more}"
-        )
-    }
-
     /// Waits for a condition to be `status`, and returns its reason and message.
-    pub(crate) fn condition(&self, kryton: &str, type_: &str, status: &str, limit: Duration) -> Result<(String, String)> {
+    pub(crate) fn condition(
+        &self,
+        kryton: &str,
+        type_: &str,
+        status: &str,
+        limit: Duration,
+    ) -> Result<(String, String)> {
         let mut last = None;
         let waited = self.namespace.wait(&format!("{type_}={status} of {kryton}"), limit, || {
             last = self.namespace.condition("kryton", kryton, type_)?;
@@ -118,6 +122,14 @@ impl Stage {
     pub(crate) fn status(&self, kryton: &str) -> Result<Value> {
         Ok(self.namespace.get("kryton", kryton)?.context("the Kryton")?["status"].clone())
     }
+}
+
+/// A Kryton whose backups go to a prefix; `more` is laid over its spec, as YAML indented by two.
+pub(crate) fn kryton(name: &str, prefix: &str, more: &str) -> String {
+    let endpoint = store().endpoint();
+    format!(
+        "apiVersion: kryton.azrtydxb.io/v1alpha1\nkind: Kryton\nmetadata:\n  name: {name}\nspec:\n  version: \"4.5.0\"\n  backup:\n    schedule: \"0 3 * * *\"\n    image: {DUMPER}\n    objectStore:\n      bucket: {BUCKET}\n      endpoint: {endpoint}\n      prefix: {prefix}\n      credentialsSecretRef:\n        name: kryton-backup-creds\n{more}"
+    )
 }
 
 /// The objects of the bucket under a prefix, without those of `.windlass/`.
