@@ -13,6 +13,7 @@ mod deletion;
 pub(crate) mod dereference;
 pub(crate) mod names;
 mod reconcile;
+mod preflight;
 mod release;
 pub(crate) mod validate;
 
