@@ -149,7 +149,7 @@ mod tests {
     fn a_run_is_named_by_its_job_and_the_same_for_every_attempt() {
         let now: Timestamp = "2026-11-21T10:00:00.5Z".parse().unwrap();
         let run = Run::of_job("kryton-sample-backup-29395860", "6f1c", now);
-        assert_eq!(run.scheduled.to_string(), "2025-11-21T15:00:00Z");
+        assert_eq!(run.scheduled.to_string(), "2025-11-21T19:00:00Z");
         assert_eq!(run.point.made_at(), run.scheduled);
         assert_eq!(Run::of_job("kryton-sample-backup-29395860", "6f1c", Timestamp::UNIX_EPOCH), run);
         assert_ne!(Run::of_job("kryton-sample-backup-29395860", "77aa", now).point, run.point);

@@ -12,8 +12,8 @@ mod claim;
 mod deletion;
 pub(crate) mod dereference;
 pub(crate) mod names;
-mod reconcile;
 mod preflight;
+mod reconcile;
 mod release;
 pub(crate) mod validate;
 

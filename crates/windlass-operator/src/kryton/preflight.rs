@@ -45,7 +45,9 @@ pub(super) async fn look(context: &Context, kryton: &Kryton, what: &Preflight) -
     let found = jobs.get_opt(&name).await.map_err(|error| OperatorError::read("Job", &namespace, &name, error))?;
     let Some(job) = found else {
         apply::apply(&context.client, &what.task).await?;
-        let made = jobs.create(&PostParams { field_manager: Some(apply::MANAGER.into()), ..PostParams::default() }, &what.job).await;
+        let made = jobs
+            .create(&PostParams { field_manager: Some(apply::MANAGER.into()), ..PostParams::default() }, &what.job)
+            .await;
         return match made {
             Ok(_) => Ok(pending(&name)),
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(pending(&name)),
@@ -67,7 +69,8 @@ pub(super) async fn look(context: &Context, kryton: &Kryton, what: &Preflight) -
             let ended = ended.filter_map(|condition| condition.last_transition_time.as_ref()).map(|time| time.0).max();
             let age = ended.map(|ended| jiff::Timestamp::now().duration_since(ended));
             if age.is_some_and(|age| age.unsigned_abs() > AGAIN) {
-                let gone = DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
+                let gone =
+                    DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
                 let deleted = jobs.delete(&name, &gone).await;
                 deleted.map_err(|error| OperatorError::write("Job", &namespace, &name, error))?;
             }

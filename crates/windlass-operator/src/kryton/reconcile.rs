@@ -127,8 +127,12 @@ async fn reconcile(
         }
     };
     // Neither waits for the other, and what one says is told though the other failed.
-    let (backups, snapshots, released) =
-        futures::join!(backups(context, kryton, &valid, &found.versions()), snapshots(context, &valid), release::release(context, kryton));
+    let versions = found.versions();
+    let (backups, snapshots, released) = futures::join!(
+        backups(context, kryton, &valid, &versions),
+        snapshots(context, &valid),
+        release::release(context, kryton)
+    );
     let mut conditions = Vec::new();
     let mut fields = Map::new();
     let mut again = backoff::jittered(AGAIN);
