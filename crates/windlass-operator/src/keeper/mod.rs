@@ -6,6 +6,6 @@
 
 mod open;
 mod reconcile;
-mod runs;
+pub(crate) mod runs;
 
 pub(crate) use self::reconcile::run;

@@ -24,7 +24,7 @@ pub(super) struct Attempted {
 
 /// How a Job stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(crate) enum State {
     Running,
     Ended,
     /// Its reason and message, and what its last container said.
@@ -48,7 +48,8 @@ pub(super) async fn jobs(client: &Client, namespace: &str, kryton: &str) -> Resu
     Ok(all)
 }
 
-async fn state(client: &Client, namespace: &str, job: &Job) -> Result<State, OperatorError> {
+/// How a Job stands, and why it failed where it did.
+pub(crate) async fn state(client: &Client, namespace: &str, job: &Job) -> Result<State, OperatorError> {
     let conditions = job.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let holds = |type_: &str| conditions.iter().find(|c| c.type_ == type_ && c.status == "True");
     if let Some(failed) = holds("Failed") {
@@ -63,7 +64,7 @@ async fn state(client: &Client, namespace: &str, job: &Job) -> Result<State, Ope
 
 /// Why the last Pod of a Job did not end well, where it is still there: with `restartPolicy: OnFailure` it goes with its
 /// Job's last attempt.
-async fn last_words(client: &Client, namespace: &str, job: &str) -> Result<Option<String>, OperatorError> {
+pub(crate) async fn last_words(client: &Client, namespace: &str, job: &str) -> Result<Option<String>, OperatorError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let listed = api.list(&ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"))).await;
     let mut pods = listed.map_err(|error| OperatorError::read("Pods of Job", namespace, job, error))?.items;

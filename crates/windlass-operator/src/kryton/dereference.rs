@@ -15,6 +15,8 @@ use crate::error::OperatorError;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
     pub(crate) name: String,
+    /// The version of the object.
+    pub(crate) version: String,
     values: BTreeMap<String, SecretString>,
     /// Keys whose values are no text.
     unreadable: Vec<String>,
@@ -23,7 +25,8 @@ pub(crate) struct Found {
 impl Found {
     /// A Secret's values, as far as they are text.
     pub(crate) fn of(secret: &Secret) -> Self {
-        let mut found = Self { name: secret.name_any(), ..Self::default() };
+        let version = secret.resource_version().unwrap_or_default();
+        let mut found = Self { name: secret.name_any(), version, ..Self::default() };
         for (key, value) in secret.data.iter().flatten() {
             match String::from_utf8(value.0.clone()) {
                 Ok(text) => {
@@ -77,6 +80,13 @@ pub(crate) struct Dereferenced {
 }
 
 impl Dereferenced {
+    /// The versions of the Secrets by which a database is reached and a store is opened.
+    pub(crate) fn versions(&self) -> String {
+        let all = [&self.credentials, &self.ca, &self.database];
+        let versions: Vec<&str> = all.into_iter().flatten().map(|found| found.version.as_str()).collect();
+        versions.join(" ")
+    }
+
     /// Reads what backups need.
     pub(crate) async fn read(client: &Client, kryton: &Kryton) -> Result<Self, OperatorError> {
         let Some(backup) = &kryton.spec.backup else { return Ok(Self::default()) };

@@ -12,6 +12,7 @@ mod claim;
 mod deletion;
 pub(crate) mod dereference;
 pub(crate) mod names;
+mod preflight;
 mod reconcile;
 mod release;
 pub(crate) mod validate;

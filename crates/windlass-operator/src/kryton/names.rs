@@ -12,6 +12,11 @@ pub(crate) fn backup(kryton: &str) -> String {
     format!("{kryton}-backup")
 }
 
+/// The ConfigMap of the look before the first schedule, and the beginning of its Jobs' names.
+pub(crate) fn preflight(kryton: &str) -> String {
+    format!("{kryton}-preflight")
+}
+
 /// The CronJob of snapshots, and its account and what that may do.
 pub(crate) fn snapshot(kryton: &str) -> String {
     format!("{kryton}-snapshot")

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::batch::v1::CronJob;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
@@ -18,7 +18,7 @@ use windlass_core::diagnose::chain;
 
 use super::dereference::Dereferenced;
 use super::validate::{self, Valid};
-use super::{apply, build, claim, deletion, names, release};
+use super::{apply, build, claim, deletion, names, preflight, release};
 use crate::api::kryton::Kryton;
 use crate::backoff::{self, Backoff};
 use crate::context::Context;
@@ -40,6 +40,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     let secrets: Api<PartialObjectMeta<Secret>> = Api::all(context.client.clone());
     let crons: Api<PartialObjectMeta<CronJob>> = Api::all(context.client.clone());
     let tasks: Api<PartialObjectMeta<ConfigMap>> = Api::all(context.client.clone());
+    let looks: Api<PartialObjectMeta<Job>> = Api::all(context.client.clone());
     let deployments: Api<PartialObjectMeta<Deployment>> = Api::all(context.client.clone());
     let stateful_sets: Api<PartialObjectMeta<StatefulSet>> = Api::all(context.client.clone());
     let services: Api<PartialObjectMeta<Service>> = Api::all(context.client.clone());
@@ -50,6 +51,7 @@ pub(crate) async fn run(context: Arc<Context>) {
         .watches(secrets, watcher::Config::default(), move |secret| users_of(&store, &secret))
         .owns(crons, made())
         .owns(tasks, made())
+        .owns(looks, watcher::Config::default().labels("app.kubernetes.io/component=preflight"))
         .watches(deployments, of_helm(), |made| of_release(&made))
         .watches(stateful_sets, of_helm(), |made| of_release(&made))
         .watches(services, of_helm(), |made| of_release(&made))
@@ -125,14 +127,26 @@ async fn reconcile(
         }
     };
     // Neither waits for the other, and what one says is told though the other failed.
-    let (backups, snapshots, released) =
-        futures::join!(backups(context, &valid), snapshots(context, &valid), release::release(context, kryton));
+    let versions = found.versions();
+    let (backups, snapshots, released) = futures::join!(
+        backups(context, kryton, &valid, &versions),
+        snapshots(context, &valid),
+        release::release(context, kryton)
+    );
     let mut conditions = Vec::new();
     let mut fields = Map::new();
     let mut again = backoff::jittered(AGAIN);
     let mut failed = None;
     match backups {
-        Ok(now) => conditions.push(now),
+        Ok((now, looked)) => {
+            conditions.push(now);
+            if let Some(looked) = looked {
+                conditions.push(looked.now);
+                again = looked.again.unwrap_or(again);
+                let before = kryton.status.as_ref().and_then(|status| status.preflight.clone());
+                fields.insert("preflight".to_owned(), json!(looked.digest.or(before)));
+            }
+        }
         Err(error) => {
             conditions.push(Now::error(CONFIGURED, &error));
             failed = Some(error);
@@ -148,7 +162,7 @@ async fn reconcile(
     match released {
         Ok(released) => {
             conditions.extend(released.conditions);
-            again = released.again.unwrap_or(again);
+            again = released.again.unwrap_or(again).min(again);
             let before = kryton.status.clone().unwrap_or_default();
             let version = released.revision.map(|_| kryton.spec.version.clone()).or(before.observed_version);
             fields.insert("helmRevision".to_owned(), json!(released.revision.or(before.helm_revision)));
@@ -170,20 +184,23 @@ async fn reconcile(
 /// Whether backups are set up.
 pub(crate) const CONFIGURED: &str = "BackupConfigured";
 
-async fn backups(context: &Context, valid: &Valid) -> Result<Now, OperatorError> {
+async fn backups(
+    context: &Context,
+    kryton: &Kryton,
+    valid: &Valid,
+    versions: &str,
+) -> Result<(Now, Option<preflight::Looked>), OperatorError> {
     let cron = names::backup(valid.name.as_str());
     match &valid.backup {
         None => {
             apply::remove::<CronJob>(&context.client, valid, &cron).await?;
             apply::remove::<ConfigMap>(&context.client, valid, &cron).await?;
-            Ok(Now::no(
-                CONFIGURED,
-                "NotAsked",
-                "spec.backup is not there: nothing is backed up; dumps that are there stay",
-            ))
+            apply::remove::<ConfigMap>(&context.client, valid, &names::preflight(valid.name.as_str())).await?;
+            let message = "spec.backup is not there: nothing is backed up; dumps that are there stay";
+            Ok((Now::no(CONFIGURED, "NotAsked", message), None))
         }
         // What was set up stays as it is: a Secret that is gone for a moment ends no schedule.
-        Some(Err(fault)) => Ok(Now::fault(CONFIGURED, fault)),
+        Some(Err(fault)) => Ok((Now::fault(CONFIGURED, fault), None)),
         Some(Ok(backup)) => {
             let own = match &backup.own {
                 Some(own) => own.clone(),
@@ -192,11 +209,13 @@ async fn backups(context: &Context, valid: &Valid) -> Result<Now, OperatorError>
             let objects = build::backup(valid, backup, own.repository, &context.image);
             apply::apply(&context.client, &objects.task).await?;
             apply::apply(&context.client, &objects.cron).await?;
+            let what = build::preflight(valid, backup, own.repository, versions, &context.image);
+            let looked = preflight::look(context, kryton, &what).await?;
             let message = format!(
                 "CronJob {cron} runs at `{}` UTC; the database's Secret is of kind {:?}",
                 backup.schedule, backup.connection.preset
             );
-            Ok(Now::yes(CONFIGURED, "Scheduled", message))
+            Ok((Now::yes(CONFIGURED, "Scheduled", message), Some(looked)))
         }
     }
 }

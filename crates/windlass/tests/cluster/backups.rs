@@ -100,6 +100,19 @@ fn k04_a_secret_that_is_missing_or_malformed_is_named_and_its_coming_noticed_at_
 }
 
 #[test]
+fn k07_a_database_that_cannot_be_reached_is_told_before_the_first_schedule() -> Result<()> {
+    let stage = Stage::new("k07")?;
+    stage.namespace.apply(&kryton("shelf", "k07/shelf", ""))?;
+    stage.condition("shelf", "DatabaseReachable", "True", LATER)?;
+    let patch = r#"{"spec": {"backup": {"connection": {"database": "elsewhere"}}}}"#;
+    stage.namespace.kubectl(&["patch", "kryton", "shelf", "--type=merge", "--patch", patch])?;
+    let (reason, message) = stage.condition("shelf", "DatabaseReachable", "False", LATER)?;
+    assert_eq!(reason, "NotReachable", "{message}");
+    assert!(message.contains("elsewhere"), "{message}");
+    Ok(())
+}
+
+#[test]
 fn k05_clearing_backup_removes_what_was_made_for_it_and_no_data() -> Result<()> {
     let stage = Stage::new("k05")?;
     stage.namespace.apply(&kryton("shelf", "k05/shelf", ""))?;

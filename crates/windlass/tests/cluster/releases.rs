@@ -47,3 +47,22 @@ fn k31_values_the_chart_refuses_are_told_and_hold_up_no_backup() -> Result<()> {
     stage.condition("shelf", "RepositoryReady", "True", SOON)?;
     Ok(())
 }
+
+#[test]
+fn k32_what_somebody_deleted_or_changed_is_put_right() -> Result<()> {
+    let stage = Stage::new("k32")?;
+    stage.namespace.apply(&kryton("shelf", "k32/shelf", ""))?;
+    stage.condition("shelf", "Ready", "True", LATER)?;
+    stage.namespace.kubectl(&["delete", "deployment", "shelf"])?;
+    stage
+        .namespace
+        .wait("the Deployment to come back", SOON, || Ok(stage.namespace.get("deployment", "shelf")?.is_some()))?;
+    stage.condition("shelf", "Ready", "True", LATER)?;
+    let patch =
+        r#"{"spec": {"template": {"spec": {"containers": [{"name": "kryton", "image": "elsewhere/kryton:1"}]}}}}"#;
+    stage.namespace.kubectl(&["patch", "deployment", "shelf", "--patch", patch])?;
+    stage.namespace.wait("the image to be the right one again", SOON, || {
+        let deployment = stage.namespace.get("deployment", "shelf")?.unwrap_or_default();
+        Ok(!deployment["spec"]["template"].to_string().contains("elsewhere"))
+    })
+}

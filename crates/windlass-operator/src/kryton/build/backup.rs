@@ -52,7 +52,12 @@ pub(crate) fn backup(valid: &Valid, backup: &validate::Backup, repository: Repos
         owner_references: valid.owner.clone().map(|owner| vec![owner]),
         ..ObjectMeta::default()
     };
-    let task = serde_json::to_string_pretty(&capture(valid, backup, repository)).unwrap_or_default();
+    let capture = Work::Capture(Capture {
+        component: component(),
+        database: backup.connection.database.clone(),
+        run: RunNames { job: JOB.to_owned(), uid: JOB_UID.to_owned() },
+    });
+    let task = serde_json::to_string_pretty(&task(valid, backup, repository, capture)).unwrap_or_default();
     Backup {
         task: ConfigMap {
             metadata: metadata.clone(),
@@ -74,7 +79,7 @@ pub(crate) fn backup(valid: &Valid, backup: &validate::Backup, repository: Repos
                         active_deadline_seconds: Some(DEADLINE),
                         template: PodTemplateSpec {
                             metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
-                            spec: Some(pod(valid, backup, &name, agent)),
+                            spec: Some(pod(valid, backup, &name, agent, "OnFailure")),
                         },
                         ..JobSpec::default()
                     }),
@@ -86,7 +91,8 @@ pub(crate) fn backup(valid: &Valid, backup: &validate::Backup, repository: Repos
     }
 }
 
-fn capture(valid: &Valid, backup: &validate::Backup, repository: RepositoryId) -> Task {
+/// A task of an agent.
+pub(super) fn task(valid: &Valid, backup: &validate::Backup, repository: RepositoryId, work: Work) -> Task {
     Task {
         format: task::FORMAT,
         application: valid.name.clone(),
@@ -96,11 +102,7 @@ fn capture(valid: &Valid, backup: &validate::Backup, repository: RepositoryId) -
             place: backup.place.clone(),
             writer: SecretRef::File(WRITER_FILE.into()),
         },
-        work: Work::Capture(Capture {
-            component: component(),
-            database: backup.connection.database.clone(),
-            run: RunNames { job: JOB.to_owned(), uid: JOB_UID.to_owned() },
-        }),
+        work,
     }
 }
 
@@ -110,7 +112,8 @@ pub(crate) fn component() -> Name {
     DATABASE.parse().expect("a name")
 }
 
-fn pod(valid: &Valid, backup: &validate::Backup, task: &str, agent: &str) -> PodSpec {
+/// The Pod of an agent that carries out a task, which lies in a ConfigMap.
+pub(super) fn pod(valid: &Valid, backup: &validate::Backup, task: &str, agent: &str, restart: &str) -> PodSpec {
     let binary = || mount("windlass", "/windlass", false);
     let mut env = vec![
         of_secret(ACCESS_KEY, &backup.credentials_secret, ACCESS_KEY),
@@ -142,7 +145,7 @@ fn pod(valid: &Valid, backup: &validate::Backup, task: &str, agent: &str) -> Pod
         volumes.push(secret("ca", &ca.name, &ca.key, "ca.crt"));
     }
     PodSpec {
-        restart_policy: Some("OnFailure".to_owned()),
+        restart_policy: Some(restart.to_owned()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         security_context: Some(unprivileged(USER)),

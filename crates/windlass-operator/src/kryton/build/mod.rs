@@ -3,8 +3,10 @@
 mod backup;
 mod plugins;
 mod pod;
+mod preflight;
 mod snapshot;
 
 pub(crate) use self::backup::{backup, component};
 pub(crate) use self::plugins::plugins;
+pub(crate) use self::preflight::{Preflight, preflight};
 pub(crate) use self::snapshot::snapshot;

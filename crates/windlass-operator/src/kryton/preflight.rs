@@ -1,0 +1,86 @@
+//! Sees, before the first schedule and whenever something changed, whether the database can be dumped.
+
+use std::time::Duration;
+
+use k8s_openapi::api::batch::v1::Job;
+use kube::api::{DeleteParams, PostParams, PropagationPolicy};
+use kube::{Api, ResourceExt};
+
+use super::apply;
+use super::build::Preflight;
+use crate::api::kryton::Kryton;
+use crate::context::Context;
+use crate::error::OperatorError;
+use crate::keeper::runs::{State, last_words, state};
+use crate::status::Now;
+
+/// Whether the database can be reached and read.
+pub(crate) const REACHABLE: &str = "DatabaseReachable";
+
+/// After how long a look that failed is tried again, with nothing changed.
+const AGAIN: Duration = Duration::from_mins(10);
+
+/// What a look has found.
+pub(crate) struct Looked {
+    pub(crate) now: Now,
+    /// The digest of what it depended on, where it went well.
+    pub(crate) digest: Option<String>,
+    /// Look again so soon.
+    pub(crate) again: Option<Duration>,
+}
+
+/// Looks, where it was not done yet.
+pub(super) async fn look(context: &Context, kryton: &Kryton, what: &Preflight) -> Result<Looked, OperatorError> {
+    let before = kryton.status.as_ref().and_then(|status| status.preflight.as_deref());
+    let done = || Looked {
+        now: Now::yes(REACHABLE, "Reachable", "the database was reached, and everything in it may be read"),
+        digest: Some(what.digest.clone()),
+        again: None,
+    };
+    if before == Some(what.digest.as_str()) {
+        return Ok(done());
+    }
+    let (namespace, name) = (kryton.namespace().unwrap_or_default(), what.job.name_any());
+    let jobs: Api<Job> = Api::namespaced(context.client.clone(), &namespace);
+    let found = jobs.get_opt(&name).await.map_err(|error| OperatorError::read("Job", &namespace, &name, error))?;
+    let Some(job) = found else {
+        apply::apply(&context.client, &what.task).await?;
+        let made = jobs
+            .create(&PostParams { field_manager: Some(apply::MANAGER.into()), ..PostParams::default() }, &what.job)
+            .await;
+        return match made {
+            Ok(_) => Ok(pending(&name)),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(pending(&name)),
+            Err(error) => Err(OperatorError::write("Job", &namespace, &name, error)),
+        };
+    };
+    match state(&context.client, &namespace, &job).await? {
+        State::Ended => Ok(done()),
+        // Of several attempts the first tells already what is wrong; it is tried again by itself.
+        State::Running => match last_words(&context.client, &namespace, &name).await? {
+            Some(why) => {
+                let now = Now::no(REACHABLE, "NotReachable", format!("Job {name} tries again: {why}"));
+                Ok(Looked { now, digest: None, again: None })
+            }
+            None => Ok(pending(&name)),
+        },
+        State::Failed(why) => {
+            let ended = job.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+            let ended = ended.filter_map(|condition| condition.last_transition_time.as_ref()).map(|time| time.0).max();
+            let age = ended.map(|ended| jiff::Timestamp::now().duration_since(ended));
+            if age.is_some_and(|age| age.unsigned_abs() > AGAIN) {
+                let gone =
+                    DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
+                let deleted = jobs.delete(&name, &gone).await;
+                deleted.map_err(|error| OperatorError::write("Job", &namespace, &name, error))?;
+            }
+            let now = Now::no(REACHABLE, "NotReachable", format!("Job {name}: {why}"));
+            Ok(Looked { now, digest: None, again: Some(AGAIN) })
+        }
+    }
+}
+
+fn pending(job: &str) -> Looked {
+    let now = Now::unknown(REACHABLE, "Looking", format!("Job {job} looks whether the database can be dumped"));
+    Looked { now, digest: None, again: None }
+}
