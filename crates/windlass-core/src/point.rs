@@ -17,6 +17,9 @@ use crate::name::Name;
 /// The version of the documents below. A reader refuses a greater one.
 pub const FORMAT: u32 = 1;
 
+/// The longest a run may take. What is older and named by no commit record is left over from a run that died.
+pub const LONGEST_RUN: SignedDuration = SignedDuration::from_hours(24);
+
 /// How the data of a point belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -2,7 +2,6 @@
 
 use windlass_core::id::PointId;
 use windlass_core::retention::RetentionPlan;
-use windlass_engine::backup::LONGEST_RUN;
 use windlass_repo::catalog::Catalog;
 use windlass_repo::error::RepositoryError;
 use windlass_repo::evidence::Event;
@@ -27,7 +26,7 @@ pub async fn apply(
         let all = plan.keep.len() + plan.delete.len();
         return Err(TaskError::TooMany { going: plan.delete.len(), all, percent });
     }
-    let applied = retention::apply(&site.vault, &site.writer, &host.name, catalog, plan, LONGEST_RUN).await;
+    let applied = retention::apply(&site.vault, &site.writer, &host.name, catalog, plan).await;
     applied.map_err(|error| TaskError::Sweep(Box::new(error)))
 }
 

@@ -1,14 +1,14 @@
 //! How a database is reached, by whatever wrote its Secret. Pure.
 
-use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, SecretKeySelector};
+use k8s_openapi::api::core::v1::EnvVar;
 use kube::ResourceExt;
 use windlass_core::secret::SecretRef;
 use windlass_core::task::{Database, Part};
 
 use crate::api::kryton::{self as api, Kryton, Preset};
-use crate::kryton::dereference::Found;
-use crate::kryton::names;
+use crate::kryton::dereference::{Found, database_secret};
 use crate::kryton::validate::{Fault, missing};
+use crate::kryton::{names, of_secret};
 
 /// A database, as a task names it, and the variables that the task relies on.
 #[derive(Clone, Debug)]
@@ -72,8 +72,7 @@ pub(crate) fn connection(
     secret: Option<&Found>,
 ) -> Result<Connection, Fault> {
     let said = said.cloned().unwrap_or_default();
-    let named = said.secret_ref.as_ref().map(|secret| secret.name.clone());
-    let named = named.unwrap_or_else(|| names::database_secret(&kryton.name_any()));
+    let named = database_secret(kryton, Some(&said));
     let secret = secret.ok_or_else(|| missing(&named, "how the database is reached"))?;
     let keys = recognise(said.preset, secret)?;
     let mut variables = Vec::new();
@@ -140,17 +139,6 @@ fn recognise(said: Option<Preset>, secret: &Found) -> Result<&'static Keys, Faul
         );
         Fault::new("SecretMalformed", message)
     })
-}
-
-fn of_secret(variable: &str, secret: &str, key: &str) -> EnvVar {
-    EnvVar {
-        name: variable.to_owned(),
-        value_from: Some(EnvVarSource {
-            secret_key_ref: Some(SecretKeySelector { name: secret.to_owned(), key: key.to_owned(), optional: None }),
-            ..EnvVarSource::default()
-        }),
-        ..EnvVar::default()
-    }
 }
 
 /// A text in the values of the chart's database.

@@ -16,5 +16,6 @@ mod operator;
 mod release;
 pub mod snapshot;
 mod status;
+mod turns;
 
 pub use self::operator::{Options, run};

@@ -105,8 +105,7 @@ pub async fn take(what: &Snapshot) -> Result<Snapped, SnapshotError> {
         move |source: kube::Error| SnapshotError::Api { doing: doing.clone(), source: Box::new(source) }
     };
     let client = Client::try_default().await.map_err(doing("find the API server"))?;
-    let kind = GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshot");
-    let api: Api<DynamicObject> = Api::namespaced_with(client, &what.namespace, &ApiResource::from_gvk(&kind));
+    let api: Api<DynamicObject> = Api::namespaced_with(client, &what.namespace, &kind());
     let run = task::Run::of_job(&what.job.0, &what.job.1, Timestamp::now());
     let object = object(what, run.scheduled);
     let name = object.name_any();
@@ -135,14 +134,17 @@ pub(crate) fn labels_of(kryton: &str) -> String {
     format!("{}={kryton},app.kubernetes.io/component=snapshot", names::FOR)
 }
 
+fn kind() -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshot"))
+}
+
 fn object(what: &Snapshot, scheduled: Timestamp) -> DynamicObject {
     let mut spec = json!({ "source": { "persistentVolumeClaimName": what.claim } });
     if let Some(class) = &what.class {
         spec["volumeSnapshotClassName"] = json!(class);
     }
     let stamp = scheduled.strftime("%Y%m%dt%H%M%Sz");
-    let kind = GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshot");
-    let mut object = DynamicObject::new(&format!("{}-{stamp}", what.name), &ApiResource::from_gvk(&kind));
+    let mut object = DynamicObject::new(&format!("{}-{stamp}", what.name), &kind());
     object.metadata.labels = Some(names::labels(&what.name, "snapshot"));
     object.data = json!({ "spec": spec });
     object

@@ -139,7 +139,7 @@ fn merge(now: &Now, old: &[Condition], generation: Option<i64>) -> Condition {
 }
 
 /// The API server keeps times to the second.
-fn whole_second(at: Timestamp) -> Timestamp {
+pub(crate) fn whole_second(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 

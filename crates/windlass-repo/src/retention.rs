@@ -3,6 +3,7 @@
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use windlass_core::point::LONGEST_RUN;
 use windlass_core::retention::{Retention, RetentionPlan, Subject, plan};
 
 use crate::catalog::{Catalog, Damaged};
@@ -48,15 +49,13 @@ pub fn decide(catalog: &Catalog, rules: Option<&Retention>, now: Timestamp, zone
     plan(&subjects, rules, now, zone)
 }
 
-/// Marks what a plan lets go, then sweeps what was marked a grace ago. What is younger than `longest_run` may still be in
-/// the making.
+/// Marks what a plan lets go, then sweeps what was marked a grace ago.
 pub async fn apply(
     vault: &Vault,
     writer: &Writer,
     host: &str,
     catalog: Catalog,
     plan: &RetentionPlan,
-    longest_run: SignedDuration,
 ) -> Result<Applied, SweepError> {
     // What cannot be read may be anything, the newest point too.
     if let Some(Damaged { key, error, .. }) = catalog.damaged.into_iter().next() {
@@ -73,12 +72,12 @@ pub async fn apply(
     for doomed in &plan.delete {
         Tombstone::set(vault, writer, doomed.id, Why::Retention, Some(&digest)).await.map_err(failed)?;
     }
-    let swept = sweep(vault, writer, Rules { grace: GRACE, longest_run }).await?;
+    let swept = sweep(vault, writer, Rules { grace: GRACE, longest_run: LONGEST_RUN }).await?;
     if !swept.points.is_empty() {
         let event = Event::Swept { points: swept.points.clone() };
         evidence::append(vault, writer, host, event).await.map_err(failed)?;
     }
     // From the mark of a pack to its removal: a run, which may take half of it, began before the mark or knows of it.
-    let packs = prune(vault, longest_run * 2).await?;
+    let packs = prune(vault, LONGEST_RUN * 2).await?;
     Ok(Applied { swept, packs })
 }

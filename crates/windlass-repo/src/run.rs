@@ -10,9 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use windlass_core::id::{EntryId, PointId};
 use windlass_core::name::Name;
-use windlass_core::point::{
-    ComponentFailure, ComponentManifest, ComponentSummary, Consistency, FORMAT, RecoveryPoint, span,
-};
+use windlass_core::point::{ComponentManifest, ComponentSummary, Consistency, FORMAT, RecoveryPoint, span};
 use windlass_core::verification::{ComponentVerdict, Level, Verdict, Verification};
 
 use crate::catalog::{Intent, point_of};
@@ -115,18 +113,13 @@ impl Run {
     }
 
     /// Whether every component is there.
-    pub fn is_whole(&self) -> bool {
+    fn is_whole(&self) -> bool {
         self.intent.components.iter().all(|name| self.captured.contains_key(name))
     }
 
-    /// Commits the point; what is not there is said to have failed. `None` where nothing was captured.
-    pub async fn commit(
-        &self,
-        vault: &Vault,
-        writer: &Writer,
-        why_not: &ComponentFailure,
-    ) -> Result<Option<RecoveryPoint>, RepositoryError> {
-        let Some(mut point) = self.point(why_not) else { return Ok(None) };
+    /// Commits the point; `None` where not every component is there.
+    pub async fn commit(&self, vault: &Vault, writer: &Writer) -> Result<Option<RecoveryPoint>, RepositoryError> {
+        let Some(mut point) = self.point() else { return Ok(None) };
         point.evidence = evidence::heads(vault).await?;
         match vault.commit(writer, &point).await {
             Ok(sha256) => {
@@ -144,12 +137,14 @@ impl Run {
         }
     }
 
-    fn point(&self, why_not: &ComponentFailure) -> Option<RecoveryPoint> {
+    fn point(&self) -> Option<RecoveryPoint> {
+        if !self.is_whole() {
+            return None;
+        }
         let manifests = || self.intent.components.iter().filter_map(|name| self.captured.get(name));
         let components: Vec<ComponentSummary> =
             manifests().map(|(manifest, sha256)| ComponentSummary::of(manifest, sha256.clone())).collect();
         let window = span(&components)?;
-        let missing = self.intent.components.iter().filter(|name| !self.captured.contains_key(*name));
         Some(RecoveryPoint {
             format: FORMAT,
             id: self.intent.point,
@@ -161,7 +156,7 @@ impl Run {
             consistency: manifests().map(|(manifest, _)| manifest.consistency).min()?.min(Consistency::Component),
             skew_ms: window.skew_ms(),
             components,
-            failed: missing.map(|name| ComponentFailure { name: name.clone(), ..why_not.clone() }).collect(),
+            failed: Vec::new(),
             warnings: manifests()
                 .flat_map(|(manifest, _)| manifest.warnings.iter().map(|w| format!("{}: {w}", manifest.component)))
                 .collect(),

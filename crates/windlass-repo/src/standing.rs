@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use windlass_core::name::Name;
 use windlass_core::protection::{Goals, PointSummary, Protection, assess};
+use windlass_core::verification::Verification;
 
 use crate::catalog::Catalog;
 use crate::error::RepositoryError;
@@ -15,6 +16,11 @@ use crate::verify;
 pub async fn assess_now(vault: &Vault, goals: &BTreeMap<Name, Goals>) -> Result<Protection, RepositoryError> {
     let catalog = Catalog::load(vault).await?;
     let (verifications, _) = verify::load(vault).await?;
+    Ok(assess_loaded(&catalog, &verifications, goals))
+}
+
+/// The same, by what was loaded of it just now.
+pub fn assess_loaded(catalog: &Catalog, verifications: &[Verification], goals: &BTreeMap<Name, Goals>) -> Protection {
     let points: Vec<PointSummary> = catalog
         .live()
         .map(|entry| PointSummary {
@@ -28,5 +34,5 @@ pub async fn assess_now(vault: &Vault, goals: &BTreeMap<Name, Goals>) -> Result<
             },
         })
         .collect();
-    Ok(assess(goals, &points, &verifications, Timestamp::now()))
+    assess(goals, &points, verifications, Timestamp::now())
 }

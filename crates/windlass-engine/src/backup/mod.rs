@@ -15,12 +15,13 @@ mod postgres;
 use std::path::Path;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use windlass_core::application::{Application, Component, Hooks, Strategy};
 use windlass_core::diagnose::{Diagnose, Outcome, chain, without_output};
 use windlass_core::id::PointId;
 use windlass_core::point::{
-    ComponentFailure, ComponentManifest, ComponentSummary, Consistency, FORMAT, RecoveryPoint, Window, span,
+    ComponentFailure, ComponentManifest, ComponentSummary, Consistency, FORMAT, LONGEST_RUN, RecoveryPoint, Window,
+    span,
 };
 use windlass_repo::catalog::Intent;
 use windlass_repo::error::RepositoryError;
@@ -41,9 +42,6 @@ use crate::supervisor::{Orders, Report, Supervisor, SupervisorError};
 pub use self::disk::{DiskError, files};
 pub(crate) use self::disk::{tally, with_progress};
 pub use self::postgres::PostgresCaptureError;
-
-/// The longest a run may take. What is older and named by no commit record is left over from a run that died.
-pub const LONGEST_RUN: SignedDuration = SignedDuration::from_hours(24);
 
 /// What a run needs.
 pub struct Backup<'a> {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
@@ -14,14 +13,13 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use serde_json::{Map, json};
-use windlass_core::diagnose::chain;
 use windlass_core::id::PointId;
-use windlass_core::name::Name;
 use windlass_core::protection::{Goals, Protection};
+use windlass_core::verification::{Verdict, Verification};
 use windlass_repo::catalog::Catalog;
 use windlass_repo::error::RepositoryError;
 use windlass_repo::retention;
-use windlass_repo::standing::assess_now;
+use windlass_repo::standing::assess_loaded;
 use windlass_repo::verify;
 
 use super::open::{Opened, Shut, open};
@@ -31,9 +29,10 @@ use crate::backoff::{self, Backoff};
 use crate::context::Context;
 use crate::error::OperatorError;
 use crate::kryton::dereference::Dereferenced;
-use crate::kryton::names;
 use crate::kryton::validate::{self, Backup, Fault};
+use crate::kryton::{component, names};
 use crate::status::{self, Now};
+use crate::turns::{self, Turn};
 
 /// Whose fields they are: not those of the reconciler of workloads.
 const MANAGER: &str = "windlass-operator-repository";
@@ -44,18 +43,10 @@ const AT_ONCE: u16 = 32;
 /// When a repository is looked at again though nothing happened.
 const AGAIN: Duration = Duration::from_mins(30);
 
-/// How old what a run left must be before it is taken for dead.
-const LONGEST_RUN: SignedDuration = SignedDuration::from_hours(24);
-
 const REPOSITORY: &str = "RepositoryReady";
 const BACKED_UP: &str = "BackedUp";
 const RETENTION: &str = "RetentionApplied";
 const PROTECTED: &str = "Protected";
-
-/// The one component there is.
-pub(super) fn component() -> Name {
-    crate::kryton::component()
-}
 
 /// Looks after every `Kryton`'s repository, until the future is dropped.
 pub(crate) async fn run(context: Arc<Context>) {
@@ -64,20 +55,9 @@ pub(crate) async fn run(context: Arc<Context>) {
         Controller::new(all, watcher::Config::default()).with_config(Config::default().concurrency(AT_ONCE));
     let of_backups = watcher::Config::default().labels(&format!("{},app.kubernetes.io/component=backup", names::FOR));
     let jobs: Api<PartialObjectMeta<Job>> = Api::all(context.client.clone());
-    controller
-        .watches(jobs, of_backups, |job| of_job(&job))
-        .run(
-            |guarded, both: Arc<(Arc<Context>, Backoff)>| async move {
-                Box::pin(reconcile(&guarded, &both.0, &both.1)).await
-            },
-            |guarded, error, both| {
-                tracing::warn!(kryton = %guarded.name_any(), error = chain(error), "the look at the repository failed");
-                Action::requeue(both.1.failed(&guarded.uid().unwrap_or_default()))
-            },
-            Arc::new((context, Backoff::default())),
-        )
-        .for_each(|_| std::future::ready(()))
-        .await;
+    let controller = controller.watches(jobs, of_backups, |job| of_job(&job));
+    let turn: Turn = |guarded, context, failures| Box::pin(reconcile(guarded, context, failures));
+    turns::take(controller, context, turn, "the look at the repository failed").await;
 }
 
 fn of_job(job: &PartialObjectMeta<Job>) -> Option<ObjectRef<DeserializeGuard<Kryton>>> {
@@ -147,7 +127,8 @@ async fn look(context: &Context, kryton: &Kryton, backup: &Backup, opened: &Open
     let retention = sweep(kryton, backup, opened).await;
     let catalog = Catalog::load(&opened.vault).await?;
     let goals = BTreeMap::from([(component(), goals(backup))]);
-    let protection = assess_now(&opened.vault, &goals).await?;
+    let (verifications, _) = verify::load(&opened.vault).await?;
+    let protection = assess_loaded(&catalog, &verifications, &goals);
     let committed: Vec<PointId> = catalog.entries.iter().map(|entry| entry.point.id).collect();
     let mut conditions = vec![
         Now::yes(
@@ -163,7 +144,7 @@ async fn look(context: &Context, kryton: &Kryton, backup: &Backup, opened: &Open
         Err(error) => Now::error(RETENTION, error),
     });
     context.metrics.looked(kryton, &catalog, &protection, retention.is_ok());
-    let status = standing(backup, opened, &catalog).await?;
+    let status = standing(backup, opened, &catalog, &verifications).await?;
     let fields = Map::from_iter([("backup".to_owned(), json!(status))]);
     status::write(context, kryton, MANAGER, conditions, fields).await?;
     let busy = jobs.iter().any(|job| job.state == State::Running);
@@ -188,7 +169,7 @@ async fn sweep(kryton: &Kryton, backup: &Backup, opened: &Opened) -> Result<Stri
     let catalog = Catalog::load(&opened.vault).await.map_err(failed)?;
     let plan = retention::decide(&catalog, Some(rules), Timestamp::now(), &TimeZone::UTC);
     let host = names::full(kryton);
-    let applied = retention::apply(&opened.vault, &opened.writer, &host, catalog, &plan, LONGEST_RUN).await?;
+    let applied = retention::apply(&opened.vault, &opened.writer, &host, catalog, &plan).await?;
     if let Some(key) = applied.swept.denied.first() {
         return Ok(format!(
             "the store refuses to delete `{key}` and {} more: they stay, and are listed",
@@ -245,10 +226,14 @@ fn protected(protection: &Protection) -> Now {
     Now::no(PROTECTED, "NotProven", reasons.join("; "))
 }
 
-async fn standing(backup: &Backup, opened: &Opened, catalog: &Catalog) -> Result<BackupStatus, RepositoryError> {
+async fn standing(
+    backup: &Backup,
+    opened: &Opened,
+    catalog: &Catalog,
+    verifications: &[Verification],
+) -> Result<BackupStatus, RepositoryError> {
     let newest = catalog.live().rev().find(|entry| entry.point.is_complete());
-    let (verifications, _) = verify::load(&opened.vault).await?;
-    let verified = verifications.iter().rev().find(|v| v.verdict == windlass_core::verification::Verdict::Passed);
+    let verified = verifications.iter().rev().find(|v| v.verdict == Verdict::Passed);
     let mut last_object = None;
     if let Some(entry) = newest {
         let run = windlass_repo::run::Run::load(&opened.vault, entry.point.id).await?;
@@ -270,7 +255,7 @@ async fn standing(backup: &Backup, opened: &Opened, catalog: &Catalog) -> Result
     })
 }
 
-/// To the second, as Kubernetes writes times.
+/// As Kubernetes writes times.
 fn seconds(at: Timestamp) -> String {
-    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
+    status::whole_second(at).to_string()
 }

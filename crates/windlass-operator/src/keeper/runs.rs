@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use windlass_core::id::PointId;
-use windlass_core::point::{ComponentFailure, RecoveryPoint};
+use windlass_core::point::RecoveryPoint;
 use windlass_core::task;
 use windlass_repo::error::RepositoryError;
 use windlass_repo::run::Run;
@@ -107,11 +107,7 @@ pub(super) async fn commit_whole(opened: &Opened) -> Result<Vec<RecoveryPoint>, 
     let mut committed = Vec::new();
     for id in Run::open(&opened.vault).await? {
         let Some(run) = Run::load(&opened.vault, id).await? else { continue };
-        if run.is_whole() {
-            let failure =
-                ComponentFailure { name: super::reconcile::component(), code: String::new(), message: String::new() };
-            committed.extend(run.commit(&opened.vault, &opened.writer, &failure).await?);
-        }
+        committed.extend(run.commit(&opened.vault, &opened.writer).await?);
     }
     Ok(committed)
 }

@@ -8,7 +8,7 @@ use kube::{Api, Client, ResourceExt};
 use secrecy::SecretString;
 
 use super::names;
-use crate::api::kryton::Kryton;
+use crate::api::kryton::{Connection, Kryton};
 use crate::error::OperatorError;
 
 /// A Secret as it was found. Its values are never shown.
@@ -66,6 +66,38 @@ impl Found {
     }
 }
 
+/// The names of the Secrets that a `Kryton` with backups refers to.
+pub(crate) struct Named {
+    pub(crate) credentials: String,
+    pub(crate) ca: Option<String>,
+    pub(crate) database: String,
+    pub(crate) own: String,
+}
+
+impl Named {
+    /// `None` where no backups are asked for.
+    pub(crate) fn of(kryton: &Kryton) -> Option<Self> {
+        let backup = kryton.spec.backup.as_ref()?;
+        Some(Self {
+            credentials: backup.object_store.credentials_secret_ref.name.clone(),
+            ca: backup.object_store.ca_secret_ref.as_ref().map(|secret| secret.name.clone()),
+            database: database_secret(kryton, backup.connection.as_ref()),
+            own: names::own_secret(&kryton.name_any()),
+        })
+    }
+
+    /// Whether a Secret is among them.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        [&self.credentials, &self.database, &self.own].into_iter().chain(&self.ca).any(|named| named == name)
+    }
+}
+
+/// The Secret of the database: the one that is named, or the chart's.
+pub(crate) fn database_secret(kryton: &Kryton, connection: Option<&Connection>) -> String {
+    let named = connection.and_then(|connection| connection.secret_ref.as_ref());
+    named.map_or_else(|| names::database_secret(&kryton.name_any()), |secret| secret.name.clone())
+}
+
 /// What a `Kryton` refers to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Dereferenced {
@@ -89,24 +121,21 @@ impl Dereferenced {
 
     /// Reads what backups need.
     pub(crate) async fn read(client: &Client, kryton: &Kryton) -> Result<Self, OperatorError> {
-        let Some(backup) = &kryton.spec.backup else { return Ok(Self::default()) };
-        let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
+        let Some(named) = Named::of(kryton) else { return Ok(Self::default()) };
+        let namespace = kryton.namespace().unwrap_or_default();
         let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
         let read = async |name: &str| -> Result<Option<Found>, OperatorError> {
             let found = secrets.get_opt(name).await.map_err(|e| OperatorError::read("Secret", &namespace, name, e))?;
             Ok(found.as_ref().map(Found::of))
         };
-        let store = &backup.object_store;
-        let database = backup.connection.as_ref().and_then(|connection| connection.secret_ref.as_ref());
-        let database = database.map_or_else(|| names::database_secret(&name), |secret| secret.name.clone());
         Ok(Self {
-            credentials: read(&store.credentials_secret_ref.name).await?,
-            ca: match &store.ca_secret_ref {
-                Some(secret) => read(&secret.name).await?,
+            credentials: read(&named.credentials).await?,
+            ca: match &named.ca {
+                Some(name) => read(name).await?,
                 None => None,
             },
-            database: read(&database).await?,
-            own: read(&names::own_secret(&name)).await?,
+            database: read(&named.database).await?,
+            own: read(&named.own).await?,
         })
     }
 }

@@ -17,5 +17,5 @@ mod reconcile;
 mod release;
 pub(crate) mod validate;
 
-pub(crate) use self::build::component;
+pub(crate) use self::build::{component, of_secret};
 pub(crate) use self::reconcile::run;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
@@ -14,9 +13,8 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use serde_json::{Map, json};
-use windlass_core::diagnose::chain;
 
-use super::dereference::Dereferenced;
+use super::dereference::{Dereferenced, Named};
 use super::validate::{self, Valid};
 use super::{apply, build, claim, deletion, names, preflight, release};
 use crate::api::kryton::Kryton;
@@ -24,6 +22,7 @@ use crate::backoff::{self, Backoff};
 use crate::context::Context;
 use crate::error::OperatorError;
 use crate::status::{self, Now};
+use crate::turns::{self, Turn};
 
 /// Reconciliations at once: one that waits for an answer holds up no other.
 const AT_ONCE: u16 = 16;
@@ -47,26 +46,16 @@ pub(crate) async fn run(context: Arc<Context>) {
     let of_helm =
         || watcher::Config::default().labels("app.kubernetes.io/managed-by=Helm,app.kubernetes.io/name=kryton");
     let made = || watcher::Config::default().labels(names::FOR);
-    controller
+    let controller = controller
         .watches(secrets, watcher::Config::default(), move |secret| users_of(&store, &secret))
         .owns(crons, made())
         .owns(tasks, made())
         .owns(looks, watcher::Config::default().labels("app.kubernetes.io/component=preflight"))
         .watches(deployments, of_helm(), |made| of_release(&made))
         .watches(stateful_sets, of_helm(), |made| of_release(&made))
-        .watches(services, of_helm(), |made| of_release(&made))
-        .run(
-            |guarded, both: Arc<(Arc<Context>, Backoff)>| async move {
-                Box::pin(reconcile(&guarded, &both.0, &both.1)).await
-            },
-            |guarded, error, both| {
-                tracing::warn!(kryton = %guarded.name_any(), error = chain(error), "reconciliation failed");
-                Action::requeue(both.1.failed(&guarded.uid().unwrap_or_default()))
-            },
-            Arc::new((context, Backoff::default())),
-        )
-        .for_each(|_| std::future::ready(()))
-        .await;
+        .watches(services, of_helm(), |made| of_release(&made));
+    let turn: Turn = |guarded, context, failures| Box::pin(reconcile(guarded, context, failures));
+    turns::take(controller, context, turn, "reconciliation failed").await;
 }
 
 /// The `Kryton` whose release made an object: they have the same name.
@@ -81,24 +70,12 @@ fn users_of(
     secret: &PartialObjectMeta<Secret>,
 ) -> Vec<ObjectRef<DeserializeGuard<Kryton>>> {
     let (namespace, name) = (secret.namespace(), secret.name_any());
-    let names = |kryton: &Kryton| {
-        let backup = kryton.spec.backup.as_ref()?;
-        let named = backup.connection.as_ref().and_then(|connection| connection.secret_ref.as_ref());
-        let database = named.map_or_else(|| names::database_secret(&kryton.name_any()), |secret| secret.name.clone());
-        let ca = backup.object_store.ca_secret_ref.as_ref().map(|secret| secret.name.clone());
-        let of_it = [
-            Some(backup.object_store.credentials_secret_ref.name.clone()),
-            Some(database),
-            Some(names::own_secret(&kryton.name_any())),
-            ca,
-        ];
-        Some(of_it.into_iter().flatten().any(|other| other == name))
-    };
+    let names = |kryton: &Kryton| Named::of(kryton).is_some_and(|named| named.has(&name));
     store
         .state()
         .iter()
         .filter(|guarded| guarded.namespace() == namespace)
-        .filter(|guarded| guarded.0.as_ref().is_ok_and(|kryton| names(kryton) == Some(true)))
+        .filter(|guarded| guarded.0.as_ref().is_ok_and(&names))
         .map(|guarded| ObjectRef::from_obj(guarded.as_ref()))
         .collect()
 }

@@ -83,14 +83,14 @@ pub(crate) async fn release(context: &Context, kryton: &Kryton) -> Result<Releas
         }
         _ => Vec::new(),
     };
+    let is_as_asked = step == Step::Nothing && drifted.is_empty();
     let done = match step {
-        Step::Nothing if drifted.is_empty() => Ok(()),
-        Step::Nothing => helm.upgrade(&namespace, &name, &values, &digest).await,
+        Step::Nothing if is_as_asked => Ok(()),
         Step::Wait => {
             let now = Now::unknown(RELEASED, "Pending", "another helm is at work on the release");
             return Ok(Released { conditions: vec![now], revision: None, again: Some(Duration::from_secs(10)) });
         }
-        Step::Upgrade => helm.upgrade(&namespace, &name, &values, &digest).await,
+        Step::Nothing | Step::Upgrade => helm.upgrade(&namespace, &name, &values, &digest).await,
         Step::RollBack(revision) => match helm.roll_back(&namespace, &name, revision).await {
             Ok(()) => helm.upgrade(&namespace, &name, &values, &digest).await,
             Err(error) => Err(error),
@@ -104,8 +104,9 @@ pub(crate) async fn release(context: &Context, kryton: &Kryton) -> Result<Releas
         let conditions = vec![Now::error(RELEASED, &error), ready(context, &namespace, &name).await?];
         return Ok(Released { conditions, revision: None, again: Some(Duration::from_secs(30)) });
     }
-    let found = records(&context.client, &namespace, &name).await?;
-    if let Some(newest) = found.first().filter(|newest| newest.applied.is_none()) {
+    let found = if is_as_asked { found } else { records(&context.client, &namespace, &name).await? };
+    let unnoted = |newest: &&Record| !is_as_asked && newest.applied.is_none();
+    if let Some(newest) = found.first().filter(unnoted) {
         let made = drift::look(&context.client, &namespace, &name).await?;
         drift::note(&context.client, &namespace, &name, newest.revision, &made).await?;
     }

@@ -5,25 +5,21 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, JobSpec, JobTemplateSpec};
-use k8s_openapi::api::core::v1::{
-    ConfigMap, ConfigMapVolumeSource, Container, PodSpec, PodTemplateSpec, Volume, VolumeMount,
-};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::batch::v1::CronJob;
+use k8s_openapi::api::core::v1::{ConfigMap, ConfigMapVolumeSource, Container, PodSpec, Volume, VolumeMount};
 use windlass_core::id::RepositoryId;
 use windlass_core::name::Name;
+use windlass_core::point::LONGEST_RUN;
 use windlass_core::secret::SecretRef;
 use windlass_core::task::{self, Capture, Location, RunNames, Task, Work};
 
+use super::cron::{metadata, scheduled};
 use super::pod::{confined, empty, mount, of_label, of_secret, requests, secret, unprivileged, value, words};
 use crate::kryton::names;
 use crate::kryton::validate::{self, ACCESS_KEY, SECRET_KEY, Valid, WRITER};
 
 /// The component's name, in recovery points.
 pub(crate) const DATABASE: &str = "database";
-
-/// The longest a run may take, in seconds: what is older is taken for left over.
-const DEADLINE: i64 = 24 * 3600;
 
 /// The user of the official image of PostgreSQL, and of ours.
 const USER: i64 = 999;
@@ -44,14 +40,6 @@ pub(crate) struct Backup {
 /// The objects of backups, into a repository that is known by its identifier.
 pub(crate) fn backup(valid: &Valid, backup: &validate::Backup, repository: RepositoryId, agent: &str) -> Backup {
     let name = names::backup(valid.name.as_str());
-    let labels = names::labels(valid.name.as_str(), "backup");
-    let metadata = ObjectMeta {
-        name: Some(name.clone()),
-        namespace: Some(valid.namespace.clone()),
-        labels: Some(labels.clone()),
-        owner_references: valid.owner.clone().map(|owner| vec![owner]),
-        ..ObjectMeta::default()
-    };
     let capture = Work::Capture(Capture {
         component: component(),
         database: backup.connection.database.clone(),
@@ -60,34 +48,18 @@ pub(crate) fn backup(valid: &Valid, backup: &validate::Backup, repository: Repos
     let task = serde_json::to_string_pretty(&task(valid, backup, repository, capture)).unwrap_or_default();
     Backup {
         task: ConfigMap {
-            metadata: metadata.clone(),
+            metadata: metadata(valid, "backup", &name),
             data: Some(BTreeMap::from([("task.json".to_owned(), task)])),
             ..ConfigMap::default()
         },
-        cron: CronJob {
-            metadata,
-            spec: Some(CronJobSpec {
-                schedule: backup.schedule.clone(),
-                time_zone: Some("Etc/UTC".to_owned()),
-                concurrency_policy: Some("Forbid".to_owned()),
-                successful_jobs_history_limit: Some(3),
-                failed_jobs_history_limit: Some(3),
-                job_template: JobTemplateSpec {
-                    metadata: Some(ObjectMeta { labels: Some(labels.clone()), ..ObjectMeta::default() }),
-                    spec: Some(JobSpec {
-                        backoff_limit: Some(2),
-                        active_deadline_seconds: Some(DEADLINE),
-                        template: PodTemplateSpec {
-                            metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
-                            spec: Some(pod(valid, backup, &name, agent, "OnFailure")),
-                        },
-                        ..JobSpec::default()
-                    }),
-                },
-                ..CronJobSpec::default()
-            }),
-            ..CronJob::default()
-        },
+        cron: scheduled(
+            valid,
+            "backup",
+            &name,
+            &backup.schedule,
+            LONGEST_RUN.as_secs(),
+            pod(valid, backup, &name, agent, "OnFailure"),
+        ),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The objects made for a `Kryton`. Pure, and nothing here can fail: what could was seen before.
 
 mod backup;
+mod cron;
 mod plugins;
 mod pod;
 mod preflight;
@@ -8,5 +9,6 @@ mod snapshot;
 
 pub(crate) use self::backup::{backup, component};
 pub(crate) use self::plugins::plugins;
+pub(crate) use self::pod::of_secret;
 pub(crate) use self::preflight::{Preflight, preflight};
 pub(crate) use self::snapshot::snapshot;

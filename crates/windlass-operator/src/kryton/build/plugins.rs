@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::pod::confined;
 use crate::api::kryton::Kryton;
 
 /// Where the server looks for them.
@@ -13,19 +14,13 @@ pub(crate) fn plugins(kryton: &Kryton, image: &str) -> Map<String, Value> {
         return Map::new();
     }
     let list = json!(kryton.spec.plugins).to_string();
-    let mount = json!({ "name": "plugins", "mountPath": FOLDER });
     let installer = json!({
         "name": "plugin-installer",
         "image": image,
         "command": ["/windlass", "agent", "plugins", FOLDER],
         "env": [{ "name": "PLUGINS", "value": list }],
-        "volumeMounts": [mount],
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "runAsNonRoot": true,
-            "capabilities": { "drop": ["ALL"] },
-        },
+        "volumeMounts": [{ "name": "plugins", "mountPath": FOLDER }],
+        "securityContext": confined(),
     });
     let with = |key: &str, more: Value| {
         let said = kryton.spec.values.as_ref().and_then(|values| values.get(key)).and_then(Value::as_array);

@@ -41,7 +41,7 @@ pub(super) fn secret(volume: &str, name: &str, key: &str, path: &str) -> Volume 
     }
 }
 
-pub(super) fn of_secret(variable: &str, secret: &str, key: &str) -> EnvVar {
+pub(crate) fn of_secret(variable: &str, secret: &str, key: &str) -> EnvVar {
     let selector = SecretKeySelector { name: secret.to_owned(), key: key.to_owned(), optional: None };
     from(variable, EnvVarSource { secret_key_ref: Some(selector), ..EnvVarSource::default() })
 }

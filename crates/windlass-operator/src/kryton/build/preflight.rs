@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, PodTemplateSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use windlass_core::hex;
 use windlass_core::id::RepositoryId;
 use windlass_core::task::Work;
 
 use super::backup::{pod, task};
+use super::cron::{labelled, metadata};
 use crate::kryton::names;
 use crate::kryton::validate::{self, Valid};
 
@@ -40,24 +40,16 @@ pub(crate) fn preflight(
     let digest: String =
         hex::sha256(format!("{task}\n{}\n{versions}", backup.image).as_bytes()).chars().take(12).collect();
     let name = names::preflight(valid.name.as_str());
-    let labels = names::labels(valid.name.as_str(), "preflight");
-    let metadata = |name: String| ObjectMeta {
-        name: Some(name),
-        namespace: Some(valid.namespace.clone()),
-        labels: Some(labels.clone()),
-        owner_references: valid.owner.clone().map(|owner| vec![owner]),
-        ..ObjectMeta::default()
-    };
     let data = BTreeMap::from([("task.json".to_owned(), task)]);
     Preflight {
-        task: ConfigMap { metadata: metadata(name.clone()), data: Some(data), ..ConfigMap::default() },
+        task: ConfigMap { metadata: metadata(valid, "preflight", &name), data: Some(data), ..ConfigMap::default() },
         job: Job {
-            metadata: metadata(format!("{name}-{digest}")),
+            metadata: metadata(valid, "preflight", &format!("{name}-{digest}")),
             spec: Some(JobSpec {
                 backoff_limit: Some(ATTEMPTS),
                 ttl_seconds_after_finished: Some(STAYS),
                 template: PodTemplateSpec {
-                    metadata: Some(ObjectMeta { labels: Some(labels.clone()), ..ObjectMeta::default() }),
+                    metadata: Some(labelled(valid, "preflight")),
                     spec: Some(pod(valid, backup, &name, agent, "Never")),
                 },
                 ..JobSpec::default()

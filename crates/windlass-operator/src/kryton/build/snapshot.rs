@@ -1,12 +1,12 @@
 //! Snapshots: the CronJob, and the account it runs under, which may handle VolumeSnapshots of its namespace and nothing
 //! else.
 
-use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, JobSpec, JobTemplateSpec};
-use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, ServiceAccount};
+use k8s_openapi::api::batch::v1::CronJob;
+use k8s_openapi::api::core::v1::{Container, PodSpec, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::backup::{JOB, JOB_UID};
+use super::cron::{metadata, scheduled};
 use super::pod::{confined, of_field, of_label, requests, unprivileged, words};
 use crate::kryton::names;
 use crate::kryton::validate::{self, Valid};
@@ -28,24 +28,10 @@ pub(crate) struct Snapshot {
 /// The objects of snapshots of a claim.
 pub(crate) fn snapshot(valid: &Valid, snapshot: &validate::Snapshot, claim: &str, image: &str) -> Snapshot {
     let name = names::snapshot(valid.name.as_str());
-    let labels = names::labels(valid.name.as_str(), "snapshot");
-    let metadata = ObjectMeta {
-        name: Some(name.clone()),
-        namespace: Some(valid.namespace.clone()),
-        labels: Some(labels.clone()),
-        owner_references: valid.owner.clone().map(|owner| vec![owner]),
-        ..ObjectMeta::default()
-    };
-    let template = JobSpec {
-        backoff_limit: Some(2),
-        active_deadline_seconds: Some(DEADLINE),
-        template: PodTemplateSpec {
-            metadata: Some(ObjectMeta { labels: Some(labels.clone()), ..ObjectMeta::default() }),
-            spec: Some(pod(valid, snapshot, claim, &name, image)),
-        },
-        ..JobSpec::default()
-    };
+    let metadata = metadata(valid, "snapshot", &name);
+    let pod = pod(valid, snapshot, claim, &name, image);
     Snapshot {
+        cron: scheduled(valid, "snapshot", &name, &snapshot.schedule, DEADLINE, pod),
         account: ServiceAccount {
             metadata: metadata.clone(),
             automount_service_account_token: Some(false),
@@ -61,7 +47,7 @@ pub(crate) fn snapshot(valid: &Valid, snapshot: &validate::Snapshot, claim: &str
             }]),
         },
         binding: RoleBinding {
-            metadata: metadata.clone(),
+            metadata,
             role_ref: RoleRef {
                 api_group: "rbac.authorization.k8s.io".to_owned(),
                 kind: "Role".to_owned(),
@@ -73,22 +59,6 @@ pub(crate) fn snapshot(valid: &Valid, snapshot: &validate::Snapshot, claim: &str
                 namespace: Some(valid.namespace.clone()),
                 ..Subject::default()
             }]),
-        },
-        cron: CronJob {
-            metadata,
-            spec: Some(CronJobSpec {
-                schedule: snapshot.schedule.clone(),
-                time_zone: Some("Etc/UTC".to_owned()),
-                concurrency_policy: Some("Forbid".to_owned()),
-                successful_jobs_history_limit: Some(3),
-                failed_jobs_history_limit: Some(3),
-                job_template: JobTemplateSpec {
-                    metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
-                    spec: Some(template),
-                },
-                ..CronJobSpec::default()
-            }),
-            ..CronJob::default()
         },
     }
 }
