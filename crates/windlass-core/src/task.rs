@@ -3,17 +3,23 @@
 //! It is a JSON file. It holds no secret, only the names of the variables and files that do; and nothing that the
 //! agent would have to ask a cluster for.
 
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
-use crate::id::{PointId, RepositoryId};
+use crate::id::{PointId, RepositoryId, RestoreId};
 use crate::name::Name;
 use crate::repository::S3;
+use crate::restore::{CommandStep, Impact, Plan, ReplaceDatabase};
 use crate::secret::SecretRef;
 
 /// The version of the document. An agent refuses a greater one.
 pub const FORMAT: u32 = 1;
+
+/// The environment variable that names the file into which what came of a task is written, as JSON.
+pub const RESULT: &str = "WINDLASS_RESULT";
 
 /// A task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +55,146 @@ pub enum Work {
     Check(Database),
     /// Capture a database and leave its manifest; the point is committed by whoever reads it.
     Capture(Capture),
+    /// Plan a restore in the place of what is there; nothing is written.
+    Plan(Ask),
+    /// Set a database aside and lay a restored one down beside it, checked.
+    LayDown(LayDown),
+    /// Give the restored database the name.
+    Switch(Switch),
+    /// Ask addresses of the application whether it works; nothing is written.
+    Answer(Vec<String>),
+    /// Put back what was there before a restore, whatever has been done so far.
+    PutBack(Replaced),
+    /// Drop what was there before a restore: it can no longer be put back.
+    Forget(Replaced),
+}
+
+/// What a plan of a restore is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// The point.
+    pub point: PointId,
+    /// The component.
+    pub component: Name,
+    /// The database that is to be replaced.
+    #[serde(flatten)]
+    pub database: Database,
+    /// How the application is stopped and started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<(CommandStep, CommandStep)>,
+    /// How long the old copy stays, in seconds; until somebody removes it where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo_seconds: Option<i64>,
+}
+
+/// The answer to [`Ask`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Asked {
+    /// The plan, and what it does to what is there.
+    Planned(Box<Plan>, Box<Impact>),
+    /// Why there is none: in words, with what to do.
+    Refused(String),
+}
+
+/// A database that a restore replaces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// The restore.
+    pub restore: RestoreId,
+    /// How its server is reached.
+    #[serde(flatten)]
+    pub database: Database,
+    /// The step of the plan that was confirmed.
+    pub step: ReplaceDatabase,
+    /// The restored database by its identifier in the server, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<u32>,
+}
+
+/// The first half of a replacement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayDown {
+    /// What is replaced.
+    #[serde(flatten)]
+    pub replaced: Replaced,
+    /// The point it is replaced from.
+    pub point: PointId,
+    /// Queries whose first column of their first row must be true.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sql: Vec<String>,
+}
+
+/// The second half of a replacement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switch {
+    /// What is replaced.
+    #[serde(flatten)]
+    pub replaced: Replaced,
+    /// Files that the restored database mentions, where they are to be looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mentioned: Option<Mentioned>,
+}
+
+/// Files that a database mentions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mentioned {
+    /// The query that names them in its first column, the newest first.
+    pub sql: String,
+    /// Where paths that are not absolute begin.
+    pub folder: PathBuf,
+}
+
+/// What came of a task. Where it is told by the message that a container ends with, it has to fit into 4 KiB.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Done {
+    /// A capture would succeed.
+    Checked {
+        /// `server_version_num`.
+        server_version: u32,
+        /// The major version of `pg_dump`.
+        tools: u32,
+    },
+    /// Everything is in the repository, and was read back.
+    Captured {
+        /// The point it is to become.
+        point: PointId,
+        /// The objects, by key below the repository's folder.
+        objects: Vec<String>,
+        /// Their bytes as stored.
+        stored_bytes: u64,
+    },
+    /// A restore was planned, or why there is no plan.
+    Asked(Asked),
+    /// The database of the point lies beside the one it is to replace.
+    LaidDown {
+        /// Its identifier in the server.
+        oid: u32,
+        /// What held.
+        checked: Vec<String>,
+        /// What was left out, in words.
+        left_out: Vec<String>,
+    },
+    /// The restored database has the name.
+    Switched {
+        /// What held.
+        checked: Vec<String>,
+        /// What a person should know: files that are missing.
+        notes: Vec<String>,
+    },
+    /// The application answers.
+    Answered {
+        /// What held.
+        checked: Vec<String>,
+    },
+    /// What was there before is there again.
+    PutBack {
+        /// The name of a database that somebody made meanwhile, which is kept under it.
+        beside: Option<String>,
+    },
+    /// What was there before is gone.
+    Forgotten,
 }
 
 /// The capture of one database.

@@ -3,6 +3,7 @@
 pub mod action;
 pub mod agent;
 pub mod backup;
+pub mod checks;
 pub mod exchange;
 pub mod moment;
 pub mod plugins;

@@ -2,7 +2,6 @@
 //! things stand. Everything it remembers is a cache; the repository is the truth.
 
 pub mod backup;
-pub mod checks;
 pub mod error;
 pub mod host;
 pub mod in_place;

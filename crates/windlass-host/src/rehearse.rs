@@ -20,10 +20,10 @@ use windlass_engine::restore::{self, dump_of};
 use windlass_engine::supervisor::{Orders, Supervisor};
 use windlass_repo::catalog::Entry;
 
-use crate::checks;
 use crate::error::TaskError;
 use crate::host::{Host, Site};
 use crate::verify::{components, pin, put_on_record, record_of, unpin};
+use windlass_engine::checks;
 
 /// The longest a rehearsal may take before the supervisor tears it down.
 const LONGEST: SignedDuration = SignedDuration::from_hours(24);
@@ -203,7 +203,7 @@ async fn check_database(
 ) -> Result<(), TaskError> {
     let dump = dump_of(manifest, &step.database).map_err(TaskError::Restore)?;
     let database = &step.target.database;
-    let checked = checks::database(&site.application, &manifest.component, dump, &server.tools, database);
+    let checked = checks::database(&site.application.checks, &manifest.component, dump, &server.tools, database);
     let found = checked.await.map_err(TaskError::Postgres)?;
     verdict.checked.extend(found.held);
     for failure in found.failed {

@@ -1,26 +1,24 @@
 //! Plans a restore with what is found in the world, and runs exactly the plan that was confirmed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use windlass_core::application::{Action, Application, Postgres, Strategy};
 use windlass_core::diagnose::Diagnose;
 use windlass_core::id::PointId;
 use windlass_core::name::Name;
-use windlass_core::point::{ComponentData, ComponentManifest, DatabaseDump};
+use windlass_core::point::{ComponentData, ComponentManifest};
 use windlass_core::restore::{
-    CommandStep, Destination, FolderFacts, Plan, Refusal, Relation, Request, Source, Step, TargetFacts, Wanted, plan,
-    wanted,
+    CommandStep, Destination, FolderFacts, Plan, Refusal, Request, Source, Step, TargetFacts, Wanted, plan, wanted,
 };
 use windlass_core::verification::Verdict;
-use windlass_engine::postgres::restore::{Roles, look};
+use windlass_engine::postgres::restore::look;
 use windlass_engine::postgres::{PostgresError, database_of};
 use windlass_engine::progress::{Event, Progress, Silent};
-use windlass_engine::restore::{self as engine, free_bytes, tools_for};
+use windlass_engine::restore::{self as engine, free_bytes, roles_of, tools_for};
 use windlass_repo::catalog::{Catalog, Entry};
 use windlass_repo::error::RepositoryError;
 use windlass_repo::evidence;
-use windlass_repo::format::dump::{Walker, select};
 use windlass_repo::vault::Vault;
 
 use crate::error::TaskError;
@@ -155,44 +153,11 @@ async fn database_facts(
     let mut facts = BTreeMap::new();
     for dump in dumps {
         let target = named.clone().unwrap_or_else(|| dump.name.clone());
-        let roles = roles_of(vault, dump, &part.relations(&dump.name)).await?;
+        let roles = roles_of(vault, dump, &part.relations(&dump.name)).await.map_err(TaskError::Restore)?;
         let found = look(&tools, &target, dump, &roles).await.map_err(TaskError::Postgres)?;
         facts.insert(dump.name.clone(), found);
     }
     Ok(TargetFacts::Databases(facts))
-}
-
-/// The roles a dump names, as far as the relations need them (none: all); no more of it than its head is read.
-pub(crate) async fn roles_of(vault: &Vault, dump: &DatabaseDump, relations: &[Relation]) -> Result<Roles, TaskError> {
-    let mut roles = Roles { owners: [dump.owner.clone()].into(), required: BTreeSet::new() };
-    let mut reader = match vault.read(&dump.object).await {
-        // What is damaged or gone is found when all of it is read back, before the first write.
-        Err(error) if windlass_repo::verify::is_damage(&error) => return Ok(roles),
-        reader => reader.map_err(TaskError::Object)?,
-    };
-    let mut walker = Walker::new();
-    while walker.toc().is_none()
-        && let Some(piece) = match reader.next().await {
-            Err(error) if windlass_repo::verify::is_damage(&error) => None,
-            piece => piece.map_err(TaskError::Object)?,
-        }
-    {
-        if walker.feed(&piece).is_err() {
-            break;
-        }
-    }
-    if let Some(toc) = walker.toc() {
-        let all = || toc.entries.iter().map(|entry| entry.id).collect();
-        let no_relation = |missing: Relation| {
-            let (database, schema) = (dump.name.clone(), missing.schema);
-            let table = missing.table.unwrap_or_else(|| "*".to_owned());
-            TaskError::Refused(Refusal::NoRelation { database, schema, table })
-        };
-        let wanted = if relations.is_empty() { all() } else { select(toc, relations).map_err(no_relation)?.ids };
-        roles.owners.extend(toc.owners().into_iter().map(str::to_owned));
-        roles.required.extend(toc.required_roles(&wanted).into_iter().map(str::to_owned));
-    }
-    Ok(roles)
 }
 
 fn folder_facts(vault: &Vault, target: &str) -> Result<FolderFacts, TaskError> {
@@ -270,7 +235,11 @@ pub async fn run(
                 }
             }
             // Steps of restores in place, which are carried out elsewhere.
-            Step::Stop(_) | Step::ReplaceDatabase(_) | Step::ReplaceFiles(_) | Step::Start(_) => {}
+            Step::Stop(_)
+            | Step::ReplaceDatabase(_)
+            | Step::ReplaceFiles(_)
+            | Step::ReplaceVolume(_)
+            | Step::Start(_) => {}
         }
     }
     unpin(pin).await;

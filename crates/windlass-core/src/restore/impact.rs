@@ -33,6 +33,9 @@ pub struct DatabaseImpact {
     pub unknown: Option<String>,
     /// Tables whose rows differ, or that are there on one side only.
     pub tables: Vec<TableImpact>,
+    /// Tables of that kind that are not named.
+    #[serde(default)]
+    pub more_tables: u64,
     /// Tables with as many rows as the point has.
     pub same_rows: u64,
     /// Sessions that will be ended.

@@ -27,7 +27,7 @@ pub use refusal::Refusal;
 pub use source::{Destination, Source, Wanted, wanted};
 pub use steps::{
     ActionStep, CommandStep, DatabaseStep, FilesPlace, FolderStep, Old, Plan, Relation, ReplaceDatabase, ReplaceFiles,
-    Step,
+    ReplaceVolume, Step,
 };
 
 use self::aside::aside;

@@ -47,6 +47,9 @@ pub enum Step {
     /// Put restored entries in the place of those that are there.
     #[serde(rename = "replace-files")]
     ReplaceFiles(ReplaceFiles),
+    /// Give the application a volume made of a snapshot in the place of the one it has.
+    #[serde(rename = "replace-volume")]
+    ReplaceVolume(ReplaceVolume),
     /// Start the application.
     Start(CommandStep),
 }
@@ -60,6 +63,7 @@ impl Step {
             Self::Action(step) => Some(&step.component),
             Self::ReplaceDatabase(step) => Some(&step.fill.component),
             Self::ReplaceFiles(step) => Some(&step.component),
+            Self::ReplaceVolume(step) => Some(&step.component),
             Self::Stop(_) | Self::Start(_) => None,
         }
     }
@@ -72,6 +76,7 @@ impl Step {
             Self::Action(step) => step.bytes,
             Self::ReplaceDatabase(step) => step.fill.bytes,
             Self::ReplaceFiles(step) => step.bytes,
+            Self::ReplaceVolume(step) => step.bytes,
             Self::Stop(_) | Self::Start(_) => 0,
         }
     }
@@ -211,6 +216,23 @@ pub struct ReplaceFiles {
     pub old: Old,
 }
 
+/// Give the application a volume made of a snapshot in the place of the one it has, which stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplaceVolume {
+    /// The component.
+    pub component: Name,
+    /// The snapshot.
+    pub snapshot: String,
+    /// When it was taken.
+    pub taken: Timestamp,
+    /// The claim that the application has now, where it has one.
+    pub old: Option<String>,
+    /// The claim that is made.
+    pub new: String,
+    /// Bytes of the new volume.
+    pub bytes: u64,
+}
+
 /// A folder whose entries are replaced, or a file that is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilesPlace {
@@ -239,6 +261,8 @@ impl Plan {
 
     /// Whether it replaces what is there.
     pub fn is_in_place(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step, Step::ReplaceDatabase(_) | Step::ReplaceFiles(_)))
+        self.steps
+            .iter()
+            .any(|step| matches!(step, Step::ReplaceDatabase(_) | Step::ReplaceFiles(_) | Step::ReplaceVolume(_)))
     }
 }

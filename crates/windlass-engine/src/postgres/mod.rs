@@ -8,6 +8,7 @@ pub mod capture;
 mod child;
 pub mod counts;
 mod error;
+pub mod impact;
 pub mod inspect;
 mod installed;
 mod message;

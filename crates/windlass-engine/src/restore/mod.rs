@@ -1,6 +1,6 @@
 //! Carries out the plan of a restore, step by step.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use futures::StreamExt;
@@ -9,7 +9,8 @@ use windlass_core::application::{Action, Postgres};
 use windlass_core::diagnose::{Diagnose, Outcome};
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentData, ComponentManifest, DatabaseDump};
-use windlass_core::restore::{ActionStep, DatabaseStep, FolderStep};
+use windlass_core::restore::{ActionStep, DatabaseStep, FolderStep, Refusal, Relation};
+use windlass_repo::format::dump::{Walker, select};
 use windlass_repo::format::restic::{Excludes, FilesError, Restored, Target};
 use windlass_repo::keyring::KeyError;
 use windlass_repo::object::ObjectError;
@@ -17,7 +18,7 @@ use windlass_repo::vault::Vault;
 
 use crate::action::{self, ActionError};
 use crate::backup::{files, tally, with_progress};
-use crate::postgres::restore::{Pieces, Restore};
+use crate::postgres::restore::{Pieces, Restore, Roles};
 use crate::postgres::tools::Tools;
 use crate::postgres::{PostgresError, with_database};
 use crate::progress::{Event, Progress};
@@ -50,6 +51,9 @@ pub enum RestoreError {
     /// A keyring.
     #[error(transparent)]
     Key(KeyError),
+    /// What is asked for is not in the dump.
+    #[error(transparent)]
+    Refused(Refusal),
     /// The manifest does not hold what the plan says it does.
     #[error("restore {component}: its manifest does not hold what the plan says")]
     Mismatch {
@@ -98,6 +102,7 @@ impl RestoreError {
             Self::Action(error) => Some(error),
             Self::Object(error) => Some(error),
             Self::Key(error) => Some(error),
+            Self::Refused(error) => Some(error),
             Self::Mismatch { .. } => None,
         }
     }
@@ -126,6 +131,39 @@ pub fn dump_of<'a>(manifest: &'a ComponentManifest, database: &str) -> Result<&'
     let mismatch = || RestoreError::Mismatch { component: manifest.component.clone() };
     let ComponentData::Postgres(data) = &manifest.data else { return Err(mismatch()) };
     data.databases.iter().find(|dump| dump.name == database).ok_or_else(mismatch)
+}
+
+/// The roles a dump names, as far as the relations need them (none: all); no more of it than its head is read.
+pub async fn roles_of(vault: &Vault, dump: &DatabaseDump, relations: &[Relation]) -> Result<Roles, RestoreError> {
+    let mut roles = Roles { owners: [dump.owner.clone()].into(), required: BTreeSet::new() };
+    let mut reader = match vault.read(&dump.object).await {
+        // What is damaged or gone is found when all of it is read back, before the first write.
+        Err(error) if windlass_repo::verify::is_damage(&error) => return Ok(roles),
+        reader => reader.map_err(RestoreError::Object)?,
+    };
+    let mut walker = Walker::new();
+    while walker.toc().is_none()
+        && let Some(piece) = match reader.next().await {
+            Err(error) if windlass_repo::verify::is_damage(&error) => None,
+            piece => piece.map_err(RestoreError::Object)?,
+        }
+    {
+        if walker.feed(&piece).is_err() {
+            break;
+        }
+    }
+    if let Some(toc) = walker.toc() {
+        let all = || toc.entries.iter().map(|entry| entry.id).collect();
+        let no_relation = |missing: Relation| {
+            let (database, schema) = (dump.name.clone(), missing.schema);
+            let table = missing.table.unwrap_or_else(|| "*".to_owned());
+            RestoreError::Refused(Refusal::NoRelation { database, schema, table })
+        };
+        let wanted = if relations.is_empty() { all() } else { select(toc, relations).map_err(no_relation)?.ids };
+        roles.owners.extend(toc.owners().into_iter().map(str::to_owned));
+        roles.required.extend(toc.required_roles(&wanted).into_iter().map(str::to_owned));
+    }
+    Ok(roles)
 }
 
 /// Fills a database from a dump that was read back whole before. Returns what was left out, in words.

@@ -229,7 +229,12 @@ async fn back(
                 Back::TakeOut(_) | Back::Prune(_) | Back::PutIn(_) | Back::Stop | Back::Start => Ok(Vec::new()),
             }
         }
-        Step::Action(_) | Step::Database(_) | Step::Folder(_) | Step::Stop(_) | Step::Start(_) => Ok(Vec::new()),
+        Step::Action(_)
+        | Step::Database(_)
+        | Step::Folder(_)
+        | Step::Stop(_)
+        | Step::ReplaceVolume(_)
+        | Step::Start(_) => Ok(Vec::new()),
     }
 }
 

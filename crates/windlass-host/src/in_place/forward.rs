@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
-use windlass_core::application::Strategy;
+use windlass_core::application::{Check, Strategy};
 use windlass_core::name::Name;
 use windlass_core::point::ComponentManifest;
 use windlass_core::restore::{
@@ -23,9 +23,9 @@ use super::Work;
 use super::journal::{Journal, RestoredDatabase};
 use super::replaced::{Database, exchanges};
 use super::tasks::Forward;
-use crate::checks::{self, Found};
 use crate::error::TaskError;
 use crate::restore::source_of;
+use windlass_engine::checks::{self, Found};
 
 /// How long the application may take to stop or start.
 const CONTROL_LIMIT: SignedDuration = SignedDuration::from_mins(10);
@@ -56,7 +56,7 @@ pub(super) async fn carry_out(work: &Work<'_>, journal: &mut Journal, task: Forw
             replace_files(work, task, places, &plan).await
         }
         Step::Action(plan) => command(work, &plan).await.map(|()| Vec::new()),
-        Step::Database(_) | Step::Folder(_) | Step::Stop(_) | Step::Start(_) => Ok(Vec::new()),
+        Step::Database(_) | Step::Folder(_) | Step::Stop(_) | Step::ReplaceVolume(_) | Step::Start(_) => Ok(Vec::new()),
     }
 }
 
@@ -121,7 +121,7 @@ async fn check(work: &Work<'_>, database: &Database, plan: &ReplaceDatabase) -> 
     let component = &plan.fill.component;
     let dump = dump_of(manifest_of(work, component)?, &plan.fill.database).map_err(TaskError::Restore)?;
     let tools = database.tools().await?;
-    let checked = checks::database(work.application, component, dump, &tools, &database.names().new);
+    let checked = checks::database(&work.application.checks, component, dump, &tools, &database.names().new);
     judge(work, component, checked.await.map_err(TaskError::Postgres)?)
 }
 
@@ -263,7 +263,12 @@ pub(super) enum Stage {
 
 /// Asks the application whether it works, and what is missing that it mentions.
 pub(super) async fn prove(work: &Work<'_>, plan: &Plan, stage: Stage) -> Result<Vec<String>, TaskError> {
-    let mut all = checks::addresses(work.application).await;
+    let url = |check: &'_ Check| match check {
+        Check::Http { url } => Some(url.clone()),
+        Check::Sql { .. } | Check::Files { .. } => None,
+    };
+    let urls: Vec<String> = work.application.checks.iter().filter_map(url).collect();
+    let mut all = checks::addresses(urls.iter().map(String::as_str)).await;
     for step in &plan.steps {
         let Step::ReplaceDatabase(step) = step else { continue };
         // One that was not there is not there again.

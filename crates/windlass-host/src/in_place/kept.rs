@@ -71,7 +71,12 @@ async fn remove(work: &Work<'_>, journal: &Journal) -> Result<Vec<String>, TaskE
                 };
                 move_files(places, clear).await?;
             }
-            Step::Action(_) | Step::Database(_) | Step::Folder(_) | Step::Stop(_) | Step::Start(_) => {}
+            Step::Action(_)
+            | Step::Database(_)
+            | Step::Folder(_)
+            | Step::Stop(_)
+            | Step::ReplaceVolume(_)
+            | Step::Start(_) => {}
         }
     }
     Ok(notes)
@@ -110,7 +115,12 @@ fn left_over(journal: &Journal) -> Result<Vec<String>, TaskError> {
                     }));
                 }
             }
-            Step::Action(_) | Step::Database(_) | Step::Folder(_) | Step::Stop(_) | Step::Start(_) => {}
+            Step::Action(_)
+            | Step::Database(_)
+            | Step::Folder(_)
+            | Step::Stop(_)
+            | Step::ReplaceVolume(_)
+            | Step::Start(_) => {}
         }
     }
     if journal.has_begun(Forward::Stop) && journal.state.is_unsettled() {

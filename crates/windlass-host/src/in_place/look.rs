@@ -7,26 +7,25 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use windlass_core::application::{Application, Databases, Disk, Postgres, Strategy};
-use windlass_core::diagnose::chain;
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentData, ComponentManifest, DiskData};
 use windlass_core::restore::{
-    CommandStep, DatabaseImpact, Differences, Estimate, FilesImpact, Impact, LiveDatabase, LivePlace, Measured, Plan,
-    Refusal, ReplaceDatabase, ReplaceFiles, Step, TableImpact, TargetFacts, Terms, Wanted,
+    CommandStep, Differences, Estimate, FilesImpact, Impact, LivePlace, Measured, Plan, Refusal, ReplaceFiles, Step,
+    TargetFacts, Terms, Wanted,
 };
 use windlass_core::verification::{Level, Verdict};
 use windlass_engine::backup::files;
 use windlass_engine::postgres::database_of;
-use windlass_engine::postgres::inspect::content;
+use windlass_engine::postgres::impact::impact as database_impact;
 use windlass_engine::postgres::replace::look_live;
-use windlass_engine::restore::{dump_of, free_bytes, tools_for};
+use windlass_engine::restore::{dump_of, free_bytes, roles_of, tools_for};
 use windlass_repo::format::restic::{Compared, Excludes, FilesError, Place};
 use windlass_repo::vault::Vault;
 
 use super::journal::{Journal, list_of_differences};
 use crate::error::TaskError;
 use crate::host::Host;
-use crate::restore::{roles_of, source_of};
+use crate::restore::source_of;
 
 /// What the settings say of a restore in place.
 pub(crate) fn terms(application: &Application) -> Terms {
@@ -74,7 +73,7 @@ async fn databases(vault: &Vault, part: &Wanted<'_>, source: &Postgres) -> Resul
             let what = format!("{}/{}", part.manifest.component, dump.name);
             return Err(TaskError::Refused(Refusal::NotInSettings { what }));
         }
-        let roles = roles_of(vault, dump, &[]).await?;
+        let roles = roles_of(vault, dump, &[]).await.map_err(TaskError::Restore)?;
         let live = look_live(&tools, &dump.name, dump, &roles).await.map_err(TaskError::Postgres)?;
         facts.insert(dump.name.clone(), live);
     }
@@ -215,7 +214,13 @@ pub async fn impact(
                     Some(TargetFacts::LiveDatabases(live)) => live.get(&step.fill.database),
                     _ => None,
                 };
-                impact.databases.push(database_impact(step, manifest, live, application).await?);
+                let source = source_of(Some(application), &step.fill.component);
+                let tools = match source {
+                    Some(source) => Some(tools_for(&source.url, Some(source)).await.map_err(TaskError::Postgres)?),
+                    None => None,
+                };
+                let dump = dump_of(manifest, &step.fill.database).map_err(TaskError::Restore)?;
+                impact.databases.push(database_impact(tools.as_ref(), step, dump, live).await);
             }
             (Step::ReplaceFiles(step), _) => {
                 if let Some(TargetFacts::LivePlaces(places)) = facts.get(&step.component) {
@@ -226,57 +231,6 @@ pub async fn impact(
         }
     }
     impact.estimate = Some(estimate(vault, plan, host).await?);
-    Ok(impact)
-}
-
-async fn database_impact(
-    step: &ReplaceDatabase,
-    manifest: &ComponentManifest,
-    live: Option<&LiveDatabase>,
-    application: &Application,
-) -> Result<DatabaseImpact, TaskError> {
-    let dump = dump_of(manifest, &step.fill.database).map_err(TaskError::Restore)?;
-    let mut impact = DatabaseImpact {
-        component: step.fill.component.clone(),
-        database: step.fill.database.clone(),
-        bytes: None,
-        unknown: None,
-        tables: Vec::new(),
-        same_rows: 0,
-        sessions: 0,
-        needed_bytes: live.map_or(step.fill.bytes, |live| live.needed_bytes(step.fill.bytes)),
-        free_bytes: live.and_then(|live| live.free_bytes),
-    };
-    let Some(source) = source_of(Some(application), &step.fill.component) else { return Ok(impact) };
-    let tools = tools_for(&source.url, Some(source)).await.map_err(TaskError::Postgres)?;
-    if step.oid.is_none() {
-        return Ok(impact);
-    }
-    let now = match content(&tools, &dump.name).await {
-        Ok(now) => now,
-        Err(error) => {
-            impact.unknown = Some(chain(&error));
-            return Ok(impact);
-        }
-    };
-    (impact.bytes, impact.sessions) = (Some(now.bytes), now.sessions);
-    let mut pairs = BTreeMap::new();
-    for count in &dump.tables {
-        pairs.entry((&count.schema, &count.table)).or_insert((None, None)).0 = Some(count);
-    }
-    for count in &now.tables {
-        pairs.entry((&count.schema, &count.table)).or_insert((None, None)).1 = Some(count);
-    }
-    for ((schema, table), (then, now)) in pairs {
-        let exact = then.is_none_or(|count| count.exact) && now.is_none_or(|count| count.exact);
-        let (rows_then, rows_now) = (then.map(|count| count.rows), now.map(|count| count.rows));
-        if rows_then == rows_now {
-            impact.same_rows += 1;
-        } else {
-            let (schema, table) = (schema.clone(), table.clone());
-            impact.tables.push(TableImpact { schema, table, rows_now, rows_then, exact });
-        }
-    }
     Ok(impact)
 }
 

@@ -64,7 +64,12 @@ pub async fn impact_of_undo(work: &Work<'_>, journal: &Journal) -> Result<UndoIm
                 let changed = move || Ok(places.iter().map(|place| touched_since(place, finished)).sum::<u64>());
                 impact.entries_changed += blocking(changed).await?;
             }
-            Step::Action(_) | Step::Database(_) | Step::Folder(_) | Step::Stop(_) | Step::Start(_) => {}
+            Step::Action(_)
+            | Step::Database(_)
+            | Step::Folder(_)
+            | Step::Stop(_)
+            | Step::ReplaceVolume(_)
+            | Step::Start(_) => {}
         }
     }
     Ok(impact)

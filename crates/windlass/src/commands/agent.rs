@@ -4,8 +4,8 @@ use std::path::Path;
 
 use windlass_core::diagnose::{Diagnose, Outcome};
 use windlass_core::plugin::Plugin;
-use windlass_core::task::Task;
-use windlass_engine::agent::{Done, run as carry_out};
+use windlass_core::task::{self, Asked, Done, Task};
+use windlass_engine::agent::run as carry_out;
 use windlass_engine::plugins::fetch;
 use windlass_operator::snapshot::{Snapped, Snapshot, take};
 
@@ -21,6 +21,8 @@ enum AgentFile {
     Read { path: String, source: std::io::Error },
     #[error("read the task `{path}`")]
     Parse { path: String, source: serde_json::Error },
+    #[error("write the result to `{path}`")]
+    Result { path: String, source: std::io::Error },
     #[error("copy the agent to `{path}`")]
     Copy { path: String, source: std::io::Error },
 }
@@ -53,15 +55,34 @@ pub(crate) async fn run(printer: &Printer, path: &Path) -> Result {
     let watch = Watch::new(printer);
     let done = carry_out(&task, &program, &watch).await?;
     drop(watch);
-    printer.result(&done, |_| match &done {
+    if let Some(path) = std::env::var_os(task::RESULT) {
+        let told = serde_json::to_vec(&done).map_err(|source| AgentFile::Parse { path: shown(), source })?;
+        let failed = |source| AgentFile::Result { path: path.display().to_string(), source };
+        std::fs::write(&path, told).map_err(failed)?;
+    }
+    printer.result(&done, |_| in_words(&done));
+    Ok(Status::Done)
+}
+
+fn in_words(done: &Done) -> String {
+    match done {
         Done::Checked { server_version, tools } => {
             format!("a capture would succeed: server {server_version}, pg_dump {tools}")
         }
         Done::Captured { point, objects, stored_bytes } => {
             format!("captured {point}: {}, {}, read back", objects.join(", "), Printer::size(*stored_bytes))
         }
-    });
-    Ok(Status::Done)
+        Done::Asked(Asked::Planned(plan, _)) => format!("planned: {}", plan.digest()),
+        Done::Asked(Asked::Refused(why)) => why.clone(),
+        Done::LaidDown { checked, left_out, .. } => {
+            format!("restored beside: {}", [&checked[..], left_out].concat().join("; "))
+        }
+        Done::Switched { checked, notes } => format!("switched: {}", [&checked[..], notes].concat().join("; ")),
+        Done::Answered { checked } => checked.join("; "),
+        Done::PutBack { beside: None } => "put back".to_owned(),
+        Done::PutBack { beside: Some(other) } => format!("put back; a database made meanwhile is now called {other}"),
+        Done::Forgotten => "the old copy is dropped".to_owned(),
+    }
 }
 
 /// Copies this binary, so that another image can run it, and the authorities it knows, which that image may lack.

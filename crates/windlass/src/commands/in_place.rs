@@ -248,13 +248,13 @@ fn describe(printer: &Printer, plan: &Plan, impact: &Impact, digest: &str) -> St
 fn keeps(step: &Step) -> bool {
     match step {
         Step::ReplaceDatabase(step) => step.old != Old::Deleted,
-        Step::ReplaceFiles(_) => true,
+        Step::ReplaceFiles(_) | Step::ReplaceVolume(_) => true,
         Step::Action(_) | Step::Database(_) | Step::Folder(_) | Step::Stop(_) | Step::Start(_) => false,
     }
 }
 
 fn what_is_kept(plan: &Plan) -> String {
-    let replaces = |step: &&Step| matches!(step, Step::ReplaceDatabase(_) | Step::ReplaceFiles(_) | Step::Action(_));
+    let replaces = |step: &&Step| keeps(step) || matches!(step, Step::ReplaceDatabase(_) | Step::Action(_));
     let kept = plan.steps.iter().filter(|step| keeps(step)).count();
     let all = plan.steps.iter().filter(replaces).count();
     let what = match (kept, all) {
@@ -286,7 +286,7 @@ fn step_in_words(step: &Step, impact: &Impact) -> String {
                 Old::Deleted => format!("DELETE the database {}, and make it anew", fill.database),
             };
             let mut text = format!("  {what} at {}: {tables}, {rows}\n", fill.target.url);
-            let of_it = |i: &&DatabaseImpact| i.component == fill.component && i.database == fill.database;
+            let of_it = |i: &&DatabaseImpact| i.component == fill.component && i.database == fill.target.database;
             if let Some(impact) = impact.databases.iter().find(of_it) {
                 text.push_str(&database_in_words(impact));
             }
@@ -308,6 +308,13 @@ fn step_in_words(step: &Step, impact: &Impact) -> String {
             }
             text
         }
+        Step::ReplaceVolume(step) => {
+            let old = step.old.as_deref().map_or_else(String::new, |old| format!(" in the place of {old}"));
+            format!(
+                "  give the application the volume {}{old}, made of the snapshot {} of {}\n",
+                step.new, step.snapshot, step.taken
+            )
+        }
         Step::Action(step) => {
             format!("  run {} and give it {} on its standard input\n", step.command.program, Printer::size(step.bytes))
         }
@@ -326,9 +333,9 @@ fn database_in_words(impact: &DatabaseImpact) -> String {
             let (now, then) = (rows(*rows_now), rows(*rows_then));
             text.push_str(&format!("    {schema}.{table}: {about}{now} rows now, {then} then\n"));
         }
-        let more = impact.tables.len().saturating_sub(NAMED);
+        let more = impact.tables.len().saturating_sub(NAMED) as u64 + impact.more_tables;
         if more > 0 {
-            text.push_str(&format!("    and {} more with other rows\n", count(more as u64, "table")));
+            text.push_str(&format!("    and {} more with other rows\n", count(more, "table")));
         }
         text.push_str(&format!("    {} with as many rows as then\n", count(impact.same_rows, "table")));
         if impact.sessions > 0 {

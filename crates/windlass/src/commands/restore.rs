@@ -208,7 +208,11 @@ fn describe(printer: &Printer, planned: &Planned) -> String {
             Step::Action(step) => {
                 format!("run {} and give it {} on its standard input", step.command.program, Printer::size(step.bytes))
             }
-            Step::Stop(_) | Step::ReplaceDatabase(_) | Step::ReplaceFiles(_) | Step::Start(_) => String::new(),
+            Step::Stop(_)
+            | Step::ReplaceDatabase(_)
+            | Step::ReplaceFiles(_)
+            | Step::ReplaceVolume(_)
+            | Step::Start(_) => String::new(),
         });
         text.push('\n');
     }

@@ -2,7 +2,7 @@
 
 use windlass_core::point::DatabaseDump;
 
-use super::{LeftOut, PostgresError};
+use super::{LeftOut, PostgresError, extensions};
 use crate::postgres::quote::{literal, name};
 use crate::postgres::session::Session;
 use crate::postgres::tools::Tools;
@@ -10,18 +10,20 @@ use crate::postgres::tools::Tools;
 /// States that say that a locale is not to be had: no such locale, not with this encoding, not in this build.
 const NO_LOCALE: [&str; 4] = ["42809", "22023", "42P17", "0A000"];
 
-/// Makes a database from template0 with the encoding, locale and owner of the source, and marks it as unfinished. Only a scratch server takes
-/// another locale instead of one that is not installed: there nobody depends on the order of texts.
+/// Makes a database with the encoding, locale and owner of the source, and marks it as unfinished: from template0, or from
+/// what has the extensions that it needs (`extensions.rs`). Only a scratch server takes another locale instead of one that is
+/// not installed: there nobody depends on the order of texts.
 pub(super) async fn database(
     tools: &Tools,
     database: &str,
     dump: &DatabaseDump,
     owner: Option<&str>,
 ) -> Result<LeftOut, PostgresError> {
+    let template = extensions::template(tools, dump).await?;
     let sql = |locale: &str| {
         let owner = owner.map_or_else(String::new, |owner| format!(" owner {}", name(owner)));
         let encoding = literal(&dump.encoding);
-        format!("create database {} template template0 encoding {encoding}{locale}{owner}", name(database))
+        format!("create database {} template {template} encoding {encoding}{locale}{owner}", name(database))
     };
     let why = match wanted(tools.server_version, dump) {
         Ok(locale) => match make(tools, database, &sql(&locale)).await {

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use windlass_core::point::DatabaseDump;
 use windlass_core::restore::DatabaseFacts;
 
-use super::PostgresError;
 use super::create::{is_unfinished, missing_locale};
+use super::{PostgresError, extensions};
 use crate::postgres::quote::{literal, name};
 use crate::postgres::session::Session;
 use crate::postgres::tools::Tools;
@@ -59,7 +59,7 @@ pub async fn look(
         unfinished = session.number(&is_unfinished()).await? > 0;
         session.close().await;
     }
-    let facts = look_through(session, tools, database, dump, roles).await?;
+    let facts = look_through(session, tools, database, dump, roles, exists).await?;
     // It has the locale it was made with.
     let missing_locale = facts.missing_locale.filter(|_| !exists);
     Ok(DatabaseFacts { exists, tables, unfinished, missing_locale, ..facts })
@@ -72,32 +72,44 @@ pub async fn look_at_server(
     dump: &DatabaseDump,
     roles: &Roles,
 ) -> Result<DatabaseFacts, PostgresError> {
-    look_through(Session::beside(tools, &[]).await?, tools, database, dump, roles).await
+    look_through(Session::beside(tools, &[]).await?, tools, database, dump, roles, false).await
 }
 
-/// The same, through a session with the server.
+/// The same, through a session with the server; `exists` where the database is there and is filled as it is.
 async fn look_through(
     mut session: Session,
     tools: &Tools,
     database: &str,
     dump: &DatabaseDump,
     roles: &Roles,
+    exists: bool,
 ) -> Result<DatabaseFacts, PostgresError> {
     let known = names(&mut session, "select rolname as name from pg_roles").await?;
     let offered = names(&mut session, "select name from pg_available_extensions").await?;
     let collations = "select collname as name from pg_collation where collnamespace = 'pg_catalog'::regnamespace \
                       and collencoding in (-1, pg_char_to_encoding(";
     let collations = names(&mut session, &format!("{collations}{}))", literal(&dump.encoding))).await?;
+    let barred = extensions::barred(&mut session, tools.server_version, dump).await?;
     let missing_locale = if tools.are_for_scratch() {
         session.close().await;
         None
     } else {
         missing_locale(session, tools.server_version, dump).await?
     };
+    let lacking = extensions::lacking(tools, barred, exists.then_some(database)).await?;
+    let place = if exists { "it" } else { "template1" };
+    let barred = |extension: &str| {
+        format!(
+            "{extension} (which only a superuser may create: have one create it in {place}, `create extension {}`)",
+            name(extension)
+        )
+    };
     let mut missing_extensions = Vec::new();
     for extension in dump.extensions.keys() {
         if !offered.contains(extension) {
             missing_extensions.push(extension.clone());
+        } else if lacking.contains(extension) {
+            missing_extensions.push(barred(extension));
         } else if tools.are_for_scratch()
             && let Err(error) = try_out(tools, extension).await
         {

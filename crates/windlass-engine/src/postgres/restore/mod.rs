@@ -16,6 +16,7 @@
 //! then says what it is, and the next plan does.
 
 pub(super) mod create;
+mod extensions;
 mod lanes;
 mod look;
 mod roles;
@@ -120,6 +121,8 @@ impl Restore<'_> {
         let subscriptions = spool.toc.entries.iter().filter(|entry| entry.kind == "SUBSCRIPTION");
         left_out.extend(subscriptions.map(|entry| format!("subscription {}: a copy does not subscribe", entry.tag)));
         let target = Target::look(self.tools, self.database).await?;
+        let kept = self.without_foreign(&spool.toc, ids).await?;
+        let ids = kept.as_ref().or(ids);
         let work = Work::new(self, tools, self.options(tools, &target), &target);
         let list = match ids {
             Some(ids) => Some(spool.list("list", ids.clone()).await?),
@@ -168,6 +171,27 @@ impl Restore<'_> {
             }
         }
         Ok((left_out, session))
+    }
+
+    /// The entries without those that are another's business; `None` where there are none of those.
+    async fn without_foreign(
+        &self,
+        toc: &Toc,
+        ids: Option<&BTreeSet<i64>>,
+    ) -> Result<Option<BTreeSet<i64>>, PostgresError> {
+        // Elsewhere `pg_restore` reads no list.
+        if !self.tools.are_here() {
+            return Ok(None);
+        }
+        let mut session = Session::open(self.tools, self.database).await?;
+        let foreign = extensions::foreign(&mut session, toc).await?;
+        session.close().await;
+        if foreign.is_empty() {
+            return Ok(None);
+        }
+        let mut kept = ids.cloned().unwrap_or_else(|| toc.entries.iter().map(|entry| entry.id).collect());
+        kept.retain(|id| !foreign.contains(id));
+        Ok(Some(kept))
     }
 
     /// Options that hold for every section.

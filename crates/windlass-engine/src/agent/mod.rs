@@ -3,16 +3,17 @@
 //! It asks no cluster for anything: what it needs is in the task, secrets in variables and files that the task names. A
 //! task may be carried out again, by another process, at any time: what is there already is not done twice.
 
+mod replace;
+
 use std::path::Path;
 
 use jiff::Timestamp;
-use serde::Serialize;
 use windlass_core::application::{Application, Component, Databases, Hooks, Postgres, Strategy};
 use windlass_core::diagnose::{Diagnose, Outcome, Retry};
 use windlass_core::id::PointId;
 use windlass_core::name::Name;
 use windlass_core::point::ComponentManifest;
-use windlass_core::task::{Capture, Database, FORMAT, Part, Run, Task, Work};
+use windlass_core::task::{Capture, Database, Done, FORMAT, Part, Run, Task, Work};
 use windlass_repo::error::RepositoryError;
 use windlass_repo::keyring::Unlock;
 use windlass_repo::repository::Repository;
@@ -26,6 +27,7 @@ use crate::postgres::PostgresError;
 use crate::postgres::inspect;
 use crate::postgres::tools::Tools;
 use crate::progress::Progress;
+use crate::restore::RestoreError;
 
 /// A task that was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -51,28 +53,54 @@ pub enum AgentError {
     /// The capture.
     #[error(transparent)]
     Backup(BackupError),
+    /// The restore.
+    #[error(transparent)]
+    Restore(RestoreError),
+    /// The point cannot be read back whole.
+    #[error("read {point} back before anything is written: {}", findings.join("; "))]
+    Damaged {
+        /// The point.
+        point: PointId,
+        /// What is wrong with it.
+        findings: Vec<String>,
+    },
+    /// What was restored is not as it should be.
+    #[error("check what was restored: {}", findings.join("; "))]
+    Checks {
+        /// What did not hold.
+        findings: Vec<String>,
+    },
 }
 
 impl AgentError {
     fn inner(&self) -> Option<&dyn Diagnose> {
         match self {
-            Self::TooNew(_) | Self::Writer => None,
+            Self::TooNew(_) | Self::Writer | Self::Damaged { .. } | Self::Checks { .. } => None,
             Self::Secret(error) => Some(error),
             Self::Open(error) => Some(error),
             Self::Repository(error) => Some(error),
             Self::Database(error) => Some(error),
             Self::Backup(error) => Some(error),
+            Self::Restore(error) => Some(error),
         }
     }
 }
 
 impl Diagnose for AgentError {
     fn code(&self) -> &'static str {
-        self.inner().map_or("WDL-2400", Diagnose::code)
+        match self {
+            Self::Damaged { .. } => "WDL-2401",
+            Self::Checks { .. } => "WDL-2402",
+            other => other.inner().map_or("WDL-2400", Diagnose::code),
+        }
     }
 
     fn reason(&self) -> &'static str {
-        self.inner().map_or("TaskUnusable", Diagnose::reason)
+        match self {
+            Self::Damaged { .. } => "PointDamaged",
+            Self::Checks { .. } => "ChecksFailed",
+            other => other.inner().map_or("TaskUnusable", Diagnose::reason),
+        }
     }
 
     fn retry(&self) -> Retry {
@@ -84,33 +112,15 @@ impl Diagnose for AgentError {
     }
 
     fn hints(&self) -> Vec<String> {
-        match self.inner() {
-            Some(error) => error.hints(),
-            None => vec!["let the operator write the task anew, and use the agent of its own version".into()],
+        match (self, self.inner()) {
+            (_, Some(error)) => error.hints(),
+            (Self::Damaged { .. }, _) => vec!["restore another point; `windlass points` lists them".into()],
+            (Self::Checks { .. }, _) => {
+                vec!["what was there before is put back; compare the point with the checks".into()]
+            }
+            (_, None) => vec!["let the operator write the task anew, and use the agent of its own version".into()],
         }
     }
-}
-
-/// What came of a task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Done {
-    /// A capture would succeed.
-    Checked {
-        /// `server_version_num`.
-        server_version: u32,
-        /// The major version of `pg_dump`.
-        tools: u32,
-    },
-    /// Everything is in the repository, and was read back.
-    Captured {
-        /// The point it is to become.
-        point: PointId,
-        /// The objects, by key below the repository's folder.
-        objects: Vec<String>,
-        /// Their bytes as stored.
-        stored_bytes: u64,
-    },
 }
 
 /// Carries out a task. `program` is this binary, started again for hooks.
@@ -118,30 +128,42 @@ pub async fn run(task: &Task, program: &Path, progress: &dyn Progress) -> Result
     if task.format > FORMAT {
         return Err(AgentError::TooNew(task.format));
     }
-    let (vault, writer) = open(task).await?;
     match &task.work {
-        Work::Check(database) => check(database).await,
-        Work::Capture(what) => {
-            let component = component(&what.component, &what.database)?;
-            let run = run_of(&vault, what).await?;
-            let backup = Backup {
-                application: &application(task, &component),
-                components: vec![&component],
-                naming: Naming::Beside(run.scheduled),
-                vault: &vault,
-                writer: &writer,
-                host: &task.host,
-                program,
-                progress,
-            };
-            let captured = capture(&backup, run.point).await.map_err(AgentError::Backup)?;
-            Ok(Done::Captured {
-                point: run.point,
-                objects: captured.iter().flat_map(ComponentManifest::objects).map(|o| o.key.clone()).collect(),
-                stored_bytes: captured.iter().map(ComponentManifest::stored_bytes).sum(),
-            })
+        Work::Check(database) => {
+            open(task).await?;
+            check(database).await
         }
+        Work::Capture(what) => captured(task, what, program, progress).await,
+        Work::Plan(what) => replace::ask(&open(task).await?.0, what).await.map(Done::Asked),
+        Work::LayDown(what) => replace::lay_down(&open(task).await?.0, what, progress).await,
+        // These ask no repository: it may be away.
+        Work::Switch(what) => replace::switch(what).await,
+        Work::Answer(urls) => replace::answer(urls).await,
+        Work::PutBack(what) => replace::put_back(what).await,
+        Work::Forget(what) => replace::forget(what).await,
     }
+}
+
+async fn captured(task: &Task, what: &Capture, program: &Path, progress: &dyn Progress) -> Result<Done, AgentError> {
+    let (vault, writer) = open(task).await?;
+    let component = component_of(&what.component, source(&what.database)?);
+    let run = run_of(&vault, what).await?;
+    let backup = Backup {
+        application: &application(&task.application, component.clone()),
+        components: vec![&component],
+        naming: Naming::Beside(run.scheduled),
+        vault: &vault,
+        writer: &writer,
+        host: &task.host,
+        program,
+        progress,
+    };
+    let captured = capture(&backup, run.point).await.map_err(AgentError::Backup)?;
+    Ok(Done::Captured {
+        point: run.point,
+        objects: captured.iter().flat_map(ComponentManifest::objects).map(|o| o.key.clone()).collect(),
+        stored_bytes: captured.iter().map(ComponentManifest::stored_bytes).sum(),
+    })
 }
 
 /// The repository the task names, and no other.
@@ -167,27 +189,27 @@ async fn check(database: &Database) -> Result<Done, AgentError> {
     Ok(Done::Checked { server_version: tools.server_version, tools: tools.major })
 }
 
-fn application(task: &Task, component: &Component) -> Application {
+fn application(name: &Name, component: Component) -> Application {
     Application {
-        name: task.application.clone(),
-        repository: task.application.clone(),
+        name: name.clone(),
+        repository: name.clone(),
         policy: None,
         control: None,
         hooks: Hooks::default(),
         checks: Vec::new(),
         undo: None,
-        components: vec![component.clone()],
+        components: vec![component],
     }
 }
 
-fn component(name: &Name, database: &Database) -> Result<Component, AgentError> {
-    Ok(Component {
+fn component_of(name: &Name, source: Postgres) -> Component {
+    Component {
         name: name.clone(),
         after: Vec::new(),
         policy: None,
         hooks: Hooks::default(),
-        strategy: Strategy::Postgres(source(database)?),
-    })
+        strategy: Strategy::Postgres(source),
+    }
 }
 
 /// The run of this Job, as an earlier attempt may have begun it.

@@ -8,9 +8,10 @@ use windlass_core::application::{Application, Check, Strategy};
 use windlass_core::diagnose::chain;
 use windlass_core::name::Name;
 use windlass_core::point::DatabaseDump;
-use windlass_engine::postgres::session::Session;
-use windlass_engine::postgres::tools::Tools;
-use windlass_engine::postgres::{PostgresError, counts};
+
+use crate::postgres::session::Session;
+use crate::postgres::tools::Tools;
+use crate::postgres::{PostgresError, counts};
 
 /// The longest a check may take.
 const LIMIT: SignedDuration = SignedDuration::from_mins(10);
@@ -32,16 +33,16 @@ pub struct Found {
     pub noted: Vec<String>,
 }
 
-/// Checks a restored database: its rows, and the queries the settings put to its component.
+/// Checks a restored database: its rows, and the queries that are put to its component.
 pub async fn database(
-    application: &Application,
+    checks: &[Check],
     component: &Name,
     dump: &DatabaseDump,
     tools: &Tools,
     database: &str,
 ) -> Result<Found, PostgresError> {
     let mut found = rows(dump, tools, database).await?;
-    for check in &application.checks {
+    for check in checks {
         let Check::Sql { component: of, sql } = check else { continue };
         if of == component {
             match lines(tools, database, sql).await? {
@@ -99,26 +100,42 @@ pub async fn files(
         if of != component {
             continue;
         }
-        match lines(tools, database, sql).await? {
-            Ok(mentioned) => {
-                let folders = folders_of(application, files);
-                let missing: Vec<&String> = mentioned.iter().filter(|path| !is_there(&folders, path)).collect();
-                if missing.is_empty() {
-                    found.held.push(format!("{database}: {} files it mentions are in {files}", mentioned.len()));
-                } else {
-                    let named: Vec<&str> = missing.iter().take(NAMED).map(|path| path.as_str()).collect();
-                    let more = missing.len().saturating_sub(NAMED);
-                    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-                    found.noted.push(format!(
-                        "{} of {} files that {database} mentions are not in {files}: {}{more}",
-                        missing.len(),
-                        mentioned.len(),
-                        named.join(", ")
-                    ));
-                }
+        let folders = folders_of(application, files);
+        let one = mentioned(tools, database, sql, &folders, files.as_str()).await?;
+        found.held.extend(one.held);
+        found.failed.extend(one.failed);
+        found.noted.extend(one.noted);
+    }
+    Ok(found)
+}
+
+/// Looks for the files that a query names in its first column: below one of the folders where a path is not absolute.
+pub async fn mentioned(
+    tools: &Tools,
+    database: &str,
+    sql: &str,
+    folders: &[&Path],
+    place: &str,
+) -> Result<Found, PostgresError> {
+    let mut found = Found::default();
+    match lines(tools, database, sql).await? {
+        Ok(mentioned) => {
+            let missing: Vec<&String> = mentioned.iter().filter(|path| !is_there(folders, path)).collect();
+            if missing.is_empty() {
+                found.held.push(format!("{database}: {} files it mentions are in {place}", mentioned.len()));
+            } else {
+                let named: Vec<&str> = missing.iter().take(NAMED).map(|path| path.as_str()).collect();
+                let more = missing.len().saturating_sub(NAMED);
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                found.noted.push(format!(
+                    "{} of {} files that {database} mentions are not in {place}: {}{more}",
+                    missing.len(),
+                    mentioned.len(),
+                    named.join(", ")
+                ));
             }
-            Err(why) => found.failed.push(format!("{database}: the check `{sql}`: {why}")),
         }
+        Err(why) => found.failed.push(format!("{database}: the check `{sql}`: {why}")),
     }
     Ok(found)
 }
@@ -136,11 +153,10 @@ fn is_there(folders: &[&Path], path: &str) -> bool {
     folders.iter().any(|folder| folder.join(path).symlink_metadata().is_ok())
 }
 
-/// Asks the addresses the settings name, until each has answered well or a minute has passed.
-pub async fn addresses(application: &Application) -> Found {
+/// Asks addresses, until each has answered well or a minute has passed.
+pub async fn addresses<'a>(urls: impl IntoIterator<Item = &'a str>) -> Found {
     let mut found = Found::default();
-    for check in &application.checks {
-        let Check::Http { url } = check else { continue };
+    for url in urls {
         match address(url).await {
             Ok(()) => found.held.push(format!("{url} answers")),
             Err(why) => found.failed.push(format!("{url} does not answer as it should: {why}")),
