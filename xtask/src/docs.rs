@@ -18,6 +18,10 @@ fn documents() -> Result<Vec<(PathBuf, String)>> {
         root()?.join("config/crd/kryton-crds.yaml"),
         definitions.iter().map(|(_, text)| text.as_str()).collect(),
     ));
+    let listed: String = definitions.iter().map(|(name, _)| format!("  - bases/{name}\n")).collect();
+    let kustomization =
+        format!("# Written by `cargo xtask docs`: the definitions of the custom resources.\nresources:\n{listed}");
+    all.push((root()?.join("config/crd/kustomization.yaml"), kustomization));
     all.extend(definitions.into_iter().map(|(name, text)| (bases.join(name), text)));
     Ok(all)
 }

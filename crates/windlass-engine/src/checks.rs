@@ -75,7 +75,11 @@ async fn rows(dump: &DatabaseDump, tools: &Tools, database: &str) -> Result<Foun
 }
 
 /// Puts a query to a database, in a session of its own: one that fails ends it. Why it failed, in words.
-async fn lines(tools: &Tools, database: &str, sql: &str) -> Result<Result<Vec<String>, String>, PostgresError> {
+pub(crate) async fn lines(
+    tools: &Tools,
+    database: &str,
+    sql: &str,
+) -> Result<Result<Vec<String>, String>, PostgresError> {
     let mut session = Session::open(tools, database).await?;
     let limit = LIMIT.as_millis();
     session.lines(&format!("reset search_path; set statement_timeout = {limit}")).await?;

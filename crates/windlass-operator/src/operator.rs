@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::error::OperatorError;
 use crate::metrics::Metrics;
 use crate::release::Helm;
-use crate::{keeper, kryton, leadership};
+use crate::{drill, keeper, kryton, leadership, restore};
 
 /// How the operator is run.
 #[derive(Clone, Debug)]
@@ -77,6 +77,8 @@ async fn lead(mut leads: tokio::sync::watch::Receiver<bool>, context: Arc<Contex
             lost = lost => if lost.is_err() { return },
             () = kryton::run(context.clone()) => {}
             () = keeper::run(context.clone()) => {}
+            () = restore::run(context.clone()) => {}
+            () = drill::run(context.clone()) => {}
         }
         tracing::info!("another operator leads");
     }

@@ -105,7 +105,7 @@ pub async fn take(what: &Snapshot) -> Result<Snapped, SnapshotError> {
         move |source: kube::Error| SnapshotError::Api { doing: doing.clone(), source: Box::new(source) }
     };
     let client = Client::try_default().await.map_err(doing("find the API server"))?;
-    let api: Api<DynamicObject> = Api::namespaced_with(client, &what.namespace, &kind());
+    let api = all(client, &what.namespace);
     let run = task::Run::of_job(&what.job.0, &what.job.1, Timestamp::now());
     let object = object(what, run.scheduled);
     let name = object.name_any();
@@ -132,6 +132,11 @@ pub async fn take(what: &Snapshot) -> Result<Snapped, SnapshotError> {
 /// The label by which snapshots of a Kryton are found.
 pub(crate) fn labels_of(kryton: &str) -> String {
     format!("{}={kryton},app.kubernetes.io/component=snapshot", names::FOR)
+}
+
+/// The VolumeSnapshots of a namespace.
+pub(crate) fn all(client: Client, namespace: &str) -> Api<DynamicObject> {
+    Api::namespaced_with(client, namespace, &kind())
 }
 
 fn kind() -> ApiResource {

@@ -2,11 +2,15 @@
 //!
 //! Each writer has conditions of its own and its own field manager, so that none takes back what another said.
 
+use std::fmt::Debug;
+
 use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use windlass_core::diagnose::{Diagnose, chain, without_output};
 
@@ -14,6 +18,32 @@ use crate::api::kryton::Kryton;
 use crate::context::Context;
 use crate::error::OperatorError;
 use crate::kryton::validate::Fault;
+
+/// A kind of object with a status that is told.
+pub(crate) trait Told:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned
+{
+    /// Whether one writer writes all of its status: then what it has seen must still be so.
+    const EXACT: bool;
+
+    /// The status as it was read.
+    fn told(&self) -> Value;
+
+    /// Its conditions.
+    fn conditions(&self) -> &[Condition];
+}
+
+impl Told for Kryton {
+    const EXACT: bool = false;
+
+    fn told(&self) -> Value {
+        json!(self.status)
+    }
+
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default()
+    }
+}
 
 /// A condition as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,48 +111,62 @@ fn shorten(text: &str) -> String {
     format!("{}…", text.get(..end).unwrap_or_default())
 }
 
-/// Writes conditions and other fields of a status where they changed, and tells of changes by Events.
-pub(crate) async fn write(
+/// Writes conditions and other fields of a status where they changed, and tells of changes by Events. Whether it stands there:
+/// an object that was deleted, made anew or changed meanwhile brings us back.
+pub(crate) async fn write<K: Told>(
     context: &Context,
-    kryton: &Kryton,
+    object: &K,
     manager: &str,
     conditions: Vec<Now>,
     fields: Map<String, Value>,
-) -> Result<(), OperatorError> {
-    let old = kryton.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let merged: Vec<Condition> = conditions.iter().map(|now| merge(now, old, kryton.meta().generation)).collect();
+) -> Result<bool, OperatorError> {
+    let old = object.conditions();
+    let merged: Vec<Condition> = conditions.iter().map(|now| merge(now, old, object.meta().generation)).collect();
     let mut status = fields;
     status.insert("conditions".to_owned(), json!(merged));
-    let unchanged = is_told(kryton, &status);
-    if unchanged {
-        return Ok(());
+    if is_told(object, &status) {
+        return Ok(true);
     }
-    let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
-    let api: Api<Kryton> = Api::namespaced(context.client.clone(), &namespace);
-    let patch = json!({ "apiVersion": Kryton::api_version(&()), "kind": Kryton::kind(&()), "metadata": { "name": name, "uid": kryton.uid() }, "status": status });
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let api: Api<K> = Api::namespaced(context.client.clone(), &namespace);
+    let mut metadata = json!({ "name": name, "uid": object.uid() });
+    if K::EXACT {
+        metadata["resourceVersion"] = json!(object.resource_version());
+    }
+    let patch =
+        json!({ "apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": metadata, "status": status });
     let written = api.patch_status(&name, &PatchParams::apply(manager).force(), &Patch::Apply(patch)).await;
     match written {
         Ok(_) => {}
-        // It was deleted, or made anew under the same name, meanwhile.
-        Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => return Ok(()),
-        Err(error) => return Err(OperatorError::write("Kryton", &namespace, &name, error)),
+        Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => return Ok(false),
+        Err(error) => return Err(OperatorError::write(kind::<K>(), &namespace, &name, error)),
     }
     for now in conditions.iter().filter(|now| is_news(now, old)) {
-        tell(context, kryton, now).await;
+        tell(context, object, now).await;
     }
-    Ok(())
+    Ok(true)
 }
 
-/// Whether everything that would be written stands there already.
-fn is_told(kryton: &Kryton, status: &Map<String, Value>) -> bool {
-    let Ok(Value::Object(old)) = serde_json::to_value(kryton.status.clone().unwrap_or_default()) else { return false };
-    status.iter().all(|(key, value)| match (key.as_str(), old.get(key), value) {
+/// The name of a kind, for a message.
+pub(crate) fn kind<K: Resource<DynamicType = ()>>() -> &'static str {
+    // The names of a handful of kinds, kept for the life of the process.
+    match K::kind(&()) {
+        std::borrow::Cow::Borrowed(kind) => kind,
+        std::borrow::Cow::Owned(_) => "object",
+    }
+}
+
+/// Whether everything that would be written stands there already, and nothing that would be taken back.
+fn is_told<K: Told>(object: &K, status: &Map<String, Value>) -> bool {
+    let Value::Object(old) = object.told() else { return status.is_empty() };
+    let stands = |(key, value): (&String, &Value)| match (key.as_str(), old.get(key), value) {
         ("conditions", Some(Value::Array(old)), Value::Array(new)) => {
             new.iter().all(|condition| old.contains(condition))
         }
         (_, Some(old), new) => old == new,
         (_, None, new) => new.is_null(),
-    })
+    };
+    status.iter().all(stands) && (!K::EXACT || old.keys().all(|key| status.contains_key(key)))
 }
 
 fn merge(now: &Now, old: &[Condition], generation: Option<i64>) -> Condition {
@@ -149,7 +193,7 @@ fn is_news(now: &Now, old: &[Condition]) -> bool {
 }
 
 /// Tells of a change by an Event; one that cannot be written is no failure.
-async fn tell(context: &Context, kryton: &Kryton, now: &Now) {
+async fn tell<K: Told>(context: &Context, object: &K, now: &Now) {
     let event = Event {
         type_: if now.holds == Some(false) { EventType::Warning } else { EventType::Normal },
         reason: now.reason.clone(),
@@ -157,7 +201,7 @@ async fn tell(context: &Context, kryton: &Kryton, now: &Now) {
         action: now.type_.to_owned(),
         secondary: None,
     };
-    if let Err(error) = context.recorder.publish(&event, &kryton.object_ref(&())).await {
+    if let Err(error) = context.recorder.publish(&event, &object.object_ref(&())).await {
         tracing::debug!(%error, "an Event could not be written");
     }
 }

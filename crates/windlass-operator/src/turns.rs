@@ -9,27 +9,27 @@ use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Controller};
 use windlass_core::diagnose::chain;
 
-use crate::api::kryton::Kryton;
 use crate::backoff::Backoff;
 use crate::context::Context;
 use crate::error::OperatorError;
+use crate::status::{Told, kind};
 
 /// One turn of a reconciler.
-pub(crate) type Turn =
-    for<'a> fn(&'a DeserializeGuard<Kryton>, &'a Context, &'a Backoff) -> BoxFuture<'a, Result<Action, OperatorError>>;
+pub(crate) type Turn<K> =
+    for<'a> fn(&'a DeserializeGuard<K>, &'a Context, &'a Backoff) -> BoxFuture<'a, Result<Action, OperatorError>>;
 
 /// Runs a controller until the future is dropped; `failed` is what the log says of a turn that failed.
-pub(crate) async fn take(
-    controller: Controller<DeserializeGuard<Kryton>>,
+pub(crate) async fn take<K: Told + Send + Sync + 'static>(
+    controller: Controller<DeserializeGuard<K>>,
     context: Arc<Context>,
-    turn: Turn,
+    turn: Turn<K>,
     failed: &'static str,
 ) {
     controller
         .run(
             move |guarded, both: Arc<(Arc<Context>, Backoff)>| async move { turn(&guarded, &both.0, &both.1).await },
             move |guarded, error, both| {
-                tracing::warn!(kryton = %guarded.name_any(), error = chain(error), "{failed}");
+                tracing::warn!(kind = kind::<K>(), name = %guarded.name_any(), error = chain(error), "{failed}");
                 Action::requeue(both.1.failed(&guarded.uid().unwrap_or_default()))
             },
             Arc::new((context, Backoff::default())),

@@ -159,10 +159,8 @@ async fn mentioned_files(at: &At, what: &Mentioned) -> Result<Found, AgentError>
 
 /// Reads the newest file that is mentioned and there.
 async fn newest(at: &At, mentioned: &Mentioned) -> Result<Option<String>, String> {
-    let told = |error: PostgresError| chain(&error);
-    let mut session = crate::postgres::session::Session::open(&at.tools, &at.names().live).await.map_err(told)?;
-    let Ok(paths) = session.lines(&mentioned.sql).await else { return Ok(None) };
-    session.close().await;
+    let found = checks::lines(&at.tools, &at.names().live, &mentioned.sql).await;
+    let Ok(paths) = found.map_err(|error| chain(&error))? else { return Ok(None) };
     let first = paths.iter().find(|path| mentioned.folder.join(path).is_file());
     let Some(path) = first else { return Ok(None) };
     let bytes =

@@ -1,7 +1,9 @@
 //! The custom resources. Every rule that the API server can check stands in the schema, as CEL or a pattern, so that a
 //! wrong object is refused when it is applied; the reconcilers check the same again and more.
 
+pub mod drill;
 pub mod kryton;
+pub mod restore;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -25,5 +27,5 @@ pub fn files() -> Result<Vec<(String, String)>, Unwritable> {
 
 /// Every definition, in the order in which they are to be applied.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![kryton::Kryton::crd()]
+    vec![kryton::Kryton::crd(), restore::Restore::crd(), drill::Drill::crd()]
 }

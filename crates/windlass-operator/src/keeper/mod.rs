@@ -8,4 +8,5 @@ mod open;
 mod reconcile;
 pub(crate) mod runs;
 
+pub(crate) use self::open::{Opened, Shut, open};
 pub(crate) use self::reconcile::run;

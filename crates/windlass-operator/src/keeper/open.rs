@@ -22,13 +22,13 @@ use crate::kryton::names;
 use crate::kryton::validate::{Backup, Fault, Own, REPOSITORY};
 
 /// An application's part of a repository, and who writes.
-pub(super) struct Opened {
-    pub(super) vault: Vault,
-    pub(super) writer: Writer,
+pub(crate) struct Opened {
+    pub(crate) vault: Vault,
+    pub(crate) writer: Writer,
 }
 
 /// Why there is nothing to work on.
-pub(super) enum Shut {
+pub(crate) enum Shut {
     /// Somebody has to do something.
     Fault(Fault),
     /// It may pass.
@@ -42,7 +42,7 @@ impl<E: Into<OperatorError>> From<E> for Shut {
 }
 
 /// Opens the repository. One that is not there is made, if it never was; one that was there and is gone is not made again.
-pub(super) async fn open(context: &Context, kryton: &Kryton, backup: &Backup, own: &Own) -> Result<Opened, Shut> {
+pub(crate) async fn open(context: &Context, kryton: &Kryton, backup: &Backup, own: &Own) -> Result<Opened, Shut> {
     let writer = Writer::read(&own.writer).ok_or_else(|| {
         Shut::Fault(Fault::new(
             "SecretMalformed",

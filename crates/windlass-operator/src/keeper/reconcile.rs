@@ -24,9 +24,11 @@ use windlass_repo::verify;
 
 use super::open::{Opened, Shut, open};
 use super::runs::{self, Attempted, State};
+use crate::api::drill::Drill;
 use crate::api::kryton::{BackupStatus, Kryton};
 use crate::backoff::{self, Backoff};
 use crate::context::Context;
+use crate::drill;
 use crate::error::OperatorError;
 use crate::kryton::dereference::Dereferenced;
 use crate::kryton::validate::{self, Backup, Fault};
@@ -55,9 +57,19 @@ pub(crate) async fn run(context: Arc<Context>) {
         Controller::new(all, watcher::Config::default()).with_config(Config::default().concurrency(AT_ONCE));
     let of_backups = watcher::Config::default().labels(&format!("{},app.kubernetes.io/component=backup", names::FOR));
     let jobs: Api<PartialObjectMeta<Job>> = Api::all(context.client.clone());
-    let controller = controller.watches(jobs, of_backups, |job| of_job(&job));
-    let turn: Turn = |guarded, context, failures| Box::pin(reconcile(guarded, context, failures));
+    let drills: Api<DeserializeGuard<Drill>> = Api::all(context.client.clone());
+    let controller =
+        controller
+            .watches(jobs, of_backups, |job| of_job(&job))
+            .watches(drills, watcher::Config::default(), |drill| of_drill(&drill));
+    let turn: Turn<Kryton> = |guarded, context, failures| Box::pin(reconcile(guarded, context, failures));
     turns::take(controller, context, turn, "the look at the repository failed").await;
+}
+
+/// The `Kryton` that a drill has just proven, or not.
+fn of_drill(drill: &DeserializeGuard<Drill>) -> Option<ObjectRef<DeserializeGuard<Kryton>>> {
+    let drill = drill.0.as_ref().ok().filter(|drill| drill::is_over(drill))?;
+    Some(ObjectRef::new(&drill.spec.from.kryton).within(&drill.namespace().unwrap_or_default()))
 }
 
 fn of_job(job: &PartialObjectMeta<Job>) -> Option<ObjectRef<DeserializeGuard<Kryton>>> {

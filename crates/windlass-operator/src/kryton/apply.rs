@@ -18,12 +18,13 @@ use windlass_repo::writer::Writer;
 use super::names;
 use super::validate::{Own, REPOSITORY, Valid, WRITER};
 use crate::error::OperatorError;
+use crate::status::kind;
 
 /// Whose fields they are.
 pub(crate) const MANAGER: &str = "windlass-operator";
 
 /// Makes an object what it should be.
-pub(super) async fn apply<K>(client: &Client, object: &K) -> Result<K, OperatorError>
+pub(crate) async fn apply<K>(client: &Client, object: &K) -> Result<K, OperatorError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
 {
@@ -87,13 +88,5 @@ pub(super) async fn own(client: &Client, valid: &Valid) -> Result<Own, OperatorE
             Ok(fresh)
         }
         Err(error) => Err(failed(error)),
-    }
-}
-
-fn kind<K: Resource<DynamicType = ()>>() -> &'static str {
-    // The names of a handful of kinds, kept for the life of the process.
-    match K::kind(&()) {
-        std::borrow::Cow::Borrowed(kind) => kind,
-        std::borrow::Cow::Owned(_) => "object",
     }
 }

@@ -6,16 +6,17 @@
 //!
 //! Parts do not wait for each other: where backups cannot be set up, snapshots are.
 
-mod apply;
+pub(crate) mod apply;
 mod build;
-mod claim;
+pub(crate) mod claim;
 mod deletion;
 pub(crate) mod dereference;
+pub(crate) mod hold;
 pub(crate) mod names;
 mod preflight;
 mod reconcile;
-mod release;
+pub(crate) mod release;
 pub(crate) mod validate;
 
-pub(crate) use self::build::{component, of_secret};
+pub(crate) use self::build::{Agent, NOTES, component, of_secret, task};
 pub(crate) use self::reconcile::run;

@@ -16,7 +16,7 @@ use serde_json::{Map, json};
 
 use super::dereference::{Dereferenced, Named};
 use super::validate::{self, Valid};
-use super::{apply, build, claim, deletion, names, preflight, release};
+use super::{apply, build, claim, deletion, hold, names, preflight, release};
 use crate::api::kryton::Kryton;
 use crate::backoff::{self, Backoff};
 use crate::context::Context;
@@ -54,7 +54,7 @@ pub(crate) async fn run(context: Arc<Context>) {
         .watches(deployments, of_helm(), |made| of_release(&made))
         .watches(stateful_sets, of_helm(), |made| of_release(&made))
         .watches(services, of_helm(), |made| of_release(&made));
-    let turn: Turn = |guarded, context, failures| Box::pin(reconcile(guarded, context, failures));
+    let turn: Turn<Kryton> = |guarded, context, failures| Box::pin(reconcile(guarded, context, failures));
     turns::take(controller, context, turn, "reconciliation failed").await;
 }
 
@@ -105,10 +105,11 @@ async fn reconcile(
     };
     // Neither waits for the other, and what one says is told though the other failed.
     let versions = found.versions();
+    let held = hold::held(context, kryton).await?;
     let (backups, snapshots, released) = futures::join!(
-        backups(context, kryton, &valid, &versions),
+        backups(context, kryton, &valid, &versions, held.is_some()),
         snapshots(context, &valid),
-        release::release(context, kryton)
+        release::release(context, kryton, held.as_deref())
     );
     let mut conditions = Vec::new();
     let mut fields = Map::new();
@@ -166,6 +167,7 @@ async fn backups(
     kryton: &Kryton,
     valid: &Valid,
     versions: &str,
+    held: bool,
 ) -> Result<(Now, Option<preflight::Looked>), OperatorError> {
     let cron = names::backup(valid.name.as_str());
     match &valid.backup {
@@ -183,9 +185,17 @@ async fn backups(
                 Some(own) => own.clone(),
                 None => apply::own(&context.client, valid).await?,
             };
-            let objects = build::backup(valid, backup, own.repository, &context.image);
+            let objects = build::backup(valid, backup, own.repository, &context.image, held);
             apply::apply(&context.client, &objects.task).await?;
             apply::apply(&context.client, &objects.cron).await?;
+            if held {
+                let now = Now::no(
+                    CONFIGURED,
+                    "Suspended",
+                    format!("CronJob {cron} begins no run while a restore is at work"),
+                );
+                return Ok((now, None));
+            }
             let what = build::preflight(valid, backup, own.repository, versions, &context.image);
             let looked = preflight::look(context, kryton, &what).await?;
             let message = format!(

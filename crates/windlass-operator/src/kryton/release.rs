@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Api, ResourceExt};
 use serde_json::Value;
 
-use super::build;
+use super::{build, hold};
 use crate::api::kryton::Kryton;
 use crate::context::Context;
 use crate::error::OperatorError;
@@ -63,14 +63,16 @@ pub(crate) struct Released {
 }
 
 /// Makes the release what the `Kryton` asks for.
-pub(crate) async fn release(context: &Context, kryton: &Kryton) -> Result<Released, OperatorError> {
+pub(crate) async fn release(context: &Context, kryton: &Kryton, held: Option<&str>) -> Result<Released, OperatorError> {
     let Some(helm) = &context.helm else {
         let now =
             Now::unknown(RELEASED, "NoHelm", "this operator runs without helm: the application is installed by others");
         return Ok(Released { conditions: vec![now], revision: None, again: None });
     };
     let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
-    let Desired { values, digest } = desired(kryton, helm.chart_digest(), build::plugins(kryton, &context.image));
+    let mut more = build::plugins(kryton, &context.image);
+    more.append(&mut hold::values(kryton, held.is_some()));
+    let Desired { values, digest } = desired(kryton, helm.chart_digest(), more);
     let found = records(&context.client, &namespace, &name).await?;
     let step = decide(&found, &digest, Timestamp::now());
     let drifted = match (&step, found.first()) {
@@ -101,7 +103,7 @@ pub(crate) async fn release(context: &Context, kryton: &Kryton) -> Result<Releas
         },
     };
     if let Err(error) = done {
-        let conditions = vec![Now::error(RELEASED, &error), ready(context, &namespace, &name).await?];
+        let conditions = vec![Now::error(RELEASED, &error), ready(context, &namespace, &name, held).await?];
         return Ok(Released { conditions, revision: None, again: Some(Duration::from_secs(30)) });
     }
     let found = if is_as_asked { found } else { records(&context.client, &namespace, &name).await? };
@@ -118,7 +120,7 @@ pub(crate) async fn release(context: &Context, kryton: &Kryton) -> Result<Releas
     } else {
         Now::yes(RELEASED, "Repaired", format!("{message}; put right: {}", drifted.join(", ")))
     };
-    let conditions = vec![released, ready(context, &namespace, &name).await?];
+    let conditions = vec![released, ready(context, &namespace, &name, held).await?];
     Ok(Released { conditions, revision, again: None })
 }
 
@@ -128,7 +130,15 @@ fn scales(values: &Value) -> bool {
 }
 
 /// Whether the application's Deployment is available.
-async fn ready(context: &Context, namespace: &str, name: &str) -> Result<Now, OperatorError> {
+pub(crate) async fn ready(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    held: Option<&str>,
+) -> Result<Now, OperatorError> {
+    if let Some(restore) = held {
+        return Ok(Now::no(READY, "Stopped", format!("Restore {restore} has stopped it")));
+    }
     let deployments: Api<Deployment> = Api::namespaced(context.client.clone(), namespace);
     let found = deployments.get_opt(name).await.map_err(|e| OperatorError::read("Deployment", namespace, name, e))?;
     let Some(deployment) = found else {

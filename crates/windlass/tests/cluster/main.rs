@@ -7,6 +7,7 @@
 mod backups;
 mod plugins;
 mod releases;
+mod restores;
 mod rules;
 mod snapshots;
 mod stage;

@@ -8,7 +8,7 @@ use windlass_core::hex;
 use windlass_core::id::RepositoryId;
 use windlass_core::task::Work;
 
-use super::backup::{pod, task};
+use super::agent::{Agent, task};
 use super::cron::{labelled, metadata};
 use crate::kryton::names;
 use crate::kryton::validate::{self, Valid};
@@ -50,7 +50,7 @@ pub(crate) fn preflight(
                 ttl_seconds_after_finished: Some(STAYS),
                 template: PodTemplateSpec {
                     metadata: Some(labelled(valid, "preflight")),
-                    spec: Some(pod(valid, backup, &name, agent, "Never")),
+                    spec: Some(Agent::of_backups(valid, backup, &name, agent, "Never").pod()),
                 },
                 ..JobSpec::default()
             }),

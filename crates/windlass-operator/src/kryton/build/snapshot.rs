@@ -5,7 +5,7 @@ use k8s_openapi::api::batch::v1::CronJob;
 use k8s_openapi::api::core::v1::{Container, PodSpec, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
 
-use super::backup::{JOB, JOB_UID};
+use super::agent::{JOB, JOB_UID};
 use super::cron::{metadata, scheduled};
 use super::pod::{confined, of_field, of_label, requests, unprivileged, words};
 use crate::kryton::names;

@@ -1,0 +1,90 @@
+//! What came of a drill: judged by its restore, measured, and put on record.
+
+use jiff::{SignedDuration, Timestamp};
+use windlass_core::diagnose::without_output;
+use windlass_core::id::{EntryId, PointId};
+use windlass_core::verification::{ComponentVerdict, DrillReport, Level, Verdict, Verification};
+use windlass_repo::verify;
+
+use crate::api::drill::DrillStatus;
+use crate::api::kryton::Kryton;
+use crate::api::restore::{Phase, RestoreStatus};
+use crate::error::OperatorError;
+use crate::keeper::Opened;
+use crate::kryton::{component, names};
+
+/// What a restore into a copy says of the point; `None` while it is under way.
+pub(super) fn judge(restore: &RestoreStatus) -> Option<(Verdict, Vec<String>)> {
+    let planned = restore.conditions.iter().find(|condition| condition.type_ == "Planned");
+    match restore.phase? {
+        Phase::Restored | Phase::Final => Some((Verdict::Passed, Vec::new())),
+        Phase::Failed => Some((Verdict::Failed, restore.failure.iter().cloned().collect())),
+        // What it would take is not to be had here: that says nothing of the point.
+        Phase::Refused => {
+            Some((Verdict::Inconclusive, planned.map(|condition| condition.message.clone()).into_iter().collect()))
+        }
+        Phase::PutBack => Some((Verdict::Inconclusive, vec!["somebody had the restore put back".to_owned()])),
+        Phase::Planning | Phase::Planned | Phase::Running | Phase::PuttingBack => None,
+    }
+}
+
+/// What was measured.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measured {
+    pub(super) started: Timestamp,
+    pub(super) finished: Timestamp,
+    /// The moment the point stands for.
+    pub(super) at: Timestamp,
+}
+
+impl Measured {
+    pub(super) fn rto(&self) -> SignedDuration {
+        self.finished.duration_since(self.started)
+    }
+
+    pub(super) fn rpo(&self) -> SignedDuration {
+        self.started.duration_since(self.at)
+    }
+}
+
+/// Puts a drill on record, once: its record's identifier was chosen before.
+pub(super) async fn record(
+    opened: &Opened,
+    from: &Kryton,
+    status: &DrillStatus,
+    id: EntryId,
+    point: PointId,
+    verdict: Verdict,
+    measured: Measured,
+) -> Result<(), OperatorError> {
+    let (known, _) = verify::load(&opened.vault).await?;
+    if known.iter().any(|verification| verification.id == id) {
+        return Ok(());
+    }
+    let ms = |duration: SignedDuration| u64::try_from(duration.as_millis()).unwrap_or(0);
+    let findings = status.findings.iter().map(|finding| without_output(finding).to_owned()).collect();
+    let component = ComponentVerdict {
+        name: component(),
+        verdict,
+        findings,
+        bytes_read: 0,
+        restore_ms: Some(ms(measured.rto())),
+        left_out: status.notes.clone(),
+        checked: status.checked.clone(),
+    };
+    let verification = Verification {
+        format: windlass_core::point::FORMAT,
+        id,
+        application: opened.vault.application().clone(),
+        point,
+        level: Level::Restored,
+        verdict,
+        started: measured.started,
+        finished: measured.finished,
+        host: names::full(from),
+        components: vec![component],
+        drill: Some(DrillReport { rto_ms: ms(measured.rto()), rpo_ms: ms(measured.rpo()) }),
+    };
+    verify::record(&opened.vault, &opened.writer, &verification).await?;
+    Ok(())
+}

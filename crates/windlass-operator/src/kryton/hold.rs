@@ -1,0 +1,123 @@
+//! A `Kryton` that a restore holds: it is stopped by the values of its own release, and takes no backups meanwhile.
+//!
+//! What is held, and the volume of the notes that a restore has given it, stand in annotations of the `Kryton`: whoever
+//! reconciles it needs nothing else.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Map, Value, json};
+
+use super::release;
+use crate::api::kryton::Kryton;
+use crate::api::restore::Restore;
+use crate::context::Context;
+use crate::error::OperatorError;
+
+/// The restore that holds it, by its name.
+const STOPPED: &str = "windlass.dev/stopped-by";
+
+/// The claim of the notes that a restore has given it.
+const CLAIM: &str = "windlass.dev/notes-claim";
+
+/// The restore that holds a `Kryton`, whether it is there or not.
+pub(crate) fn holder(kryton: &Kryton) -> Option<&str> {
+    kryton.annotations().get(STOPPED).map(String::as_str)
+}
+
+/// The claim that a restore has given it.
+pub(crate) fn claim(kryton: &Kryton) -> Option<&str> {
+    kryton.annotations().get(CLAIM).map(String::as_str)
+}
+
+/// The restore that holds a `Kryton`; one that is gone holds nobody.
+pub(super) async fn held(context: &Context, kryton: &Kryton) -> Result<Option<String>, OperatorError> {
+    let Some(holder) = holder(kryton) else { return Ok(None) };
+    Ok(is_there(context, kryton, holder).await?.then(|| holder.to_owned()))
+}
+
+/// Whether a restore is there.
+pub(crate) async fn is_there(context: &Context, kryton: &Kryton, restore: &str) -> Result<bool, OperatorError> {
+    let namespace = kryton.namespace().unwrap_or_default();
+    let api: Api<Restore> = Api::namespaced(context.client.clone(), &namespace);
+    let found = api.get_metadata_opt(restore).await;
+    Ok(found.map_err(|error| OperatorError::read("Restore", &namespace, restore, error))?.is_some())
+}
+
+/// The values that hold a release, and give it the volume of the notes.
+pub(super) fn values(kryton: &Kryton, held: bool) -> Map<String, Value> {
+    let mut values = Map::new();
+    if held {
+        values.insert("replicaCount".to_owned(), json!(0));
+        // An autoscaler would set the number of replicas anew.
+        values.insert("autoscaling".to_owned(), json!({ "enabled": false }));
+    }
+    if let Some(claim) = claim(kryton) {
+        values.insert("persistence".to_owned(), json!({ "existingClaim": claim }));
+    }
+    values
+}
+
+/// Has a `Kryton` stopped.
+pub(crate) async fn stop(context: &Context, kryton: &Kryton, restore: &str) -> Result<(), OperatorError> {
+    annotate(context, kryton, json!({ STOPPED: restore })).await
+}
+
+/// Has a `Kryton` started, with this volume of the notes; the one it had by itself where there is none.
+pub(crate) async fn start(context: &Context, kryton: &Kryton, claim: Option<&str>) -> Result<(), OperatorError> {
+    annotate(context, kryton, json!({ STOPPED: null, CLAIM: claim })).await
+}
+
+async fn annotate(context: &Context, kryton: &Kryton, annotations: Value) -> Result<(), OperatorError> {
+    let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
+    let api: Api<Kryton> = Api::namespaced(context.client.clone(), &namespace);
+    let patch = json!({ "metadata": { "uid": kryton.uid(), "annotations": annotations } });
+    let patched = api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+    patched.map(drop).map_err(|error| OperatorError::write("Kryton", &namespace, &name, error))
+}
+
+/// What is still running of a `Kryton` that is being stopped, in words; `None` where nothing is.
+pub(crate) async fn still_running(context: &Context, kryton: &Kryton) -> Result<Option<String>, OperatorError> {
+    let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
+    let deployments: Api<Deployment> = Api::namespaced(context.client.clone(), &namespace);
+    let found = deployments.get_opt(&name).await;
+    let found = found.map_err(|error| OperatorError::read("Deployment", &namespace, &name, error))?;
+    let wanted = found.and_then(|deployment| deployment.spec).map_or(0, |spec| spec.replicas.unwrap_or(1));
+    if wanted > 0 {
+        return Ok(Some(format!("Deployment {name} is being scaled to 0")));
+    }
+    let of_it = format!("app.kubernetes.io/instance={name},app.kubernetes.io/component=server");
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &namespace);
+    let pods = pods.list_metadata(&ListParams::default().labels(&of_it)).await;
+    let pods = pods.map_err(|error| OperatorError::read("Pods of Kryton", &namespace, &name, error))?;
+    let first = pods.items.first().map(|pod| format!("Pod {} is ending", pod.name_any()));
+    Ok(first)
+}
+
+/// What is not up yet of a `Kryton` that is being started, in words; `None` where it runs.
+pub(crate) async fn not_up(context: &Context, kryton: &Kryton) -> Result<Option<String>, OperatorError> {
+    let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
+    let deployments: Api<Deployment> = Api::namespaced(context.client.clone(), &namespace);
+    let found = deployments.get_opt(&name).await;
+    let found = found.map_err(|error| OperatorError::read("Deployment", &namespace, &name, error))?;
+    let wanted = found.and_then(|deployment| deployment.spec).map_or(0, |spec| spec.replicas.unwrap_or(1));
+    if wanted == 0 {
+        return Ok(Some(format!("Deployment {name} is being scaled up")));
+    }
+    let ready = release::ready(context, &namespace, &name, None).await?;
+    Ok((ready.holds != Some(true)).then_some(ready.message))
+}
+
+/// Whether a `Kryton` is to run at all, by its own values.
+pub(crate) fn is_to_run(kryton: &Kryton) -> bool {
+    let said = kryton.spec.values.as_ref().and_then(|values| values.get("replicaCount"));
+    said.and_then(Value::as_i64) != Some(0)
+}
+
+/// Where the server of a `Kryton` is reached within the cluster.
+pub(crate) fn address(kryton: &Kryton) -> String {
+    let port = kryton.spec.values.as_ref().and_then(|values| values.get("service")?.get("port")?.as_u64());
+    let (name, namespace) = (kryton.name_any(), kryton.namespace().unwrap_or_default());
+    format!("http://{name}.{namespace}.svc:{}", port.unwrap_or(3001))
+}

@@ -1,0 +1,87 @@
+//! Has a Job carry out a task, and reads what came of it.
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use windlass_core::task::Done;
+
+use super::build::Built;
+use crate::api::restore::Restore;
+use crate::context::Context;
+use crate::error::OperatorError;
+use crate::keeper::runs::{State, last_words, state};
+use crate::kryton::apply;
+
+/// How a task stands.
+pub(super) enum Ran {
+    /// It is under way: in words.
+    Pending(String),
+    /// What came of it.
+    Done(Box<Done>),
+    /// Why it failed.
+    Failed(String),
+}
+
+/// Has a task carried out, once: a Job that is there is that task's.
+pub(super) async fn run(context: &Context, restore: &Restore, what: &Built) -> Result<Ran, OperatorError> {
+    let (namespace, name) = (restore.namespace().unwrap_or_default(), &what.name);
+    let jobs: Api<Job> = Api::namespaced(context.client.clone(), &namespace);
+    let found = jobs.get_opt(name).await.map_err(|error| OperatorError::read("Job", &namespace, name, error))?;
+    let Some(job) = found else {
+        apply::apply(&context.client, &what.task).await?;
+        let by = PostParams { field_manager: Some(apply::MANAGER.into()), ..PostParams::default() };
+        return match jobs.create(&by, &what.job).await {
+            Ok(_) => Ok(Ran::Pending(format!("Job {name} begins"))),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Ran::Pending(format!("Job {name} begins"))),
+            Err(error) => Err(OperatorError::write("Job", &namespace, name, error)),
+        };
+    };
+    let owners = job.metadata.owner_references.iter().flatten();
+    if !owners.into_iter().any(|owner| Some(owner.uid.as_str()) == restore.uid().as_deref()) {
+        return Ok(Ran::Failed(format!("Job {name} is there and is not of this restore: give it another name")));
+    }
+    if job.metadata.deletion_timestamp.is_some() {
+        return Ok(Ran::Pending(format!("Job {name} is begun anew")));
+    }
+    match state(&context.client, &namespace, &job).await? {
+        State::Failed(why) => Ok(Ran::Failed(format!("Job {name}: {why}"))),
+        State::Running => {
+            let why = last_words(&context.client, &namespace, name).await?;
+            Ok(Ran::Pending(why.map_or_else(|| format!("Job {name} is at work"), |why| format!("Job {name}: {why}"))))
+        }
+        State::Ended => {
+            if let Some(done) = told(&context.client, &namespace, name).await? {
+                return Ok(Ran::Done(Box::new(done)));
+            }
+            // Its Pod is gone, and with it what came of it: what is done already is not done twice.
+            let deleted = jobs.delete(name, &DeleteParams::background()).await;
+            deleted.map_err(|error| OperatorError::write("Job", &namespace, name, error))?;
+            Ok(Ran::Pending(format!("Job {name} is begun anew: its Pod was deleted before it was read")))
+        }
+    }
+}
+
+/// Removes the Job of a task, so that it is carried out again.
+pub(super) async fn remove(context: &Context, restore: &Restore, what: &str) -> Result<(), OperatorError> {
+    let (namespace, name) = (restore.namespace().unwrap_or_default(), format!("{}-{what}", restore.name_any()));
+    let jobs: Api<Job> = Api::namespaced(context.client.clone(), &namespace);
+    match jobs.delete(&name, &DeleteParams::background()).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(OperatorError::write("Job", &namespace, &name, error)),
+    }
+}
+
+/// What the Pod that ended well has told.
+async fn told(client: &Client, namespace: &str, job: &str) -> Result<Option<Done>, OperatorError> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let listed = pods.list(&ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"))).await;
+    let listed = listed.map_err(|error| OperatorError::read("Pods of Job", namespace, job, error))?;
+    let containers = listed
+        .into_iter()
+        .filter_map(|pod| pod.status)
+        .flat_map(|status| status.container_statuses.unwrap_or_default());
+    let mut ended = containers.filter_map(|container| container.state?.terminated).filter(|ended| ended.exit_code == 0);
+    Ok(ended.find_map(|ended| serde_json::from_str(&ended.message?).ok()))
+}

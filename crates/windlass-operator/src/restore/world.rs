@@ -1,0 +1,56 @@
+//! What a restore works with: the repository of one `Kryton` and the database of another, which may be the same.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, ResourceExt};
+use windlass_core::id::RepositoryId;
+
+use super::source::{Source, kryton};
+use crate::api::kryton::Kryton;
+use crate::api::restore::Restore;
+use crate::connection::{Connection, connection};
+use crate::context::Context;
+use crate::error::OperatorError;
+use crate::keeper::Shut;
+use crate::kryton::dereference::{Found, database_secret};
+
+/// What a restore works with.
+pub(super) struct World {
+    /// The application whose points they are.
+    pub(super) source: Source,
+    /// The application they are restored into.
+    pub(super) into: Kryton,
+    /// How its database is reached.
+    pub(super) connection: Connection,
+    /// The image with PostgreSQL's tools.
+    pub(super) image: String,
+}
+
+impl World {
+    /// Reads it.
+    pub(super) async fn of(context: &Context, restore: &Restore) -> Result<Self, Shut> {
+        let namespace = restore.namespace().unwrap_or_default();
+        let source = Source::of(context, &namespace, &restore.spec.from.kryton).await?;
+        let into = match &restore.spec.into {
+            Some(into) if *into != restore.spec.from => kryton(context, &namespace, &into.kryton).await?,
+            _ => source.kryton.clone(),
+        };
+        let said = into.spec.backup.as_ref().and_then(|backup| backup.connection.as_ref());
+        let secret = secret(context, &into, &database_secret(&into, said)).await?;
+        let connection = connection(&into, said, secret.as_ref()).map_err(Shut::Fault)?;
+        let image = into.spec.backup.as_ref().and_then(|backup| backup.image.clone());
+        let image = image.unwrap_or_else(|| source.backup.image.clone());
+        Ok(Self { source, into, connection, image })
+    }
+
+    /// The repository that its points are in.
+    pub(super) fn repository(&self) -> RepositoryId {
+        self.source.own.repository
+    }
+}
+
+async fn secret(context: &Context, kryton: &Kryton, name: &str) -> Result<Option<Found>, OperatorError> {
+    let namespace = kryton.namespace().unwrap_or_default();
+    let api: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
+    let found = api.get_opt(name).await.map_err(|error| OperatorError::read("Secret", &namespace, name, error))?;
+    Ok(found.as_ref().map(Found::of))
+}

@@ -1,0 +1,206 @@
+//! Restores: planned, confirmed, carried out, put back.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::stage::{LATER, SOON, Stage, kryton};
+
+impl Stage {
+    /// A path of a Kryton's server, as JSON.
+    fn ask(&self, kryton: &str, path: &str) -> Result<Value> {
+        let url = format!("/api/v1/namespaces/{}/services/{kryton}:3001/proxy{path}", self.namespace.name);
+        Ok(serde_json::from_str(&self.namespace.kubectl(&["get", "--raw", &url])?)?)
+    }
+
+    /// Has a Kryton's server keep a note.
+    fn write(&self, kryton: &str, title: &str) -> Result<()> {
+        let url = format!("/api/v1/namespaces/{}/services/{kryton}:3001/proxy/api/notes", self.namespace.name);
+        let note = json!({ "title": title, "body": format!("{title}: so it was") }).to_string();
+        let said = self.namespace.cluster.kubectl_with(&["create", "--raw", &url, "--filename", "-"], &note)?;
+        ensure!(said.0, "{}", said.1);
+        Ok(())
+    }
+
+    /// The titles of all notes.
+    fn titles(&self, kryton: &str) -> Result<Vec<String>> {
+        let all = self.ask(kryton, "/api/notes")?;
+        let all = all.as_array().context("a list")?;
+        Ok(all.iter().filter_map(|note| note["title"].as_str()).map(str::to_owned).collect())
+    }
+
+    /// Runs a statement as the superuser of the chart's PostgreSQL.
+    fn psql(&self, kryton: &str, sql: &str) -> Result<String> {
+        let pod = format!("{kryton}-postgresql-0");
+        let psql = ["psql", "--no-psqlrc", "--tuples-only", "--no-align", "--username=postgres", "--dbname=kryton"];
+        let command = [&["exec", &pod, "--"], &psql[..], &["--command", sql]].concat();
+        Ok(self.namespace.kubectl(&command)?.trim().to_owned())
+    }
+
+    /// Takes a recovery point.
+    fn backed_up(&self, kryton: &str, minute: u64) -> Result<()> {
+        let before = self.status(kryton)?["backup"]["points"].as_i64().unwrap_or(0);
+        let job = self.run_now(&format!("{kryton}-backup"), minute)?;
+        ensure!(self.ended(&job)?, "{}", self.namespace.kubectl(&["logs", &format!("job/{job}")])?);
+        self.namespace
+            .wait("the point", SOON, || Ok(self.status(kryton)?["backup"]["points"].as_i64().unwrap_or(0) > before))
+    }
+
+    /// Waits for a restore's phase; one that is none of those that lead there ends the wait.
+    fn phase(&self, restore: &str, wanted: &str) -> Result<Value> {
+        let mut status = Value::Null;
+        self.namespace.wait(&format!("phase {wanted} of {restore}"), LATER, || {
+            status = self.namespace.get("restore", restore)?.context("the Restore")?["status"].clone();
+            let phase = status["phase"].as_str().unwrap_or_default();
+            let is_over = ["Refused", "Failed"].contains(&phase) && phase != wanted;
+            ensure!(!is_over, "{}", serde_json::to_string_pretty(&status)?);
+            Ok(phase == wanted)
+        })?;
+        Ok(status)
+    }
+
+    fn set(&self, restore: &str, field: &str, value: &str) -> Result<()> {
+        let patch = json!({ "spec": { field: value } }).to_string();
+        self.namespace.kubectl(&["patch", "restore", restore, "--type=merge", "--patch", &patch]).map(drop)
+    }
+}
+
+fn restore(name: &str, more: &str) -> String {
+    format!(
+        "apiVersion: windlass.dev/v1alpha1\nkind: Restore\nmetadata:\n  name: {name}\nspec:\n  from:\n    kryton: shelf\n{more}"
+    )
+}
+
+#[test]
+fn k50_a_restore_is_planned_then_confirmed_then_done_and_can_be_put_back() -> Result<()> {
+    let stage = Stage::new("k50")?;
+    let snapshot = "  snapshot:\n    schedule: \"0 4 * * *\"\n";
+    stage.namespace.apply(&kryton("shelf", "k50/shelf", snapshot))?;
+    stage.condition("shelf", "Ready", "True", LATER)?;
+    stage.condition("shelf", "DatabaseReachable", "True", LATER)?;
+    stage.write("shelf", "monday")?;
+    stage.backed_up("shelf", 29_395_860)?;
+    let job = stage.run_now("shelf-snapshot", 29_395_860)?;
+    ensure!(stage.ended(&job)?, "the snapshot");
+    stage.write("shelf", "tuesday")?;
+    stage.write("shelf", "wednesday")?;
+    stage.psql("shelf", "delete from notes where title = 'monday'")?;
+    assert_eq!(stage.titles("shelf")?, ["tuesday", "wednesday"]);
+
+    let notes = "  notes:\n    volumeSnapshot: shelf-20251121t190000z\n";
+    stage.namespace.apply(&restore("back", notes))?;
+    let planned = stage.phase("back", "Planned")?;
+    let digest = planned["digest"].as_str().context("the digest")?.to_owned();
+    let steps: Vec<&str> =
+        planned["plan"]["steps"].as_array().context("steps")?.iter().filter_map(|step| step["step"].as_str()).collect();
+    assert_eq!(steps, ["stop", "replace-database", "replace-volume", "start"], "{planned:#}");
+    let table = planned["impact"]["databases"][0]["tables"].to_string();
+    for rows in ["\"rows_now\":2", "\"rows_then\":1"] {
+        assert!(table.contains(rows), "{table}");
+    }
+    stage.set("back", "confirm", &"0".repeat(64))?;
+    stage.namespace.wait("the digest to be refused", SOON, || {
+        let found = stage.namespace.condition("restore", "back", "Confirmed")?;
+        Ok(found.is_some_and(|(_, reason, _)| reason == "OtherDigest"))
+    })?;
+    assert_eq!(stage.titles("shelf")?, ["tuesday", "wednesday"], "nothing was touched");
+
+    stage.set("back", "confirm", &digest)?;
+    let restored = stage.phase("back", "Restored")?;
+    assert_eq!(stage.titles("shelf")?, ["monday"]);
+    assert_eq!(stage.ask("shelf", "/api/notes/1")?["body"], "monday: so it was");
+    let checked = restored["checked"].to_string();
+    for held in
+        ["rows as counted", "1 files it mentions are in the notes", "1.md is there and reads", "/api/version answers"]
+    {
+        assert!(checked.contains(held), "{held}: {checked}");
+    }
+    assert_eq!(stage.psql("shelf", "select count(*) from pg_database where datname like 'windlass%old'")?, "1");
+    stage.condition("shelf", "Ready", "True", LATER)?;
+
+    stage.set("back", "old", "PutBack")?;
+    stage.phase("back", "PutBack")?;
+    assert_eq!(stage.titles("shelf")?, ["tuesday", "wednesday"]);
+    assert_eq!(stage.ask("shelf", "/api/notes/2")?["body"], "tuesday: so it was");
+    assert_eq!(stage.psql("shelf", "select count(*) from pg_database where datname like 'windlass%'")?, "0");
+    stage.condition("shelf", "Ready", "True", LATER)?;
+    Ok(())
+}
+
+#[test]
+fn k51_what_fails_a_check_is_put_back_and_a_missing_file_is_told_and_is_no_failure() -> Result<()> {
+    let stage = Stage::new("k51")?;
+    stage.namespace.apply(&kryton("shelf", "k51/shelf", ""))?;
+    stage.condition("shelf", "Ready", "True", LATER)?;
+    stage.condition("shelf", "DatabaseReachable", "True", LATER)?;
+    stage.write("shelf", "monday")?;
+    stage.psql("shelf", "insert into notes (title, path) values ('lost', 'never-written.md')")?;
+    stage.backed_up("shelf", 29_395_860)?;
+    stage.write("shelf", "tuesday")?;
+
+    let checks = "  checks:\n    sql: [\"select count(*) > 1000 from notes\"]\n";
+    stage.namespace.apply(&restore("strict", checks))?;
+    let planned = stage.phase("strict", "Planned")?;
+    stage.set("strict", "confirm", planned["digest"].as_str().context("the digest")?)?;
+    let failed = stage.phase("strict", "Failed")?;
+    let failure = failed["failure"].to_string();
+    assert!(failure.contains("count(*) > 1000"), "{failure}");
+    assert_eq!(stage.titles("shelf")?, ["monday", "lost", "tuesday"]);
+    assert_eq!(stage.psql("shelf", "select count(*) from pg_database where datname like 'windlass%'")?, "0");
+
+    stage.namespace.apply(&restore("lenient", ""))?;
+    let planned = stage.phase("lenient", "Planned")?;
+    stage.set("lenient", "confirm", planned["digest"].as_str().context("the digest")?)?;
+    let restored = stage.phase("lenient", "Restored")?;
+    assert_eq!(stage.titles("shelf")?, ["monday", "lost"]);
+    let notes = restored["notes"].to_string();
+    assert!(notes.contains("1 of 2 files") && notes.contains("never-written.md"), "{notes}");
+    stage.set("lenient", "old", "Remove")?;
+    stage.phase("lenient", "Final")?;
+    assert_eq!(stage.psql("shelf", "select count(*) from pg_database where datname like 'windlass%'")?, "0");
+    Ok(())
+}
+
+#[test]
+fn k52_a_drill_proves_the_newest_point_and_leaves_nothing_behind() -> Result<()> {
+    let stage = Stage::new("k52")?;
+    let snapshot = "  snapshot:\n    schedule: \"0 4 * * *\"\n";
+    stage.namespace.apply(&kryton("shelf", "k52/shelf", snapshot))?;
+    stage.condition("shelf", "Ready", "True", LATER)?;
+    stage.condition("shelf", "DatabaseReachable", "True", LATER)?;
+    stage.write("shelf", "monday")?;
+    stage.backed_up("shelf", now_minute())?;
+    let job = stage.run_now("shelf-snapshot", 29_395_860)?;
+    ensure!(stage.ended(&job)?, "the snapshot");
+    let (_, why) = stage.condition("shelf", "Protected", "False", SOON)?;
+    assert!(why.contains("not restored and checked"), "{why}");
+
+    let spec = "spec:\n  from:\n    kryton: shelf\n  notes:\n    volumeSnapshot: shelf-20251121t190000z\n  checks:\n    http: [/api/version, /api/notes/1]\n";
+    stage
+        .namespace
+        .apply(&format!("apiVersion: windlass.dev/v1alpha1\nkind: Drill\nmetadata:\n  name: friday\n{spec}"))?;
+    let mut status = Value::Null;
+    let waited = stage.namespace.wait("the end of the drill", LATER, || {
+        status = stage.namespace.get("drill", "friday")?.context("the Drill")?["status"].clone();
+        Ok(status["phase"] == "Complete")
+    });
+    waited.with_context(|| format!("{status:#}"))?;
+    assert_eq!(status["verdict"], "Passed", "{status:#}");
+    let checked = status["checked"].to_string();
+    for held in ["rows as counted", "1.md is there and reads", "/api/notes/1 answers"] {
+        assert!(checked.contains(held), "{held}: {checked}");
+    }
+    ensure!(status["rto"].is_string() && status["rpo"].is_string(), "{status:#}");
+    stage.condition("shelf", "Protected", "True", SOON)?;
+    assert_eq!(stage.status("shelf")?["backup"]["lastVerifiedLevel"], "restored");
+    assert_eq!(stage.titles("shelf")?, ["monday"], "production was not touched");
+    let all = "krytons,restores,deployments,statefulsets,services,pvc,secrets,configmaps,networkpolicies";
+    stage.namespace.wait("nothing of the copy to be left", SOON, || {
+        Ok(!stage.namespace.kubectl(&["get", all, "--output=name"])?.contains("friday"))
+    })
+}
+
+/// The minute of now, by which a Job's name says what moment its point stands for.
+fn now_minute() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    since.as_secs() / 60
+}
