@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::root;
+use crate::{rights, root};
 
 /// Set where skipping is failing.
 const NEVER_SKIP: &str = "WINDLASS_NEVER_SKIP";
@@ -18,15 +18,22 @@ pub(crate) fn run() -> Result<bool> {
     let missing = what_a_cluster_lacks();
     if missing.is_none() {
         bench("install", "kubernetes")?;
+        // What was asked of it before proves nothing of today's stories.
+        bench("cluster/cluster", "down")?;
         bench("cluster/cluster", "up")?;
     }
-    let sums = test_all(missing.is_none());
+    let tested = test_all(missing.is_none()).and_then(|(mut sums, good)| {
+        if missing.is_none() {
+            compare_rights(&mut sums, good)?;
+        }
+        Ok((sums, good))
+    });
     if missing.is_none() {
         bench("cluster/cluster", "down")?;
     }
-    let (mut sums, good) = sums?;
+    let (mut sums, good) = tested?;
     if let Some(missing) = missing {
-        for name in stories_of_the_cluster()? {
+        for name in stories_of_the_cluster()?.iter().map(String::as_str).chain([rights::NAME]) {
             println!("skipped, for there is {missing} here: {name}");
             sums.ignored += 1;
         }
@@ -56,6 +63,21 @@ fn bench(program: &str, argument: &str) -> Result<()> {
     let status = Command::new(root()?.join("bench").join(program)).arg(argument).status();
     let status = status.with_context(|| format!("start bench/{program}"))?;
     ensure!(status.success(), "bench/{program} {argument} ended with {status}");
+    Ok(())
+}
+
+/// After the stories: what they used of what the operator is granted.
+fn compare_rights(sums: &mut Sums, all_passed: bool) -> Result<()> {
+    if !all_passed {
+        println!("skipped, for not every story went to its end: {}", rights::NAME);
+        sums.ignored += 1;
+    } else if rights::check()? {
+        println!("test {} ... ok", rights::NAME);
+        sums.passed += 1;
+    } else {
+        println!("test {} ... FAILED", rights::NAME);
+        sums.failed += 1;
+    }
     Ok(())
 }
 
