@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: xtask test | docs [--check] | dependencies | rights | image [--binary FILE] [--helm FILE] [--output FILE] [--tag NAME]"
+        "usage: xtask test | docs [--check] | dependencies | rights | image [--binary FILE] [--helm FILE] [--output FILE] [--folder FOLDER] [--tag NAME]"
     );
     ExitCode::from(2)
 }
