@@ -107,17 +107,17 @@ impl Log {
         if event.is_allowed() && !ours && !everybody && event.object_ref.is_some() {
             self.elsewhere.insert(format!("{role}: {} {}", event.verb, event.resource()));
         }
-        self.add(event, Some(role));
+        self.add(event, Some(&role));
     }
 
-    fn add(&mut self, event: &Event, role: Option<String>) {
+    fn add(&mut self, event: &Event, role: Option<&str>) {
         self.requests += 1;
         if !event.is_allowed() {
             self.refused.insert(format!("{}: {} {}", event.account(), event.verb, event.resource()));
         }
         for verb in event.needed() {
             self.well.insert(Use {
-                role: role.clone(),
+                role: role.map(str::to_owned),
                 resource: event.resource(),
                 name: event.object_ref.as_ref().map(|object| object.name.clone()).unwrap_or_default(),
                 verb: verb.to_owned(),

@@ -69,7 +69,7 @@ impl Drop for Release {
 }
 
 #[test]
-fn k50_the_chart_installs_an_operator_that_stands_by_and_leaves_the_definitions_when_it_goes() -> Result<()> {
+fn k60_the_chart_installs_an_operator_that_stands_by_and_leaves_the_definitions_when_it_goes() -> Result<()> {
     let release = Release::install()?;
     let definition = release.definition()?;
     ensure!(release.left()?.lines().count() == 8, "one of each kind:\n{}", release.left()?);

@@ -77,12 +77,12 @@ fn k01_every_wrong_form_is_refused_with_a_message_that_says_what_is_wrong() -> R
 }
 
 /// As anybody might write one: it may become root, and has every capability that containers have.
-const CARELESS: &str = r#"
+const CARELESS: &str = r"
 apiVersion: v1
 kind: Pod
 metadata: {name: careless}
 spec: {containers: [{name: careless, image: docker.io/library/busybox:1.35}]}
-"#;
+";
 
 #[test]
 fn k12_where_the_operator_and_its_jobs_run_no_pod_is_let_in_that_is_not_restricted() -> Result<()> {
