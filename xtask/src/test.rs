@@ -13,6 +13,9 @@ const NEVER_SKIP: &str = "WINDLASS_NEVER_SKIP";
 /// What makes cargo build the stories of the cluster.
 const CLUSTER: &str = "--features=windlass/cluster";
 
+/// What `charts/check` holds; it needs the helm that is built for the cluster.
+const CHARTS: &str = "the charts render, and the operator's installs what config does";
+
 /// Runs all tests; the last line says how many passed and failed. `false` where one failed or none ran.
 pub(crate) fn run() -> Result<bool> {
     let missing = what_a_cluster_lacks();
@@ -24,7 +27,7 @@ pub(crate) fn run() -> Result<bool> {
     }
     let tested = test_all(missing.is_none()).and_then(|(mut sums, good)| {
         if missing.is_none() {
-            compare_rights(&mut sums, good)?;
+            compare(&mut sums, good)?;
         }
         Ok((sums, good))
     });
@@ -33,7 +36,7 @@ pub(crate) fn run() -> Result<bool> {
     }
     let (mut sums, good) = tested?;
     if let Some(missing) = missing {
-        for name in stories_of_the_cluster()?.iter().map(String::as_str).chain([rights::NAME]) {
+        for name in stories_of_the_cluster()?.iter().map(String::as_str).chain([CHARTS, rights::NAME]) {
             println!("skipped, for there is {missing} here: {name}");
             sums.ignored += 1;
         }
@@ -66,17 +69,15 @@ fn bench(program: &str, argument: &str) -> Result<()> {
     Ok(())
 }
 
-/// After the stories: what they used of what the operator is granted.
-fn compare_rights(sums: &mut Sums, all_passed: bool) -> Result<()> {
-    if !all_passed {
-        println!("skipped, for not every story went to its end: {}", rights::NAME);
-        sums.ignored += 1;
-    } else if rights::check()? {
-        println!("test {} ... ok", rights::NAME);
-        sums.passed += 1;
+/// After the stories: what they used of what the operator is granted, and whether its chart grants the same.
+fn compare(sums: &mut Sums, all_passed: bool) -> Result<()> {
+    let charts = Command::new(root()?.join("charts/check")).status().context("start charts/check")?;
+    sums.count(CHARTS, charts.success());
+    if all_passed {
+        sums.count(rights::NAME, rights::check()?);
     } else {
-        println!("test {} ... FAILED", rights::NAME);
-        sums.failed += 1;
+        println!("skipped, for not every test passed: {}", rights::NAME);
+        sums.ignored += 1;
     }
     Ok(())
 }
@@ -117,6 +118,11 @@ struct Sums {
 }
 
 impl Sums {
+    fn count(&mut self, name: &str, passed: bool) {
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        *(if passed { &mut self.passed } else { &mut self.failed }) += 1;
+    }
+
     /// `test result: ok. 3 passed; 0 failed; 0 ignored; …`
     fn add(&mut self, line: &str) {
         let Some(counts) = line.strip_prefix("test result: ") else { return };
