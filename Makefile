@@ -1,4 +1,4 @@
-.PHONY: help demo test check bench tools cluster cluster-down cluster-kubectl install uninstall deploy undeploy image build docs clean
+.PHONY: help demo test check chart-check bench tools cluster cluster-down cluster-kubectl install uninstall deploy undeploy image build docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -17,7 +17,11 @@ check: ## formatting, lints, documents, forbidden dependencies
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 	cargo run --quiet --package xtask -- docs --check
 	cargo run --quiet --package xtask -- dependencies
+	@if PATH="$(CURDIR)/.bench/bin:$$PATH" command -v helm >/dev/null && python3 -c 'import yaml' 2>/dev/null; then charts/check; else echo "helm or PyYAML is not installed: the charts were not checked"; fi
 	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
+
+chart-check: ## render the charts, and compare the operator's with config; needs helm, kubectl and PyYAML
+	@charts/check
 
 tools: ## install what the tests need
 	@bench/install

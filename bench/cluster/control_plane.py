@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from certificates import Certificates
-from state import CRDS, State
+from state import AUDIT, CRDS, State
 from supervisor import Supervisor
 
 SERVICES = "10.96.0.0/16"
@@ -80,7 +80,12 @@ class ControlPlane:
             f"--tls-private-key-file={key('apiserver')}",
             f"--client-ca-file={self.certificates.authority}",
             "--authorization-mode=Node,RBAC",
-            "--enable-admission-plugins=NodeRestriction",
+            # The second is what clusters have that want an owner's finalizers granted to whoever makes it wait for what it owns.
+            "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement",
+            f"--audit-policy-file={AUDIT}",
+            f"--audit-log-path={self.state.requests}",
+            "--audit-log-maxsize=32",  # MB
+            "--audit-log-maxbackup=3",
             "--allow-privileged=true",
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
             f"--service-account-key-file={key('service-accounts')}",

@@ -58,6 +58,7 @@ def make_room(state: State, mode: str) -> None:
     state.empty()
     state.mode.write_text(mode)
     state.logs.mkdir()
+    state.requests.parent.mkdir()
 
 
 def start(state: State, mode: str, owner: int | None) -> str:

@@ -17,6 +17,7 @@ BIN = PROJECT / ".bench/bin"
 IMAGES = PROJECT / ".bench/images"
 CRDS = PROJECT / ".bench/crds"
 MANIFESTS = Path(__file__).resolve().parent / "manifests"
+AUDIT = Path(__file__).resolve().parent / "audit.yaml"
 
 KEPT = {"containerd", "command.lock"}  # over a restart; containerd's images take seconds to unpack
 
@@ -34,6 +35,7 @@ class State:
         self.supervisor = directory / "supervisor"
         self.kubeconfig = directory / "kubeconfig"
         self.logs = directory / "logs"
+        self.requests = directory / "requests/audit.log"
         self.mode = directory / "mode"
         self.ready = directory / "ready"
         self.failed = directory / "failed"

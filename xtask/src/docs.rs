@@ -12,7 +12,7 @@ fn documents() -> Result<Vec<(PathBuf, String)>> {
     let folder = root()?.join("docs/reference");
     let mut all =
         vec![(folder.join("settings.md"), windlass::settings::reference()), (folder.join("errors.md"), errors()?)];
-    let bases = root()?.join("config/crd/bases");
+    let (bases, chart) = (root()?.join("config/crd/bases"), root()?.join("charts/windlass"));
     let definitions = windlass_operator::api::files()?;
     all.push((
         root()?.join("config/crd/kryton-crds.yaml"),
@@ -22,8 +22,23 @@ fn documents() -> Result<Vec<(PathBuf, String)>> {
     let kustomization =
         format!("# Written by `cargo xtask docs`: the definitions of the custom resources.\nresources:\n{listed}");
     all.push((root()?.join("config/crd/kustomization.yaml"), kustomization));
-    all.extend(definitions.into_iter().map(|(name, text)| (bases.join(name), text)));
+    for (name, text) in definitions {
+        all.extend([bases.join(&name), chart.join("crds").join(&name)].map(|path| (path, text.clone())));
+    }
+    for (granted, copy) in [("role.yaml", "cluster-role.yaml"), ("leader_election.yaml", "leader-role.yaml")] {
+        all.push((chart.join("files").join(copy), rules(granted)?));
+    }
     Ok(all)
+}
+
+/// The rules of the role that a file of `config/rbac` begins with, for the chart.
+fn rules(granted: &str) -> Result<String> {
+    let path = Path::new("config/rbac").join(granted);
+    let text = std::fs::read_to_string(root()?.join(&path)).with_context(|| format!("read {}", path.display()))?;
+    let (_, rules) = text.split_once("\nrules:\n").with_context(|| format!("{} has no rules", path.display()))?;
+    let rules = rules.split("\n---").next().unwrap_or_default().trim_end();
+    let rules: Vec<&str> = rules.lines().map(|line| line.strip_prefix("  ").unwrap_or(line)).collect();
+    Ok(format!("# Written by `cargo xtask docs` from {}.\n{}\n", path.display(), rules.join("\n")))
 }
 
 /// Writes the references.

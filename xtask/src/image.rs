@@ -1,9 +1,12 @@
-//! Writes the container image as an OCI archive, without a daemon: the static binary and `helm`, and nothing else.
+//! Writes the container image as an OCI archive, without a daemon: the static binary and `helm`, and nothing else. Or the
+//! folder that `Containerfile` makes the same image of.
 //!
 //! The same inputs make the same bytes. (<https://github.com/opencontainers/image-spec>, v1.1.)
 
-use std::fs::File;
-use std::io::{Read, Write};
+use std::collections::BTreeMap;
+use std::fs::{File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,10 +24,20 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 /// Who it runs as: nobody that any image knows.
-const USER: u64 = 65532;
+const USER: &str = "65532:65532";
+
+const ENTRYPOINT: &str = "/windlass";
+
+const VARIABLES: [&str; 5] = [
+    "PATH=/",
+    "HOME=/tmp",
+    "WINDLASS_HELM=/helm",
+    "WINDLASS_CHART=/chart",
+    "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
+];
 
 /// Where programs look for them.
-const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
 
 /// What is asked for.
 #[derive(Debug, Default)]
@@ -35,12 +48,14 @@ pub(crate) struct Options {
     pub(crate) helm: Option<PathBuf>,
     /// The archive.
     pub(crate) output: Option<PathBuf>,
+    /// A folder in place of the archive, for `Containerfile`.
+    pub(crate) folder: Option<PathBuf>,
     /// What the image is called.
     pub(crate) tag: Option<String>,
 }
 
 impl Options {
-    /// Reads `--binary`, `--helm`, `--output` and `--tag`; `None` where there is anything else.
+    /// Reads `--binary`, `--helm`, `--output`, `--folder` and `--tag`; `None` where there is anything else.
     pub(crate) fn read(words: &[&str]) -> Option<Self> {
         let mut options = Self::default();
         for pair in words.chunks(2) {
@@ -49,6 +64,7 @@ impl Options {
                 "--binary" => options.binary = Some(value.into()),
                 "--helm" => options.helm = Some(value.into()),
                 "--output" => options.output = Some(value.into()),
+                "--folder" => options.folder = Some(value.into()),
                 "--tag" => options.tag = Some((*value).to_owned()),
                 _ => return None,
             }
@@ -66,11 +82,16 @@ pub(crate) fn write(options: &Options) -> Result<bool> {
     };
     let helm = options.helm.clone().unwrap_or(root()?.join(".bench/bin/helm"));
     ensure!(helm.is_file(), "there is no helm at {}: run `bench/install kubernetes`, or give --helm", helm.display());
+    let contents = contents(&[("windlass", &binary), ("helm", &helm)], &root()?.join("charts/kryton"))?;
+    if let Some(folder) = &options.folder {
+        lay_out(&contents, folder)?;
+        println!("{}: make an image of it with Containerfile", folder.display());
+        return Ok(true);
+    }
     let output = options.output.clone().unwrap_or_else(|| target.join("windlass-image.tar"));
     let version = env!("CARGO_PKG_VERSION");
     let tag = options.tag.clone().unwrap_or_else(|| format!("docker.io/library/windlass:{version}"));
-    let layer = layer(&[("windlass", &binary), ("helm", &helm)], &root()?.join("charts/kryton"))?;
-    archive(&output, &tag, &layer)?;
+    archive(&output, &tag, &layer(&contents)?)?;
     println!("{tag} in {}", output.display());
     Ok(true)
 }
@@ -87,31 +108,62 @@ fn build(target: &Path) -> Result<PathBuf> {
     Ok(target.join(TARGET).join("release/windlass"))
 }
 
-/// One layer with these files at its root, the chart, and a folder for what is temporary.
-fn layer(files: &[(&str, &Path)], chart: &Path) -> Result<Vec<u8>> {
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut folder = header(0o1777, 0, tar::EntryType::Directory);
-    tar.append_data(&mut folder, "tmp/", std::io::empty())?;
+/// What is in the image, by its path: files, and folders that have no content.
+type Contents = BTreeMap<PathBuf, (u32, Option<Vec<u8>>)>;
+
+/// These files at its root, the chart, the authorities, and a folder for what is temporary.
+fn contents(files: &[(&str, &Path)], chart: &Path) -> Result<Contents> {
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("read {}", path.display()));
+    let mut contents = Contents::from([
+        ("tmp".into(), (0o1777, None)),
+        (AUTHORITIES.into(), (0o644, Some(authorities().into_bytes()))),
+    ]);
     for (name, path) in files {
-        let mut content = Vec::new();
-        File::open(path)
-            .and_then(|mut file| file.read_to_end(&mut content))
-            .with_context(|| format!("read {}", path.display()))?;
-        let mut file = header(0o755, content.len() as u64, tar::EntryType::Regular);
-        tar.append_data(&mut file, name, content.as_slice())?;
+        contents.insert(name.into(), (0o755, Some(read(path)?)));
     }
-    let authorities = authorities();
-    let mut file = header(0o644, authorities.len() as u64, tar::EntryType::Regular);
-    tar.append_data(&mut file, AUTHORITIES.trim_start_matches('/'), authorities.as_bytes())?;
     let mut templates = Vec::new();
     list(chart, &mut templates)?;
-    templates.sort();
     for path in templates {
-        let content = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        let mut file = header(0o644, content.len() as u64, tar::EntryType::Regular);
-        tar.append_data(&mut file, Path::new("chart").join(path.strip_prefix(chart)?), content.as_slice())?;
+        contents.insert(Path::new("chart").join(path.strip_prefix(chart)?), (0o644, Some(read(&path)?)));
+    }
+    Ok(contents)
+}
+
+/// One layer with it.
+fn layer(contents: &Contents) -> Result<Vec<u8>> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, (mode, content)) in contents {
+        let kind = if content.is_some() { tar::EntryType::Regular } else { tar::EntryType::Directory };
+        let content = content.as_deref().unwrap_or_default();
+        tar.append_data(&mut header(*mode, content.len() as u64, kind), path, content)?;
     }
     tar.into_inner().context("write the layer")
+}
+
+/// A folder with it, made anew.
+fn lay_out(contents: &Contents, folder: &Path) -> Result<()> {
+    // What is there may be somebody's: only what was written by an earlier run is taken away.
+    if folder.is_dir() {
+        ensure!(
+            folder.join("windlass").is_file() && folder.join("chart").is_dir(),
+            "{} is there, and no image",
+            folder.display()
+        );
+        std::fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
+    }
+    for (path, (mode, content)) in contents {
+        let path = folder.join(path);
+        let failed = || format!("write {}", path.display());
+        match content {
+            Some(content) => {
+                path.parent().map_or(Ok(()), std::fs::create_dir_all).with_context(failed)?;
+                std::fs::write(&path, content).with_context(failed)?;
+            }
+            None => std::fs::create_dir_all(&path).with_context(failed)?,
+        }
+        std::fs::set_permissions(&path, Permissions::from_mode(*mode)).with_context(failed)?;
+    }
+    Ok(())
 }
 
 /// The well-known authorities, in PEM: where there are none, nothing is reached, not even without TLS.
@@ -152,7 +204,7 @@ fn archive(output: &Path, tag: &str, layer: &[u8]) -> Result<()> {
     let config = json!({
         "architecture": "amd64",
         "os": "linux",
-        "config": { "Entrypoint": ["/windlass"], "User": format!("{USER}:{USER}"), "Env": ["PATH=/", "HOME=/tmp", "WINDLASS_HELM=/helm", "WINDLASS_CHART=/chart", format!("SSL_CERT_FILE={AUTHORITIES}")] },
+        "config": { "Entrypoint": [ENTRYPOINT], "User": USER, "Env": VARIABLES },
         "rootfs": { "type": "layers", "diff_ids": [diff] },
     });
     let config = serde_json::to_vec(&config)?;
@@ -187,4 +239,64 @@ fn digest(blob: &[u8]) -> String {
     hash.update(blob);
     let hex: String = hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `Containerfile` says, an instruction and its words for each line.
+    fn instructions() -> Result<Vec<(String, String)>> {
+        let text = std::fs::read_to_string(root()?.join("Containerfile"))?;
+        let text = text.replace("\\\n", " ");
+        let said = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(' '));
+        Ok(said
+            .map(|(what, words)| (what.to_owned(), words.split_whitespace().collect::<Vec<_>>().join(" ")))
+            .collect())
+    }
+
+    #[test]
+    fn containerfile_makes_the_image_that_is_written_here() -> Result<()> {
+        let expected = [
+            ("FROM", "scratch".to_owned()),
+            ("COPY", ". /".to_owned()),
+            ("ENV", VARIABLES.join(" ")),
+            ("USER", USER.to_owned()),
+            ("ENTRYPOINT", format!("[\"{ENTRYPOINT}\"]")),
+        ];
+        assert_eq!(instructions()?, expected.map(|(what, words)| (what.to_owned(), words)));
+        Ok(())
+    }
+
+    #[test]
+    fn the_folder_holds_what_the_layer_holds() -> Result<()> {
+        let work = std::env::temp_dir().join(format!("windlass-image-{}", std::process::id()));
+        std::fs::create_dir_all(work.join("given"))?;
+        let program = work.join("given/program");
+        std::fs::write(&program, "a program")?;
+        let contents = contents(&[("windlass", &program), ("helm", &program)], &root()?.join("charts/kryton"))?;
+        // The second one takes the place of the first.
+        for _ in 0..2 {
+            lay_out(&contents, &work.join("folder"))?;
+        }
+        assert!(lay_out(&contents, &work.join("given")).is_err(), "somebody's folder");
+        let mut seen = 0;
+        for entry in tar::Archive::new(layer(&contents)?.as_slice()).entries()? {
+            let mut entry = entry?;
+            let path = work.join("folder").join(entry.path()?);
+            assert_eq!(path.metadata()?.permissions().mode() & 0o7777, entry.header().mode()?, "{}", path.display());
+            if path.is_file() {
+                let mut content = Vec::new();
+                std::io::Read::read_to_end(&mut entry, &mut content)?;
+                assert_eq!(std::fs::read(&path)?, content, "{}", path.display());
+                seen += 1;
+            }
+        }
+        let mut all = Vec::new();
+        list(&work.join("folder"), &mut all)?;
+        assert_eq!(all.len(), seen);
+        assert!(!all.iter().any(|path| path.ends_with("sh")), "no shell");
+        std::fs::remove_dir_all(&work)?;
+        Ok(())
+    }
 }

@@ -5,6 +5,7 @@
 mod dependencies;
 mod docs;
 mod image;
+mod rights;
 mod test;
 
 use std::path::Path;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         ["docs"] => docs::write(),
         ["docs", "--check"] => docs::check(),
         ["dependencies"] => dependencies::check(),
+        ["rights"] => rights::check(),
         ["image", options @ ..] => match image::Options::read(options) {
             Some(options) => image::write(&options),
             None => return usage(),
@@ -38,7 +40,7 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: xtask test | docs [--check] | dependencies | image [--binary FILE] [--helm FILE] [--output FILE] [--tag NAME]"
+        "usage: xtask test | docs [--check] | dependencies | rights | image [--binary FILE] [--helm FILE] [--output FILE] [--folder FOLDER] [--tag NAME]"
     );
     ExitCode::from(2)
 }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::root;
+use crate::{rights, root};
 
 /// Set where skipping is failing.
 const NEVER_SKIP: &str = "WINDLASS_NEVER_SKIP";
@@ -13,20 +13,30 @@ const NEVER_SKIP: &str = "WINDLASS_NEVER_SKIP";
 /// What makes cargo build the stories of the cluster.
 const CLUSTER: &str = "--features=windlass/cluster";
 
+/// What `charts/check` holds; it needs the helm that is built for the cluster.
+const CHARTS: &str = "the charts render, and the operator's installs what config does";
+
 /// Runs all tests; the last line says how many passed and failed. `false` where one failed or none ran.
 pub(crate) fn run() -> Result<bool> {
     let missing = what_a_cluster_lacks();
     if missing.is_none() {
         bench("install", "kubernetes")?;
+        // What was asked of it before proves nothing of today's stories.
+        bench("cluster/cluster", "down")?;
         bench("cluster/cluster", "up")?;
     }
-    let sums = test_all(missing.is_none());
+    let tested = test_all(missing.is_none()).and_then(|(mut sums, good)| {
+        if missing.is_none() {
+            compare(&mut sums, good)?;
+        }
+        Ok((sums, good))
+    });
     if missing.is_none() {
         bench("cluster/cluster", "down")?;
     }
-    let (mut sums, good) = sums?;
+    let (mut sums, good) = tested?;
     if let Some(missing) = missing {
-        for name in stories_of_the_cluster()? {
+        for name in stories_of_the_cluster()?.iter().map(String::as_str).chain([CHARTS, rights::NAME]) {
             println!("skipped, for there is {missing} here: {name}");
             sums.ignored += 1;
         }
@@ -56,6 +66,19 @@ fn bench(program: &str, argument: &str) -> Result<()> {
     let status = Command::new(root()?.join("bench").join(program)).arg(argument).status();
     let status = status.with_context(|| format!("start bench/{program}"))?;
     ensure!(status.success(), "bench/{program} {argument} ended with {status}");
+    Ok(())
+}
+
+/// After the stories: what they used of what the operator is granted, and whether its chart grants the same.
+fn compare(sums: &mut Sums, all_passed: bool) -> Result<()> {
+    let charts = Command::new(root()?.join("charts/check")).status().context("start charts/check")?;
+    sums.count(CHARTS, charts.success());
+    if all_passed {
+        sums.count(rights::NAME, rights::check()?);
+    } else {
+        println!("skipped, for not every test passed: {}", rights::NAME);
+        sums.ignored += 1;
+    }
     Ok(())
 }
 
@@ -95,6 +118,11 @@ struct Sums {
 }
 
 impl Sums {
+    fn count(&mut self, name: &str, passed: bool) {
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        *(if passed { &mut self.passed } else { &mut self.failed }) += 1;
+    }
+
     /// `test result: ok. 3 passed; 0 failed; 0 ignored; …`
     fn add(&mut self, line: &str) {
         let Some(counts) = line.strip_prefix("test result: ") else { return };

@@ -45,6 +45,13 @@ impl Cluster {
         Ok((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
     }
 
+    /// Runs helm, and returns what it printed.
+    pub fn helm(&self, arguments: &[&str]) -> Result<String> {
+        let command = run(Command::new(&self.bench).arg("kubectl"))?;
+        let (kubectl, kubeconfig) = command.trim().split_once(" --kubeconfig=").context("kubectl's command line")?;
+        run(Command::new(Path::new(kubectl).with_file_name("helm")).env("KUBECONFIG", kubeconfig).args(arguments))
+    }
+
     /// An object as JSON; `None` where it is not there.
     pub fn get(&self, arguments: &[&str]) -> Result<Option<Value>> {
         let arguments = [&["get", "--ignore-not-found", "--output=json"], arguments].concat();

@@ -1,7 +1,7 @@
 //! Backups: from the object that asks for them to the dump that stock tools read.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use windlass_testkit::s3::{ACCESS_KEY, SECRET_KEY};
 
 use crate::stage::{LATER, SOON, Stage, dumps, kryton, listed};
@@ -100,7 +100,7 @@ fn k04_a_secret_that_is_missing_or_malformed_is_named_and_its_coming_noticed_at_
 }
 
 #[test]
-fn k07_a_database_that_cannot_be_reached_is_told_before_the_first_schedule() -> Result<()> {
+fn k07_a_database_that_cannot_be_reached_is_told_before_the_first_schedule_and_looked_at_again() -> Result<()> {
     let stage = Stage::new("k07")?;
     stage.namespace.apply(&kryton("shelf", "k07/shelf", ""))?;
     stage.condition("shelf", "DatabaseReachable", "True", LATER)?;
@@ -109,7 +109,23 @@ fn k07_a_database_that_cannot_be_reached_is_told_before_the_first_schedule() -> 
     let (reason, message) = stage.condition("shelf", "DatabaseReachable", "False", LATER)?;
     assert_eq!(reason, "NotReachable", "{message}");
     assert!(message.contains("elsewhere"), "{message}");
-    Ok(())
+
+    let of_looks = "--selector=app.kubernetes.io/component=preflight";
+    let looks = stage.namespace.kubectl(&["get", "jobs", of_looks, "--output=json"])?;
+    let looks: Value = serde_json::from_str(&looks)?;
+    let unfinished = |job: &&Value| job["status"]["completionTime"].is_null();
+    let look = looks["items"].as_array().and_then(|all| all.iter().find(unfinished)).context("the look")?;
+    let job = look["metadata"]["name"].as_str().context("its name")?;
+    // As it is a quarter of an hour after its last attempt.
+    let ended = |type_: &str| json!({ "type": type_, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z" });
+    let status =
+        json!({ "active": 0, "ready": 0, "terminating": 0, "conditions": [ended("FailureTarget"), ended("Failed")] });
+    let patch = json!({ "status": status }).to_string();
+    stage.namespace.kubectl(&["patch", "job", job, "--subresource=status", "--type=merge", "--patch", &patch])?;
+    stage.namespace.wait("another look", SOON, || {
+        let now = stage.namespace.get("job", job)?;
+        Ok(now.is_some_and(|now| now["metadata"]["uid"] != look["metadata"]["uid"]))
+    })
 }
 
 #[test]

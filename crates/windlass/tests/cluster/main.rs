@@ -5,6 +5,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 mod backups;
+mod chart;
 mod plugins;
 mod releases;
 mod restores;

@@ -1,8 +1,8 @@
 //! The Helm release: installed, upgraded, and gone with its object; data stay.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use crate::stage::{LATER, SOON, Stage, kryton};
+use crate::stage::{LATER, SOON, Stage, dumps, kryton};
 
 #[test]
 fn k30_a_release_is_installed_upgraded_and_removed_and_volumes_stay() -> Result<()> {
@@ -28,6 +28,48 @@ fn k30_a_release_is_installed_upgraded_and_removed_and_volumes_stay() -> Result<
     let releases = stage.namespace.kubectl(&["get", "secrets", "--selector=owner=helm", "--output=name"])?;
     assert_eq!(releases.trim(), "", "the release is gone");
     assert!(stage.namespace.get("pvc", "shelf-data")?.is_some(), "the notes stay");
+    Ok(())
+}
+
+#[test]
+fn k33_what_values_ask_for_comes_changes_and_goes() -> Result<()> {
+    let stage = Stage::new("k33")?;
+    let values =
+        "  values:\n    ingress: {enabled: true, hosts: [{host: a.example.com}]}\n    autoscaling: {enabled: true}\n";
+    stage.namespace.apply(&kryton("shelf", "k33/shelf", values))?;
+    stage.condition("shelf", "Released", "True", LATER)?;
+    let ingress = || stage.namespace.get("ingress", "shelf");
+    let autoscaler = || stage.namespace.get("horizontalpodautoscaler", "shelf");
+    assert_eq!(ingress()?.context("the Ingress")?["spec"]["rules"][0]["host"], "a.example.com");
+    assert_eq!(autoscaler()?.context("the autoscaler")?["spec"]["maxReplicas"], 5);
+
+    let change = |values: &str| {
+        let patch = format!("{{\"spec\": {{\"values\": {values}}}}}");
+        stage.namespace.kubectl(&["patch", "kryton", "shelf", "--type=merge", "--patch", &patch])
+    };
+    change(r#"{"ingress": {"hosts": [{"host": "b.example.com"}]}, "autoscaling": {"maxReplicas": 2}}"#)?;
+    stage.namespace.wait("the other host and the other limit", SOON, || {
+        let (ingress, autoscaler) = (ingress()?.unwrap_or_default(), autoscaler()?.unwrap_or_default());
+        Ok(ingress["spec"]["rules"][0]["host"] == "b.example.com" && autoscaler["spec"]["maxReplicas"] == 2)
+    })?;
+
+    change(r#"{"ingress": null, "autoscaling": null}"#)?;
+    stage.namespace.wait("both to go", SOON, || Ok(ingress()?.is_none() && autoscaler()?.is_none()))
+}
+
+#[test]
+fn k34_with_the_policy_delete_volumes_and_passwords_go_and_dumps_stay() -> Result<()> {
+    let stage = Stage::new("k34")?;
+    stage.namespace.apply(&kryton("shelf", "k34/shelf", "  deletionPolicy: Delete\n"))?;
+    stage.condition("shelf", "Ready", "True", LATER)?;
+    let job = stage.run_now("shelf-backup", 29_395_860)?;
+    ensure!(stage.ended(&job)?, "the Job failed");
+    stage.namespace.kubectl(&["delete", "kryton", "shelf", "--timeout=90s"])?;
+    stage.namespace.wait("volumes and passwords to go", LATER, || {
+        let left = stage.namespace.kubectl(&["get", "pvc,secrets", "--output=name"])?;
+        Ok(left.trim() == "secret/kryton-backup-creds")
+    })?;
+    assert_eq!(dumps("k34/shelf")?, ["kryton-20251121T190000Z.dump"]);
     Ok(())
 }
 

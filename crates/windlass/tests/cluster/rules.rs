@@ -75,3 +75,22 @@ fn k01_every_wrong_form_is_refused_with_a_message_that_says_what_is_wrong() -> R
     }
     Ok(())
 }
+
+/// As anybody might write one: it may become root, and has every capability that containers have.
+const CARELESS: &str = r"
+apiVersion: v1
+kind: Pod
+metadata: {name: careless}
+spec: {containers: [{name: careless, image: docker.io/library/busybox:1.35}]}
+";
+
+#[test]
+fn k12_where_the_operator_and_its_jobs_run_no_pod_is_let_in_that_is_not_restricted() -> Result<()> {
+    let stage = Stage::new("k12")?;
+    for namespace in ["windlass-system", &stage.namespace.name] {
+        let apply = ["apply", "--namespace", namespace, "--dry-run=server", "--filename", "-"];
+        let (good, said) = stage.namespace.cluster.kubectl_with(&apply, CARELESS)?;
+        ensure!(!good && said.contains("violates PodSecurity \"restricted"), "{namespace}: {good}: {said}");
+    }
+    Ok(())
+}

@@ -42,3 +42,20 @@ fn k10_a_snapshot_is_named_by_its_moment_and_a_run_that_is_tried_again_makes_no_
     assert!(stage.namespace.get("volumesnapshot", "shelf-20251121t190000z")?.is_some(), "data stay");
     Ok(())
 }
+
+#[test]
+fn k11_old_snapshots_go_and_the_newest_stays() -> Result<()> {
+    let stage = Stage::new("k11")?;
+    let snapshot = "  snapshot:\n    schedule: \"0 4 * * *\"\n    retention: 1s\n";
+    stage.namespace.apply(&kryton("shelf", "k11/shelf", snapshot))?;
+    stage.condition("shelf", "Ready", "True", LATER)?;
+    stage.condition("shelf", "SnapshotConfigured", "True", SOON)?;
+    for (minute, only) in [(29_395_860, "shelf-20251121t190000z"), (29_395_920, "shelf-20251121t200000z")] {
+        let job = stage.run_now("shelf-snapshot", minute)?;
+        ensure!(stage.ended(&job)?, "{}", stage.namespace.kubectl(&["logs", &format!("job/{job}")])?);
+        let all = stage.namespace.kubectl(&["get", "volumesnapshots", "--output=name"])?;
+        assert_eq!(all.trim(), format!("volumesnapshot.snapshot.storage.k8s.io/{only}"));
+        std::thread::sleep(std::time::Duration::from_secs(2));
+    }
+    Ok(())
+}

@@ -30,7 +30,7 @@ pub(crate) fn cluster() -> Result<Cluster> {
     Ok(cluster)
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
@@ -79,6 +79,9 @@ impl Stage {
     pub(crate) fn new(name: &str) -> Result<Self> {
         // The host's address is there once the cluster is.
         let namespace = cluster()?.namespace(name)?;
+        // Every Pod of every story has to get by with it.
+        let level = "pod-security.kubernetes.io/enforce=restricted";
+        namespace.cluster.kubectl(&["label", "namespace", &namespace.name, level])?;
         store();
         namespace.secret(
             "kryton-backup-creds",
