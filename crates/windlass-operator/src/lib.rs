@@ -5,6 +5,7 @@
 
 pub mod api;
 mod backoff;
+pub mod client;
 mod connection;
 mod context;
 mod drill;

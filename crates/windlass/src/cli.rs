@@ -65,13 +65,7 @@ pub(crate) enum Verb {
     /// Read all bytes of a point back and hash them; --deep restores it into a scratch place and checks it
     Verify(Verify),
     /// Rehearse: restore into an isolated place, check, measure RTO and RPO, tear down
-    Drill {
-        /// The application
-        application: Name,
-        /// The point to rehearse with [default: the newest complete one]
-        #[arg(long, value_name = "ID")]
-        point: Option<PointId>,
-    },
+    Drill(Drill),
     /// Plan and carry out what is kept and what goes
     #[command(subcommand)]
     Retention(Retention),
@@ -184,11 +178,95 @@ pub(crate) struct Backup {
     pub only: Vec<Name>,
 }
 
+/// An application: of the settings, or of a Kubernetes cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Application {
+    /// One that the settings describe.
+    Named(Name),
+    /// `kryton/NAME`.
+    Kryton(String),
+}
+
+impl std::str::FromStr for Application {
+    type Err = <Name as std::str::FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("kryton/") {
+            // A name in a cluster is one here, too.
+            Some(kryton) => Ok(Self::Kryton(kryton.parse::<Name>()?.to_string())),
+            None => Ok(Self::Named(text.parse()?)),
+        }
+    }
+}
+
+/// The name of an application of the settings.
+pub(crate) fn named(application: &Application) -> crate::failure::Result<&Name> {
+    match application {
+        Application::Named(name) => Ok(name),
+        Application::Kryton(name) => Err(crate::failure::Failure::usage(
+            format!("`kryton/{name}` is an application of a cluster, and this is asked of the settings"),
+            "leave out what belongs to settings, such as --from and --kit",
+        )),
+    }
+}
+
+/// Refuses options that mean nothing for an application of this kind.
+pub(crate) fn without(given: &[(&str, bool)], kind: &str) -> crate::failure::Result<()> {
+    match given.iter().find(|(_, is_given)| *is_given) {
+        Some((option, _)) => Err(crate::failure::Failure::usage(
+            format!("{option} means nothing for {kind}"),
+            "leave it out, or name another application",
+        )),
+        None => Ok(()),
+    }
+}
+
+impl Restore {
+    /// Options of a restore in a cluster, and whether they are given.
+    pub(crate) fn of_cluster(&self) -> [(&'static str, bool); 3] {
+        [("--namespace", self.namespace.is_some()), ("--notes", self.notes.is_some()), ("--undo", self.undo.is_some())]
+    }
+
+    /// Options of a restore by the settings, or by a kit.
+    pub(crate) fn of_settings(&self) -> [(&'static str, bool); 5] {
+        [
+            ("--only", self.only.is_some()),
+            ("--into", !self.into.is_empty()),
+            ("--stopped", self.stopped),
+            ("--without-undo", self.without_undo),
+            ("--from", self.from.is_some()),
+        ]
+    }
+}
+
+impl Drill {
+    /// Options of a drill in a cluster, and whether they are given.
+    pub(crate) fn of_cluster(&self) -> [(&'static str, bool); 2] {
+        [("--namespace", self.namespace.is_some()), ("--notes", self.notes.is_some())]
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Drill {
+    /// The application; `kryton/NAME` is one of a Kubernetes cluster
+    pub application: Application,
+    /// The point to rehearse with [default: the newest complete one]
+    #[arg(long, value_name = "ID")]
+    pub point: Option<PointId>,
+    /// In a cluster: the VolumeSnapshot of the notes, which the copy gets
+    #[arg(long, value_name = "SNAPSHOT")]
+    pub notes: Option<String>,
+    /// In a cluster: the namespace [default: that of the kubeconfig's context]
+    #[arg(long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = RESTORE_HELP)]
 pub(crate) struct Restore {
-    /// The application; with --from it may be left out where the kit holds one only
-    pub application: Option<Name>,
+    /// The application; `kryton/NAME` is one of a Kubernetes cluster; with --from it may be left out where the kit holds
+    /// one only
+    pub application: Option<Application>,
     /// The point [default: the newest complete one]
     #[arg(long, value_name = "ID", conflicts_with = "at")]
     pub point: Option<String>,
@@ -210,6 +288,15 @@ pub(crate) struct Restore {
     /// With --in-place: the application is stopped already; its command to stop it is not run
     #[arg(long, requires = "in_place")]
     pub stopped: bool,
+    /// In a cluster: the VolumeSnapshot from which a new volume of the notes is made; without it they stay as they are
+    #[arg(long, value_name = "SNAPSHOT")]
+    pub notes: Option<String>,
+    /// In a cluster: how long what was there before stays, such as 72h [default: until `windlass undo --forget`]
+    #[arg(long, value_name = "DURATION", value_parser = windlass_core::duration::parse)]
+    pub undo: Option<jiff::SignedDuration>,
+    /// In a cluster: the namespace [default: that of the kubeconfig's context]
+    #[arg(long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
     /// Print the plan and stop
     #[arg(long, conflicts_with_all = ["confirm", "yes"])]
     pub plan: bool,
@@ -244,6 +331,7 @@ with --from, S3 credentials come from S3_ACCESS_KEY and S3_SECRET_KEY.
 
   windlass restore shop --into db=postgresql://localhost/shop_old --into uploads=/srv/restored
   windlass restore shop --in-place --at 2026-03-01T14:30:00+01:00 --plan
+  windlass restore kryton/shelf --namespace notes --in-place --plan
   windlass restore shop --only 'db/shop/public.orders' --into db=postgresql://localhost/look --plan";
 
 #[derive(Debug, Args)]
@@ -270,6 +358,9 @@ pub(crate) struct Undo {
     /// The application is stopped already; its command to stop it is not run
     #[arg(long, requires = "restore", conflicts_with_all = ["forget", "abandon"])]
     pub stopped: bool,
+    /// A restore of a Kubernetes cluster: the namespace it is in
+    #[arg(long, value_name = "NAMESPACE", requires = "restore", conflicts_with_all = ["abandon", "stopped"])]
+    pub namespace: Option<String>,
 }
 
 const UNDO_HELP: &str = "\

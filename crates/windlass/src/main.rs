@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{Agent, Cli, Keys, Repo, Verb};
+use crate::cli::{Agent, Application, Cli, Keys, Repo, Verb};
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::printer::Printer;
@@ -159,6 +159,15 @@ async fn dispatch(cli: &Cli, printer: &Printer) -> Result {
         Verb::Agent(Agent::Snapshot(arguments)) => return commands::agent::snapshot(printer, arguments).await,
         Verb::Agent(Agent::Run { task }) => return commands::agent::run(printer, task).await,
         Verb::Completions { shell } => return Ok(commands::completions::run(*shell)),
+        Verb::Restore(arguments) if let Some(Application::Kryton(name)) = &arguments.application => {
+            return commands::cluster::restore(printer, name, arguments).await;
+        }
+        Verb::Drill(arguments) if let Application::Kryton(name) = &arguments.application => {
+            return commands::cluster::drill(printer, name, arguments).await;
+        }
+        Verb::Undo(arguments) if let (Some(namespace), Some(id)) = (&arguments.namespace, arguments.restore) => {
+            return commands::cluster::undo(printer, namespace, id, arguments).await;
+        }
         Verb::Restore(arguments) if arguments.from.is_some() => {
             return commands::restore::from_kit(printer, arguments).await;
         }
@@ -173,7 +182,7 @@ async fn dispatch(cli: &Cli, printer: &Printer) -> Result {
         Verb::Restore(arguments) => commands::restore::run(context, arguments).await,
         Verb::Undo(arguments) => commands::undo::run(context, arguments).await,
         Verb::Verify(arguments) => commands::verify::run(context, arguments).await,
-        Verb::Drill { application, point } => commands::drill::run(context, application, *point).await,
+        Verb::Drill(arguments) => commands::drill::run(context, arguments).await,
         Verb::Retention(verb) => commands::retention::run(context, verb).await,
         Verb::Repo(verb) => repo(context, verb).await,
         Verb::Doctor => commands::doctor::run(context).await,

@@ -262,7 +262,8 @@ async fn stepping(
     mut status: RestoreStatus,
 ) -> Result<Action, Shut> {
     let plan: Option<Plan> = status.plan.clone().and_then(|plan| serde_json::from_value(Value::Object(plan)).ok());
-    let plan = plan.filter(|plan| Some(plan.digest()) == status.digest);
+    // Whoever may write the status may not choose what is done: what was confirmed stands in the spec.
+    let plan = plan.filter(|plan| Some(plan.digest()) == restore.spec.confirm);
     let (Some(plan), Some(step)) = (plan, status.step) else {
         tell(context, restore, &status, "the plan in the status is not the one that was confirmed").await?;
         return Ok(Action::requeue(LATER));

@@ -2,19 +2,21 @@
 
 use jiff::SignedDuration;
 use windlass_core::duration::display;
-use windlass_core::id::PointId;
 use windlass_core::name::Name;
 use windlass_core::verification::Verdict;
 use windlass_host::rehearse;
 use windlass_host::restore::{Which, find};
 use windlass_repo::catalog::Catalog;
 
+use crate::cli;
 use crate::commands::verify::describe;
 use crate::context::Context;
 use crate::failure::{Result, Status};
 use crate::watch::Watch;
 
-pub(crate) async fn run(context: &Context, application: &Name, point: Option<PointId>) -> Result {
+pub(crate) async fn run(context: &Context, arguments: &cli::Drill) -> Result {
+    let (application, point) = (cli::named(&arguments.application)?, arguments.point);
+    cli::without(&arguments.of_cluster(), "an application of the settings")?;
     let site = context.open(application).await?;
     let catalog = Catalog::load(&site.vault).await?;
     let wanted: Vec<&Name> = site.application.components.iter().map(|c| &c.name).collect();

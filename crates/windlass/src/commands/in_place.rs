@@ -205,7 +205,7 @@ fn closing(printer: &Printer, journal: &Journal) -> String {
     )
 }
 
-fn describe(printer: &Printer, plan: &Plan, impact: &Impact, digest: &str) -> String {
+pub(crate) fn describe(printer: &Printer, plan: &Plan, impact: &Impact, digest: &str) -> String {
     let mut text = format!(
         "Restore IN PLACE of {} from the point {}, which stands for {}\n",
         plan.application,

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod backup;
 pub(crate) mod check;
+pub(crate) mod cluster;
 pub(crate) mod completions;
 mod compose;
 pub(crate) mod confirm;

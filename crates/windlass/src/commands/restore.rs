@@ -39,6 +39,8 @@ pub(crate) async fn run(context: &Context, arguments: &cli::Restore) -> Result {
     let Some(name) = &arguments.application else {
         return Err(Failure::usage("no application was named", "name one: windlass restore APPLICATION --into …"));
     };
+    let name = cli::named(name)?;
+    cli::without(&arguments.of_cluster(), "an application of the settings")?;
     if let Some(repository) = context.foreign(name) {
         return foreign::restore(context, repository, arguments).await;
     }
@@ -61,7 +63,7 @@ pub(crate) async fn from_kit(printer: &Printer, arguments: &cli::Restore) -> Res
     let store = open(&place(url, arguments)?)?;
     let repository = Repository::open(store, None).await?.probed().await?;
     let mut keyrings = read_kit(file, &repository)?;
-    let found = match &arguments.application {
+    let found = match arguments.application.as_ref().map(cli::named).transpose()? {
         Some(name) => keyrings.iter().position(|keyring| keyring.application == *name),
         None if keyrings.len() == 1 => Some(0),
         None => None,
