@@ -29,6 +29,11 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Where it is reached, and as whom: the administrator.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.bench.ancestors().nth(3).unwrap_or(Path::new("/")).join(".bench/cluster/kubeconfig")
+    }
+
     /// Runs kubectl, and returns what it printed.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         run(Command::new(&self.bench).arg("kubectl").args(arguments))

@@ -108,7 +108,13 @@ impl Diagnose for AgentError {
     }
 
     fn outcome(&self) -> Outcome {
-        self.inner().map_or(Outcome::CouldNotRun, Diagnose::outcome)
+        match self {
+            // It would be the same another time.
+            Self::Damaged { .. } | Self::Checks { .. } | Self::Database(PostgresError::Moved { .. }) => Outcome::Failed,
+            // What was begun is begun anew.
+            Self::Restore(_) => Outcome::CouldNotRun,
+            other => other.inner().map_or(Outcome::CouldNotRun, Diagnose::outcome),
+        }
     }
 
     fn hints(&self) -> Vec<String> {

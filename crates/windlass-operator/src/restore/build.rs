@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::api::batch::v1::{
+    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,
+};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, PersistentVolumeClaimSpec, PodTemplateSpec};
 use k8s_openapi::api::core::v1::{TypedLocalObjectReference, VolumeResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -67,6 +69,7 @@ pub(super) fn job(restore: &Restore, world: &World, order: Order<'_>, binary: &s
     let spec = JobSpec {
         backoff_limit: Some(2),
         active_deadline_seconds: Some(order.deadline),
+        pod_failure_policy: Some(final_failures()),
         template: PodTemplateSpec { metadata: Some(template), spec: Some(pod.pod()) },
         ..JobSpec::default()
     };
@@ -78,6 +81,21 @@ pub(super) fn job(restore: &Restore, world: &World, order: Order<'_>, binary: &s
         },
         job: Job { metadata, spec: Some(spec), ..Job::default() },
         name,
+    }
+}
+
+/// An agent that ends with 1 would fail again: it is not tried again, as it is after any other end.
+fn final_failures() -> PodFailurePolicy {
+    PodFailurePolicy {
+        rules: vec![PodFailurePolicyRule {
+            action: "FailJob".to_owned(),
+            on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
+                container_name: Some(COMPONENT.to_owned()),
+                operator: "In".to_owned(),
+                values: vec![1],
+            }),
+            on_pod_conditions: None,
+        }],
     }
 }
 

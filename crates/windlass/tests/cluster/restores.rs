@@ -199,6 +199,75 @@ fn k52_a_drill_proves_the_newest_point_and_leaves_nothing_behind() -> Result<()>
     })
 }
 
+#[test]
+fn k53_the_command_line_plans_confirms_restores_and_puts_back() -> Result<()> {
+    let stage = Stage::new("k53")?;
+    stage.namespace.apply(&kryton("shelf", "k53/shelf", ""))?;
+    stage.condition("shelf", "Ready", "True", LATER)?;
+    stage.condition("shelf", "DatabaseReachable", "True", LATER)?;
+    stage.write("shelf", "monday")?;
+    stage.backed_up("shelf", 29_395_860)?;
+    stage.write("shelf", "tuesday")?;
+    let windlass = |verb: &str, more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_windlass"));
+        command.env("KUBECONFIG", stage.namespace.cluster.kubeconfig()).args(["--output", "json", verb]);
+        let output = command.args(more).args(["--namespace", &stage.namespace.name]).output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let told: Value = serde_json::from_slice(&output.stdout).with_context(|| said.clone())?;
+        anyhow::Ok((output.status.code(), told, said))
+    };
+    let (code, told, said) = windlass("restore", &["kryton/shelf", "--in-place", "--plan"])?;
+    assert_eq!(code, Some(0), "{said}");
+    let digest = told["status"]["digest"].as_str().context("the digest")?.to_owned();
+    let restores = || stage.namespace.kubectl(&["get", "restores", "--output=name"]);
+    stage.namespace.wait("the plan to be dropped", SOON, || Ok(restores()?.trim().is_empty()))?;
+    let (code, _, said) = windlass("restore", &["kryton/shelf", "--in-place"])?;
+    assert_eq!(code, Some(2), "nobody confirmed: {said}");
+    let (code, _, said) = windlass("restore", &["kryton/shelf", "--in-place", "--confirm", &"0".repeat(64)])?;
+    assert_eq!(code, Some(2), "another plan was confirmed: {said}");
+    assert_eq!(stage.titles("shelf")?, ["monday", "tuesday"], "nothing was touched");
+
+    let (code, told, said) = windlass("restore", &["kryton/shelf", "--in-place", "--confirm", &digest])?;
+    assert_eq!((code, &told["done"]), (Some(0), &Value::Bool(true)), "{said}");
+    assert_eq!(stage.titles("shelf")?, ["monday"]);
+    let id = told["status"]["id"].as_str().context("the identifier")?.to_owned();
+    let (code, told, said) = windlass("undo", &[&id, "--yes"])?;
+    assert_eq!((code, &told["done"]), (Some(0), &Value::Bool(true)), "{said}");
+    assert_eq!(stage.titles("shelf")?, ["monday", "tuesday"]);
+    let (code, told, _) = windlass("drill", &["kryton/nobody"])?;
+    assert_eq!((code, &told["status"]["verdict"]), (Some(1), &json!("Inconclusive")), "{told:#}");
+    Ok(())
+}
+
+#[test]
+fn k54_an_operator_that_is_killed_again_and_again_finishes_what_was_confirmed() -> Result<()> {
+    let stage = Stage::alone("k54")?;
+    stage.namespace.apply(&kryton("shelf", "k54/shelf", ""))?;
+    stage.condition("shelf", "Ready", "True", LATER)?;
+    stage.condition("shelf", "DatabaseReachable", "True", LATER)?;
+    stage.write("shelf", "monday")?;
+    stage.backed_up("shelf", 29_395_860)?;
+    stage.write("shelf", "tuesday")?;
+    stage.namespace.apply(&restore("stubborn", ""))?;
+    let planned = stage.phase("stubborn", "Planned")?;
+    stage.set("stubborn", "confirm", planned["digest"].as_str().context("the digest")?)?;
+    let mut seen = std::collections::BTreeSet::new();
+    for wanted in ["LayDown", "Start"] {
+        stage.namespace.wait(&format!("the step {wanted}"), LATER, || {
+            let status = stage.namespace.get("restore", "stubborn")?.context("the Restore")?["status"].clone();
+            seen.extend(status["step"].as_str().map(str::to_owned));
+            Ok(status["step"] == wanted || status["phase"] == "Restored")
+        })?;
+        let kill = ["--namespace=windlass-system", "delete", "pods", "--all", "--grace-period=0", "--force"];
+        stage.namespace.cluster.kubectl(&kill)?;
+    }
+    ensure!(seen.contains("LayDown"), "{seen:?}");
+    stage.phase("stubborn", "Restored")?;
+    assert_eq!(stage.titles("shelf")?, ["monday"]);
+    stage.namespace.kubectl(&["delete", "restore", "stubborn", "--timeout=60s"])?;
+    Ok(())
+}
+
 /// The minute of now, by which a Job's name says what moment its point stands for.
 fn now_minute() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -73,10 +73,28 @@ pub(crate) fn store() -> &'static S3Server {
 /// A namespace with the Secret of the store.
 pub(crate) struct Stage {
     pub(crate) namespace: Namespace,
+    _turn: Turn,
+}
+
+/// Stories go side by side, but for those that do something to all of the cluster.
+static TURNS: RwLock<()> = RwLock::new(());
+
+enum Turn {
+    Beside(#[expect(dead_code, reason = "it is held")] RwLockReadGuard<'static, ()>),
+    Alone(#[expect(dead_code, reason = "it is held")] RwLockWriteGuard<'static, ()>),
 }
 
 impl Stage {
     pub(crate) fn new(name: &str) -> Result<Self> {
+        Self::of(name, Turn::Beside(TURNS.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// The same, while no other story goes.
+    pub(crate) fn alone(name: &str) -> Result<Self> {
+        Self::of(name, Turn::Alone(TURNS.write().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn of(name: &str, turn: Turn) -> Result<Self> {
         // The host's address is there once the cluster is.
         let namespace = cluster()?.namespace(name)?;
         // Every Pod of every story has to get by with it.
@@ -87,7 +105,7 @@ impl Stage {
             "kryton-backup-creds",
             &[("OBJECT_STORE_ACCESS_KEY", ACCESS_KEY), ("OBJECT_STORE_SECRET_KEY", SECRET_KEY)],
         )?;
-        Ok(Self { namespace })
+        Ok(Self { namespace, _turn: turn })
     }
 
     /// Waits for a condition to be `status`, and returns its reason and message.
