@@ -307,3 +307,27 @@ async fn roles_that_are_not_there_are_all_named_before_anything_is_made() -> Res
     assert_eq!(other.psql("other", "select has_table_privilege('reader', 'orders', 'select')"), "t");
     Ok(())
 }
+
+#[tokio::test]
+async fn an_extension_only_a_superuser_may_create_is_taken_from_template1() -> Result<()> {
+    let (server, _, captured) =
+        shop(&format!("create extension file_fdw; comment on extension file_fdw is 'of ours'; {ORDERS}")).await?;
+    server.psql("postgres", "create role app login createdb");
+    let tools = tools(&server.url("postgres").replace("postgres@", "app@")).await?;
+    let roles = Roles::default();
+    let facts = look(&tools, "copy", &captured.dump, &roles).await?;
+    let lacking = facts.missing_extensions.join("; ");
+    assert!(lacking.contains("file_fdw") && lacking.contains("template1"), "{lacking}");
+    let as_it_is = || Into { owners: false, ..new("copy") };
+    restore(&tools, &captured, as_it_is()).await.unwrap_err();
+    assert!(!exists(&server, "copy"), "what could not be filled is gone");
+
+    server.psql("template1", "create extension file_fdw");
+    assert!(look(&tools, "copy", &captured.dump, &roles).await?.missing_extensions.is_empty());
+    let left_out = restore(&tools, &captured, as_it_is()).await?;
+    assert!(left_out.is_empty(), "{left_out:?}");
+    let about = "select extname, pg_get_userbyid(extowner) from pg_extension where extname = 'file_fdw'";
+    assert_eq!(server.psql("copy", about), "file_fdw|postgres");
+    assert_eq!(server.psql("copy", "select count(*) from orders"), "50000");
+    Ok(())
+}
