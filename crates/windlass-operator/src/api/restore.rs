@@ -158,6 +158,9 @@ pub struct RestoreStatus {
     /// Why what was there before is put back, where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// Whether putting back what was there before was given up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given_up: bool,
     /// The restored database, by its identifier in the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<i64>,

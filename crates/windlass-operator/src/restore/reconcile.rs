@@ -283,11 +283,22 @@ async fn stepping(
         Went::Wrong(why) if status.phase == Some(Phase::Running) && step != Step::Remove => {
             status.failure = Some(why);
             status.phase = Some(Phase::PuttingBack);
-            enter(&mut status, Step::StopAgain);
+            // What does not even stop was not touched.
+            enter(&mut status, if step == Step::Stop { Step::StartAgain } else { Step::StopAgain });
+            tell(context, restore, &status, "").await?;
+        }
+        Went::Wrong(why) if step == Step::PutBack && restore.spec.old == Some(Old::Remove) => {
+            status.given_up = true;
+            status.notes.push(format!("what was set aside was given up: {why}"));
+            enter(&mut status, Step::StartAgain);
             tell(context, restore, &status, "").await?;
         }
         // On the way back there is no other way: somebody has to look, and it is tried again.
         Went::Wrong(why) => {
+            let why = match step {
+                Step::PutBack => format!("{why}; it is tried again, and `spec.old: Remove` gives it up"),
+                _ => format!("{why}; it is tried again"),
+            };
             tell(context, restore, &status, &why).await?;
             confirmed.again(step).await?;
             return Ok(Action::requeue(LATER));

@@ -65,7 +65,7 @@ impl Confirmed<'_> {
         }
     }
 
-    async fn stop(&self, status: &RestoreStatus) -> Result<Went, OperatorError> {
+    async fn stop(&self, status: &mut RestoreStatus) -> Result<Went, OperatorError> {
         let (into, name) = (&self.world.into, self.restore.name_any());
         match hold::holder(into) {
             Some(holder) if holder == name => {}
@@ -79,6 +79,11 @@ impl Confirmed<'_> {
         }
         match hold::still_running(self.context, into).await? {
             None => Ok(Went::Done),
+            // Putting back ends every session: it does not depend on the application.
+            Some(why) if is_late(status) && status.step == Some(Step::StopAgain) => {
+                status.notes.push(format!("it was put back though it had not stopped: {why}"));
+                Ok(Went::Done)
+            }
             Some(why) if is_late(status) => Ok(Went::Wrong(format!("it did not stop within {PATIENCE:#}: {why}"))),
             Some(why) => Ok(Went::On(why)),
         }

@@ -72,6 +72,14 @@ fn conditions(restore: &Restore, status: &RestoreStatus, said: &str) -> Vec<Now>
             let said = if said.is_empty() { failure() } else { format!("{said}; {}", failure()) };
             Now::unknown(RESTORED, step(status), said.trim_end_matches("; "))
         }
+        Phase::Failed if status.given_up => Now::no(
+            RESTORED,
+            "GivenUp",
+            format!(
+                "{}; putting back was given up: what was set aside may still be in the server, under a name that begins with `windlass_`",
+                failure()
+            ),
+        ),
         Phase::Failed => Now::no(RESTORED, "Failed", format!("{}; what was there before is there again", failure())),
         Phase::PutBack => Now::no(RESTORED, "PutBack", "what was there before is there again, as it was asked for"),
         Phase::Restored => Now::yes(RESTORED, "Restored", done(status)),
