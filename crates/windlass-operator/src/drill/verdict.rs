@@ -88,3 +88,35 @@ pub(super) async fn record(
     verify::record(&opened.vault, &opened.writer, &verification).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(phase: Phase) -> Option<Verdict> {
+        judge(&RestoreStatus { phase: Some(phase), ..RestoreStatus::default() }).map(|(verdict, _)| verdict)
+    }
+
+    #[test]
+    fn only_what_was_restored_and_checked_passes_and_what_could_not_be_tried_says_nothing_of_the_point() {
+        assert_eq!(verdict(Phase::Restored), Some(Verdict::Passed));
+        assert_eq!(verdict(Phase::Failed), Some(Verdict::Failed));
+        assert_eq!(verdict(Phase::Refused), Some(Verdict::Inconclusive));
+        assert_eq!(verdict(Phase::PutBack), Some(Verdict::Inconclusive));
+        for under_way in [Phase::Planning, Phase::Planned, Phase::Running, Phase::PuttingBack] {
+            assert_eq!(verdict(under_way), None, "{under_way:?}");
+        }
+    }
+
+    #[test]
+    fn time_is_measured_from_the_word_to_begin_and_loss_from_the_moment_of_the_point() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let measured = Measured {
+            started: at("2026-11-21T12:00:00Z"),
+            finished: at("2026-11-21T12:00:41Z"),
+            at: at("2026-11-21T03:00:00Z"),
+        };
+        assert_eq!(measured.rto(), SignedDuration::from_secs(41));
+        assert_eq!(measured.rpo(), SignedDuration::from_hours(9));
+    }
+}

@@ -323,3 +323,19 @@ fn is_ours(claim: &PersistentVolumeClaim, restore: &Restore) -> bool {
 fn unexpected(done: &Done) -> Went {
     Went::Wrong(format!("the agent did something else: {done:?}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Step, next};
+
+    fn way(first: Step) -> Vec<Step> {
+        std::iter::successors(Some(first), |step| next(*step)).collect()
+    }
+
+    #[test]
+    fn nothing_is_touched_before_the_application_is_stopped_nor_told_before_it_was_asked() {
+        let forward = [Step::Stop, Step::LayDown, Step::Volume, Step::Switch, Step::Start, Step::Check];
+        assert_eq!(way(Step::Stop), forward);
+        assert_eq!(way(Step::StopAgain), [Step::StopAgain, Step::PutBack, Step::StartAgain]);
+    }
+}

@@ -125,3 +125,43 @@ fn done(status: &RestoreStatus) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::restore::RestoreSpec;
+
+    fn told(phase: Phase, confirm: Option<&str>) -> Vec<(&'static str, Option<bool>, String)> {
+        let spec = json!({ "from": { "kryton": "shelf" }, "confirm": confirm });
+        let restore = Restore::new("back", serde_json::from_value::<RestoreSpec>(spec).unwrap());
+        let status = RestoreStatus { phase: Some(phase), digest: Some("ab".into()), ..RestoreStatus::default() };
+        let all = conditions(&restore, &status, "so it stands");
+        all.into_iter().map(|now| (now.type_, now.holds, now.reason)).collect()
+    }
+
+    #[test]
+    fn success_is_said_only_of_what_was_restored() {
+        for phase in [
+            Phase::Planning,
+            Phase::Planned,
+            Phase::Refused,
+            Phase::Running,
+            Phase::PuttingBack,
+            Phase::Failed,
+            Phase::PutBack,
+        ] {
+            let restored = told(phase, None).into_iter().find(|(type_, ..)| *type_ == RESTORED).unwrap();
+            assert_ne!(restored.1, Some(true), "{phase:?}: {restored:?}");
+        }
+        for phase in [Phase::Restored, Phase::Final] {
+            assert!(told(phase, Some("ab")).iter().all(|(_, holds, _)| *holds == Some(true)), "{phase:?}");
+        }
+    }
+
+    #[test]
+    fn a_plan_says_what_confirms_it_and_another_digest_does_not() {
+        let confirmed = |confirm| told(Phase::Planned, confirm).into_iter().find(|(type_, ..)| *type_ == CONFIRMED);
+        assert_eq!(confirmed(None), Some((CONFIRMED, Some(false), "Waiting".into())));
+        assert_eq!(confirmed(Some("cd")), Some((CONFIRMED, Some(false), "OtherDigest".into())));
+    }
+}
