@@ -103,8 +103,8 @@ pub(crate) async fn write(
     let written = api.patch_status(&name, &PatchParams::apply(manager).force(), &Patch::Apply(patch)).await;
     match written {
         Ok(_) => {}
-        // It was deleted, or made anew under the same name, meanwhile.
-        Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => return Ok(()),
+        // It was deleted meanwhile. Where it was made anew under the same name, or others write as well, the next turn knows.
+        Err(kube::Error::Api(answer)) if answer.code == 404 => return Ok(()),
         Err(error) => return Err(OperatorError::write("Kryton", &namespace, &name, error)),
     }
     for now in conditions.iter().filter(|now| is_news(now, old)) {
