@@ -132,6 +132,11 @@ impl Noted {
         *seen == 1
     }
 
+    /// Whether something was stopped in a namespace.
+    fn is_stopped(&self, namespace: &str) -> bool {
+        self.stopped.iter().any(|stop| stop.namespace == namespace)
+    }
+
     /// Whether a write is to be stopped.
     fn stop(&mut self, write: &Write) -> Option<Stop> {
         let (stop, seen) = self.stops.iter_mut().find(|(stop, _)| stop.is_of(write))?;
@@ -216,7 +221,7 @@ impl ApiProxy {
         self.shared.noted().writes.clone()
     }
 
-    /// Has these writes stopped, counted from now, and no others.
+    /// Has these writes stopped, counted from now, and no others. Where one was, the operator writes nothing more in that namespace.
     pub fn stop(&self, stops: Vec<Stop>) {
         let mut noted = self.shared.noted();
         noted.stopped.clear();
@@ -261,6 +266,10 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Answe
         Day::Conflicts => {}
         Day::Away => bail!("away"),
         Day::Silent => std::future::pending().await,
+    }
+    // Whoever was stopped is as good as dead, though it has several hands. A helm is let finish: others wait for its turn.
+    if asked.write.as_ref().is_some_and(|write| !write.by_helm && shared.noted().is_stopped(&write.namespace)) {
+        std::future::pending().await
     }
     match asked.write.and_then(|write| shared.noted().stop(&write)) {
         None => forward(head, body, &shared, asked.watches.then_some(day)).await,
