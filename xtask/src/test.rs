@@ -103,7 +103,7 @@ fn test_all(cluster: bool) -> Result<(Sums, bool)> {
 /// The stories that need a cluster, by name.
 fn stories_of_the_cluster() -> Result<Vec<String>> {
     let mut command = Command::new(env!("CARGO"));
-    command.args(["test", "--quiet", "--package=windlass", CLUSTER, "--test=cluster", "--", "--list"]);
+    command.args(["test", "--quiet", "--package=windlass", CLUSTER, "--test=cluster", "--test=api", "--", "--list"]);
     let output = command.current_dir(root()?).output().context("start cargo")?;
     ensure!(output.status.success(), "the stories of the cluster do not build");
     let text = String::from_utf8_lossy(&output.stdout);

@@ -9,6 +9,8 @@ use crate::release::Helm;
 /// What every reconciler needs.
 pub(crate) struct Context {
     pub(crate) client: Client,
+    /// The same for watches, whose answers may take long.
+    pub(crate) watching: Client,
     /// Our own image, from which the agent is copied.
     pub(crate) image: String,
     /// The cluster, by the UID of its `kube-system` namespace.

@@ -102,6 +102,11 @@ impl Metrics {
         }
     }
 
+    /// Notes that a repository could not be looked at: nothing is proven of it.
+    pub(crate) fn unproven(&self, kryton: &Kryton) {
+        self.protected.get_or_create(&Of::new(kryton)).set(0);
+    }
+
     /// Drops the series of an object.
     pub(crate) fn forget(&self, kryton: &Kryton) {
         let of = Of::new(kryton);

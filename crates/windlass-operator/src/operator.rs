@@ -4,10 +4,11 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Config, ResourceExt};
 use windlass_server::Health;
 
 use crate::context::Context;
@@ -34,7 +35,10 @@ pub struct Options {
 /// Runs until `stop` is done. What is under way is left as it is: whoever comes next goes on.
 pub async fn run(options: Options, stop: impl Future<Output = ()> + Send) -> Result<(), OperatorError> {
     let failed = |what, source: kube::Error| OperatorError::Start { what, source: Box::new(source) };
-    let client = Client::try_default().await.map_err(|source| failed("find the API server", source))?;
+    let config = Config::infer()
+        .await
+        .map_err(|source| OperatorError::Start { what: "find the API server", source: Box::new(source) })?;
+    let (client, watching) = clients(config).map_err(|source| failed("find the API server", source))?;
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let system = namespaces.get_metadata("kube-system").await.map_err(|source| failed("ask the API server", source))?;
     let metrics = Metrics::new();
@@ -47,6 +51,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()> + Send) -> Res
         helm,
         recorder: Recorder::new(client.clone(), reporter),
         client: client.clone(),
+        watching,
         image: options.image,
         cluster: system.uid().unwrap_or_default(),
         metrics,
@@ -63,6 +68,21 @@ pub async fn run(options: Options, stop: impl Future<Output = ()> + Send) -> Res
     };
     candidacy.withdraw().await;
     ended
+}
+
+/// How long an answer may take: a connection that broke without a word is not waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The same for watches, which the API server ends after less than five minutes.
+const PATIENCE_WATCHING: Duration = Duration::from_mins(5);
+
+/// Whom to ask, and whom to have watch.
+fn clients(mut config: Config) -> Result<(Client, Client), kube::Error> {
+    config.reset_reader_on_write = true;
+    let mut watching = config.clone();
+    config.read_timeout = Some(PATIENCE);
+    watching.read_timeout = Some(PATIENCE_WATCHING);
+    Ok((config.try_into()?, watching.try_into()?))
 }
 
 /// Acts whenever this operator leads, and not otherwise.

@@ -139,7 +139,8 @@ pub(crate) fn all(client: Client, namespace: &str) -> Api<DynamicObject> {
     Api::namespaced_with(client, namespace, &kind())
 }
 
-fn kind() -> ApiResource {
+/// What the snapshot controller calls a snapshot.
+pub(crate) fn kind() -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshot"))
 }
 

@@ -138,7 +138,9 @@ pub(crate) async fn write<K: Told>(
     let written = api.patch_status(&name, &PatchParams::apply(manager).force(), &Patch::Apply(patch)).await;
     match written {
         Ok(_) => {}
-        Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => return Ok(false),
+        // It was deleted meanwhile; or somebody wrote it, whose change brings us back.
+        Err(kube::Error::Api(answer)) if answer.code == 404 || (K::EXACT && answer.code == 409) => return Ok(false),
+        // Where it was made anew under the same name, or others write as well, the next turn knows.
         Err(error) => return Err(OperatorError::write(kind::<K>(), &namespace, &name, error)),
     }
     for now in conditions.iter().filter(|now| is_news(now, old)) {

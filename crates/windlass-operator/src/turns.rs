@@ -1,15 +1,17 @@
 //! Has a reconciler take its turns: one at a time for each object, and a failure waits by itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use kube::ResourceExt;
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::{Action, Controller};
+use kube::runtime::controller::{self, Action, Controller};
+use kube::runtime::utils::Backoff as Pauses;
 use windlass_core::diagnose::chain;
 
-use crate::backoff::Backoff;
+use crate::backoff::{self, Backoff};
 use crate::context::Context;
 use crate::error::OperatorError;
 use crate::status::{Told, kind};
@@ -18,6 +20,23 @@ use crate::status::{Told, kind};
 pub(crate) type Turn<K> =
     for<'a> fn(&'a DeserializeGuard<K>, &'a Context, &'a Backoff) -> BoxFuture<'a, Result<Action, OperatorError>>;
 
+/// How long nothing is watched after a watch has failed. All watches of a controller share these pauses, one for each failure:
+/// were they longer each time, as kube has them, an operator would be deaf for minutes after a short outage, and half of the
+/// time behind a proxy that ends idle connections.
+struct Steady;
+
+impl Iterator for Steady {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(backoff::jittered(Duration::from_secs(1)))
+    }
+}
+
+impl Pauses for Steady {
+    fn reset(&mut self) {}
+}
+
 /// Runs a controller until the future is dropped; `failed` is what the log says of a turn that failed.
 pub(crate) async fn take<K: Told + Send + Sync + 'static>(
     controller: Controller<DeserializeGuard<K>>,
@@ -25,7 +44,9 @@ pub(crate) async fn take<K: Told + Send + Sync + 'static>(
     turn: Turn<K>,
     failed: &'static str,
 ) {
+    let mut deaf = false;
     controller
+        .trigger_backoff(Steady)
         .run(
             move |guarded, both: Arc<(Arc<Context>, Backoff)>| async move { turn(&guarded, &both.0, &both.1).await },
             move |guarded, error, both| {
@@ -34,6 +55,13 @@ pub(crate) async fn take<K: Told + Send + Sync + 'static>(
             },
             Arc::new((context, Backoff::default())),
         )
-        .for_each(|_| std::future::ready(()))
+        .for_each(move |turn| {
+            let error = if let Err(controller::Error::QueueError(error)) = &turn { Some(error) } else { None };
+            if let Some(error) = error.filter(|_| !deaf) {
+                tracing::warn!(error = chain(error), "the API server cannot be watched; it is tried every second");
+            }
+            deaf = error.is_some();
+            std::future::ready(())
+        })
         .await;
 }

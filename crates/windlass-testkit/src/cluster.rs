@@ -14,34 +14,55 @@ use crate::process::run;
 /// The address at which Pods find this machine.
 pub const HOST: &str = "10.250.0.1";
 
-/// A cluster with one node.
+/// A cluster.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     bench: PathBuf,
+    /// The cluster's directory, where it is not the machine's one with a node.
+    directory: Option<PathBuf>,
 }
 
 impl Cluster {
     /// The cluster of this machine, running.
     pub fn with_node() -> Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("find the workspace")?;
-        let cluster = Self { bench: root.join("bench/cluster/cluster") };
-        run(Command::new(&cluster.bench).arg("up"))?;
+        let cluster = Self { bench: root()?.join("bench/cluster/cluster"), directory: None };
+        run(cluster.bench().arg("up"))?;
         Ok(cluster)
     }
 
     /// Where it is reached, and as whom: the administrator.
-    pub fn kubeconfig(&self) -> PathBuf {
-        self.bench.ancestors().nth(3).unwrap_or(Path::new("/")).join(".bench/cluster/kubeconfig")
+    pub fn kubeconfig(&self) -> Result<PathBuf> {
+        Ok(self.directory.clone().unwrap_or(root()?.join(".bench/cluster")).join("kubeconfig"))
+    }
+
+    /// A cluster of API server and controllers alone, which runs no Pods, in a directory. It ends with this process.
+    pub fn api_only(directory: &Path) -> Result<Self> {
+        let cluster = Self { bench: root()?.join("bench/cluster/cluster"), directory: Some(directory.to_owned()) };
+        run(cluster.bench().args(["api", "--owner", &std::process::id().to_string()]))?;
+        Ok(cluster)
+    }
+
+    /// Ends it.
+    pub fn down(&self) -> Result<()> {
+        run(self.bench().arg("down")).map(drop)
+    }
+
+    fn bench(&self) -> Command {
+        let mut command = Command::new(&self.bench);
+        if let Some(directory) = &self.directory {
+            command.env("WINDLASS_CLUSTER", directory);
+        }
+        command
     }
 
     /// Runs kubectl, and returns what it printed.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        run(Command::new(&self.bench).arg("kubectl").args(arguments))
+        run(self.bench().arg("kubectl").args(arguments))
     }
 
     /// Runs kubectl with something on its standard input: what it said, and whether it went well.
     pub fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<(bool, String)> {
-        let mut command = Command::new(&self.bench);
+        let mut command = self.bench();
         command.arg("kubectl").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         child.stdin.take().context("the input")?.write_all(input.as_bytes())?;
@@ -66,7 +87,7 @@ impl Cluster {
 
     /// Brings images into the node.
     pub fn load(&self, archive: &Path) -> Result<()> {
-        run(Command::new(&self.bench).arg("load").arg(archive)).map(drop)
+        run(self.bench().arg("load").arg(archive)).map(drop)
     }
 
     /// A namespace that goes with the value.
@@ -75,6 +96,10 @@ impl Cluster {
         self.kubectl(&["create", "namespace", &name])?;
         Ok(Namespace { cluster: self.clone(), name })
     }
+}
+
+fn root() -> Result<&'static Path> {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("find the workspace")
 }
 
 /// A namespace, and everything in it.

@@ -35,7 +35,16 @@ pub struct Guardian(Child);
 impl Guardian {
     /// Watches over a process.
     pub fn of(pid: u32, signal: &str) -> Result<Self> {
-        let script = format!("read -r _; kill -{signal} {pid} 2>/dev/null; true");
+        Self::of_target(&pid.to_string(), signal)
+    }
+
+    /// Watches over a process and those it starts: a group that it leads.
+    pub fn of_group(pid: u32, signal: &str) -> Result<Self> {
+        Self::of_target(&format!("-{pid}"), signal)
+    }
+
+    fn of_target(target: &str, signal: &str) -> Result<Self> {
+        let script = format!("read -r _; kill -{signal} -- {target} 2>/dev/null; true");
         let mut command = Command::new("sh");
         command.arg("-c").arg(script).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Self(command.spawn()?))

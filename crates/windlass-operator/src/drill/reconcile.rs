@@ -70,7 +70,7 @@ pub(crate) fn is_over(drill: &Drill) -> bool {
 
 /// Carries out every `Drill`, until the future is dropped.
 pub(crate) async fn run(context: Arc<Context>) {
-    let all: Api<DeserializeGuard<Drill>> = Api::all(context.client.clone());
+    let all: Api<DeserializeGuard<Drill>> = Api::all(context.watching.clone());
     let controller =
         Controller::new(all, watcher::Config::default()).with_config(Config::default().concurrency(AT_ONCE));
     let turn: Turn<Drill> = |guarded, context, failures| Box::pin(reconcile(guarded, context, failures));

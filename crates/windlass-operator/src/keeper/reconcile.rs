@@ -52,12 +52,12 @@ const PROTECTED: &str = "Protected";
 
 /// Looks after every `Kryton`'s repository, until the future is dropped.
 pub(crate) async fn run(context: Arc<Context>) {
-    let all: Api<DeserializeGuard<Kryton>> = Api::all(context.client.clone());
+    let all: Api<DeserializeGuard<Kryton>> = Api::all(context.watching.clone());
     let controller =
         Controller::new(all, watcher::Config::default()).with_config(Config::default().concurrency(AT_ONCE));
     let of_backups = watcher::Config::default().labels(&format!("{},app.kubernetes.io/component=backup", names::FOR));
-    let jobs: Api<PartialObjectMeta<Job>> = Api::all(context.client.clone());
-    let drills: Api<DeserializeGuard<Drill>> = Api::all(context.client.clone());
+    let jobs: Api<PartialObjectMeta<Job>> = Api::all(context.watching.clone());
+    let drills: Api<DeserializeGuard<Drill>> = Api::all(context.watching.clone());
     let controller =
         controller
             .watches(jobs, of_backups, |job| of_job(&job))
@@ -91,8 +91,15 @@ async fn reconcile(
     let found = Dereferenced::read(&context.client, kryton).await?;
     let backup = match validate::validate(kryton, &found).map(|valid| valid.backup) {
         Ok(Some(Ok(backup))) => backup,
-        // Whoever sets it up tells what is wrong.
-        Ok(Some(Err(_))) | Err(_) => return Ok(Action::requeue(backoff::jittered(AGAIN))),
+        // Whoever sets it up tells what is wrong; what was said of the repository before is not known to hold.
+        Ok(Some(Err(fault))) => {
+            let why = format!("it is not looked at while backups cannot be set up: {}", fault.message);
+            context.metrics.unproven(kryton);
+            let conditions = vec![Now::unknown(REPOSITORY, fault.reason, why), unprotected(&fault.message)];
+            status::write(context, kryton, MANAGER, conditions, Map::new()).await?;
+            return Ok(Action::requeue(backoff::jittered(AGAIN)));
+        }
+        Err(_) => return Ok(Action::requeue(backoff::jittered(AGAIN))),
         Ok(None) => {
             context.metrics.forget(kryton);
             status::write(context, kryton, MANAGER, Vec::new(), Map::new()).await?;
@@ -113,6 +120,7 @@ async fn reconcile(
         }
         Err(OperatorError::Repository(error)) => {
             let now = Now::error(REPOSITORY, &*error);
+            context.metrics.unproven(kryton);
             status::write(context, kryton, MANAGER, vec![now, unprotected(&error.to_string())], Map::new()).await?;
             Ok(Action::requeue(failures.failed(&uid)))
         }
@@ -122,6 +130,7 @@ async fn reconcile(
 
 async fn shut(context: &Context, kryton: &Kryton, fault: &Fault, again: Duration) -> Result<Action, OperatorError> {
     let conditions = vec![Now::fault(REPOSITORY, fault), unprotected(&fault.message)];
+    context.metrics.unproven(kryton);
     status::write(context, kryton, MANAGER, conditions, Map::new()).await?;
     Ok(Action::requeue(again))
 }

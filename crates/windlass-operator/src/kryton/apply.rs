@@ -52,7 +52,7 @@ where
     let removed = api.delete(name, &DeleteParams::background().preconditions(only_it)).await;
     match removed {
         Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(false),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
         Err(error) => Err(OperatorError::write(kind::<K>(), &valid.namespace, name, error)),
     }
 }

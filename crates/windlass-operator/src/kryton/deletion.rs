@@ -2,7 +2,7 @@
 //! dumps - stays, unless the deletion policy says otherwise; dumps stay always.
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
@@ -10,6 +10,8 @@ use super::names;
 use crate::api::kryton::{DeletionPolicy, Kryton};
 use crate::context::Context;
 use crate::error::OperatorError;
+use crate::release::records;
+use crate::snapshot;
 
 /// Holds the object until its release is gone.
 pub(crate) const FINALIZER: &str = "kryton.azrtydxb.io/release";
@@ -25,20 +27,27 @@ pub(super) async fn guard(context: &Context, kryton: &Kryton) -> Result<(), Oper
 }
 
 /// Removes the release, and lets the object go.
-pub(super) async fn finish(context: &Context, kryton: &Kryton) -> Result<(), OperatorError> {
-    context.metrics.forget(kryton);
+pub(super) async fn finish(
+    context: &Context,
+    kryton: &impl ResourceExt,
+    policy: Option<DeletionPolicy>,
+) -> Result<(), OperatorError> {
     if !kryton.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         return Ok(());
     }
     let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
-    if let Some(helm) = &context.helm {
+    // Where there is no release there is nothing that helm could do.
+    if let Some(helm) = &context.helm
+        && !records(&context.client, &namespace, &name).await?.is_empty()
+    {
         helm.uninstall(&namespace, &name).await?;
     }
-    if kryton.spec.deletion_policy == Some(DeletionPolicy::Delete) {
+    if policy == Some(DeletionPolicy::Delete) {
         let volumes: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &namespace);
         let of_it = ListParams::default().labels(&format!("app.kubernetes.io/instance={name}"));
         let failed = |error| OperatorError::write("PersistentVolumeClaims of", &namespace, &name, error);
         volumes.delete_collection(&DeleteParams::default(), &of_it).await.map_err(failed)?;
+        remove_snapshots(context, &namespace, &name).await?;
         // The passwords that fit the volumes, and nothing else.
         let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
         for secret in [names::database_secret(&name), format!("{name}-secret")] {
@@ -53,8 +62,28 @@ pub(super) async fn finish(context: &Context, kryton: &Kryton) -> Result<(), Ope
     set(context, kryton, &left).await
 }
 
+/// Removes the snapshots that were taken of the notes, and none of anybody else's.
+async fn remove_snapshots(context: &Context, namespace: &str, name: &str) -> Result<(), OperatorError> {
+    let snapshots: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), namespace, &snapshot::kind());
+    let of_it = ListParams::default().labels(&snapshot::labels_of(name));
+    let found = match snapshots.list_metadata(&of_it).await {
+        Ok(found) => found,
+        // This cluster has no snapshots.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        Err(error) => return Err(OperatorError::read("VolumeSnapshots of", namespace, name, error)),
+    };
+    for old in found {
+        match snapshots.delete(&old.name_any(), &DeleteParams::default()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(OperatorError::write("VolumeSnapshot", namespace, &old.name_any(), error)),
+        }
+    }
+    Ok(())
+}
+
 /// Sets the finalizers, unless the object changed meanwhile: then its change brings us back.
-async fn set(context: &Context, kryton: &Kryton, finalizers: &[String]) -> Result<(), OperatorError> {
+async fn set(context: &Context, kryton: &impl ResourceExt, finalizers: &[String]) -> Result<(), OperatorError> {
     let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
     let api: Api<Kryton> = Api::namespaced(context.client.clone(), &namespace);
     let patch = json!({ "metadata": { "finalizers": finalizers, "resourceVersion": kryton.resource_version() } });

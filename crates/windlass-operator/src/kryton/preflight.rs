@@ -50,7 +50,8 @@ pub(super) async fn look(context: &Context, kryton: &Kryton, what: &Preflight) -
             .await;
         return match made {
             Ok(_) => Ok(pending(&name)),
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(pending(&name)),
+            // Not a conflict with anything else, such as with a quota that changed meanwhile.
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(pending(&name)),
             Err(error) => Err(OperatorError::write("Job", &namespace, &name, error)),
         };
     };

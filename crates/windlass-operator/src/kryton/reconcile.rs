@@ -32,17 +32,17 @@ const AGAIN: Duration = Duration::from_hours(6);
 
 /// Reconciles every `Kryton`, until the future is dropped.
 pub(crate) async fn run(context: Arc<Context>) {
-    let all: Api<DeserializeGuard<Kryton>> = Api::all(context.client.clone());
+    let all: Api<DeserializeGuard<Kryton>> = Api::all(context.watching.clone());
     let controller =
         Controller::new(all, watcher::Config::default()).with_config(Config::default().concurrency(AT_ONCE));
     let store = controller.store();
-    let secrets: Api<PartialObjectMeta<Secret>> = Api::all(context.client.clone());
-    let crons: Api<PartialObjectMeta<CronJob>> = Api::all(context.client.clone());
-    let tasks: Api<PartialObjectMeta<ConfigMap>> = Api::all(context.client.clone());
-    let looks: Api<PartialObjectMeta<Job>> = Api::all(context.client.clone());
-    let deployments: Api<PartialObjectMeta<Deployment>> = Api::all(context.client.clone());
-    let stateful_sets: Api<PartialObjectMeta<StatefulSet>> = Api::all(context.client.clone());
-    let services: Api<PartialObjectMeta<Service>> = Api::all(context.client.clone());
+    let secrets: Api<PartialObjectMeta<Secret>> = Api::all(context.watching.clone());
+    let crons: Api<PartialObjectMeta<CronJob>> = Api::all(context.watching.clone());
+    let tasks: Api<PartialObjectMeta<ConfigMap>> = Api::all(context.watching.clone());
+    let looks: Api<PartialObjectMeta<Job>> = Api::all(context.watching.clone());
+    let deployments: Api<PartialObjectMeta<Deployment>> = Api::all(context.watching.clone());
+    let stateful_sets: Api<PartialObjectMeta<StatefulSet>> = Api::all(context.watching.clone());
+    let services: Api<PartialObjectMeta<Service>> = Api::all(context.watching.clone());
     let of_helm =
         || watcher::Config::default().labels("app.kubernetes.io/managed-by=Helm,app.kubernetes.io/name=kryton");
     let made = || watcher::Config::default().labels(names::FOR);
@@ -85,11 +85,22 @@ async fn reconcile(
     context: &Context,
     failures: &Backoff,
 ) -> Result<Action, OperatorError> {
-    // What cannot be read was refused by the schema of today; it was written under another one.
-    let Ok(kryton) = &guarded.0 else { return Ok(Action::await_change()) };
+    // What cannot be read was refused by the schema of today; it was written under another one. What it says of its data
+    // cannot be read either, so they stay when it goes.
+    let kryton = match &guarded.0 {
+        Ok(kryton) => kryton,
+        Err(unreadable) => {
+            tracing::warn!(kryton = %guarded.name_any(), error = %unreadable.error, "it cannot be read, and is left alone");
+            if unreadable.metadata.deletion_timestamp.is_some() {
+                deletion::finish(context, guarded, None).await?;
+            }
+            return Ok(Action::await_change());
+        }
+    };
     let uid = kryton.uid().unwrap_or_default();
     if kryton.metadata.deletion_timestamp.is_some() {
-        deletion::finish(context, kryton).await?;
+        context.metrics.forget(kryton);
+        deletion::finish(context, kryton, kryton.spec.deletion_policy).await?;
         failures.succeeded(&uid);
         return Ok(Action::await_change());
     }

@@ -48,10 +48,10 @@ const FINALIZER: &str = "windlass.dev/restore";
 
 /// Carries out every `Restore`, until the future is dropped.
 pub(crate) async fn run(context: Arc<Context>) {
-    let all: Api<DeserializeGuard<Restore>> = Api::all(context.client.clone());
+    let all: Api<DeserializeGuard<Restore>> = Api::all(context.watching.clone());
     let controller =
         Controller::new(all, watcher::Config::default()).with_config(Config::default().concurrency(AT_ONCE));
-    let jobs: Api<PartialObjectMeta<Job>> = Api::all(context.client.clone());
+    let jobs: Api<PartialObjectMeta<Job>> = Api::all(context.watching.clone());
     let of_restores = watcher::Config::default().labels(&format!("app.kubernetes.io/component={COMPONENT}"));
     let turn: Turn<Restore> = |guarded, context, failures| Box::pin(reconcile(guarded, context, failures));
     turns::take(controller.owns(jobs, of_restores), context, turn, "the restore failed").await;

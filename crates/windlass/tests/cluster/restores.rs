@@ -210,7 +210,7 @@ fn k53_the_command_line_plans_confirms_restores_and_puts_back() -> Result<()> {
     stage.write("shelf", "tuesday")?;
     let windlass = |verb: &str, more: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_windlass"));
-        command.env("KUBECONFIG", stage.namespace.cluster.kubeconfig()).args(["--output", "json", verb]);
+        command.env("KUBECONFIG", stage.namespace.cluster.kubeconfig()?).args(["--output", "json", verb]);
         let output = command.args(more).args(["--namespace", &stage.namespace.name]).output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let told: Value = serde_json::from_slice(&output.stdout).with_context(|| said.clone())?;
