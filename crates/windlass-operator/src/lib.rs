@@ -8,6 +8,7 @@ mod backoff;
 mod connection;
 mod context;
 pub mod error;
+mod job;
 mod keeper;
 mod kryton;
 mod leadership;

@@ -6,6 +6,6 @@
 
 mod open;
 mod reconcile;
-pub(crate) mod runs;
+mod runs;
 
 pub(crate) use self::reconcile::run;

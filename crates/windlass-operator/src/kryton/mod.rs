@@ -11,7 +11,10 @@ mod build;
 mod claim;
 mod deletion;
 pub(crate) mod dereference;
+#[cfg(test)]
+mod fields;
 pub(crate) mod names;
+mod outdated;
 mod preflight;
 mod reconcile;
 mod release;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller};
@@ -16,7 +16,7 @@ use serde_json::{Map, json};
 
 use super::dereference::{Dereferenced, Named};
 use super::validate::{self, Valid};
-use super::{apply, build, claim, deletion, names, preflight, release};
+use super::{apply, build, claim, deletion, names, outdated, preflight, release};
 use crate::api::kryton::Kryton;
 use crate::backoff::{self, Backoff};
 use crate::context::Context;
@@ -40,17 +40,20 @@ pub(crate) async fn run(context: Arc<Context>) {
     let crons: Api<PartialObjectMeta<CronJob>> = Api::all(context.client.clone());
     let tasks: Api<PartialObjectMeta<ConfigMap>> = Api::all(context.client.clone());
     let looks: Api<PartialObjectMeta<Job>> = Api::all(context.client.clone());
+    let pods: Api<PartialObjectMeta<Pod>> = Api::all(context.client.clone());
     let deployments: Api<PartialObjectMeta<Deployment>> = Api::all(context.client.clone());
     let stateful_sets: Api<PartialObjectMeta<StatefulSet>> = Api::all(context.client.clone());
     let services: Api<PartialObjectMeta<Service>> = Api::all(context.client.clone());
     let of_helm =
         || watcher::Config::default().labels("app.kubernetes.io/managed-by=Helm,app.kubernetes.io/name=kryton");
     let made = || watcher::Config::default().labels(names::FOR);
+    let of_looks = || watcher::Config::default().labels("app.kubernetes.io/component=preflight");
     let controller = controller
         .watches(secrets, watcher::Config::default(), move |secret| users_of(&store, &secret))
         .owns(crons, made())
         .owns(tasks, made())
-        .owns(looks, watcher::Config::default().labels("app.kubernetes.io/component=preflight"))
+        .owns(looks, of_looks())
+        .watches(pods, of_looks(), |pod| names::labelled_for(&pod))
         .watches(deployments, of_helm(), |made| of_release(&made))
         .watches(stateful_sets, of_helm(), |made| of_release(&made))
         .watches(services, of_helm(), |made| of_release(&made));
@@ -186,6 +189,7 @@ async fn backups(
             let objects = build::backup(valid, backup, own.repository, &context.image);
             apply::apply(&context.client, &objects.task).await?;
             apply::apply(&context.client, &objects.cron).await?;
+            outdated::end(&context.client, valid, &objects.cron).await?;
             let what = build::preflight(valid, backup, own.repository, versions, &context.image);
             let looked = preflight::look(context, kryton, &what).await?;
             let message = format!(
