@@ -5,8 +5,12 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 mod backups;
+mod misfortunes;
+mod outages;
 mod plugins;
+mod pods;
 mod releases;
 mod rules;
+mod samples;
 mod snapshots;
 mod stage;
