@@ -106,8 +106,11 @@ async fn reconcile(
             Ok(Action::requeue(again))
         }
         Err(OperatorError::Repository(error)) => {
+            // `s3://bucket/prefix` is what it is called; who was asked for it is what has to be mended.
+            let at = |said: &str| format!("{}: {said}", backup.place.endpoint.as_deref().unwrap_or_default());
             let now = Now::error(REPOSITORY, &*error);
-            unread(context, kryton, now, &error.to_string()).await?;
+            let now = Now { message: at(&now.message), ..now };
+            unread(context, kryton, now, &at(&error.to_string())).await?;
             Ok(Action::requeue(failures.failed(&uid)))
         }
         Err(error) => Err(error),
