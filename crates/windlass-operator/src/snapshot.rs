@@ -134,7 +134,8 @@ pub(crate) fn labels_of(kryton: &str) -> String {
     format!("{}={kryton},app.kubernetes.io/component=snapshot", names::FOR)
 }
 
-fn kind() -> ApiResource {
+/// What snapshots are to the API server.
+pub(crate) fn kind() -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshot"))
 }
 

@@ -2,7 +2,7 @@
 //! dumps - stays, unless the deletion policy says otherwise; dumps stay always.
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
@@ -10,6 +10,7 @@ use super::names;
 use crate::api::kryton::{DeletionPolicy, Kryton};
 use crate::context::Context;
 use crate::error::OperatorError;
+use crate::snapshot;
 
 /// Holds the object until its release is gone.
 pub(crate) const FINALIZER: &str = "kryton.azrtydxb.io/release";
@@ -39,6 +40,7 @@ pub(super) async fn finish(context: &Context, kryton: &Kryton) -> Result<(), Ope
         let of_it = ListParams::default().labels(&format!("app.kubernetes.io/instance={name}"));
         let failed = |error| OperatorError::write("PersistentVolumeClaims of", &namespace, &name, error);
         volumes.delete_collection(&DeleteParams::default(), &of_it).await.map_err(failed)?;
+        remove_snapshots(context, &namespace, &name).await?;
         // The passwords that fit the volumes, and nothing else.
         let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
         for secret in [names::database_secret(&name), format!("{name}-secret")] {
@@ -51,6 +53,25 @@ pub(super) async fn finish(context: &Context, kryton: &Kryton) -> Result<(), Ope
     }
     let left: Vec<String> = kryton.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).cloned().collect();
     set(context, kryton, &left).await
+}
+
+/// Removes the snapshots that were made here; where the cluster knows of none, there are none.
+async fn remove_snapshots(context: &Context, namespace: &str, name: &str) -> Result<(), OperatorError> {
+    let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), namespace, &snapshot::kind());
+    let gone = |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.code == 404);
+    let listed = match api.list_metadata(&ListParams::default().labels(&snapshot::labels_of(name))).await {
+        Err(error) if gone(&error) => return Ok(()),
+        listed => listed.map_err(|error| OperatorError::read("VolumeSnapshots of Kryton", namespace, name, error))?,
+    };
+    for old in listed {
+        match api.delete(&old.name_any(), &DeleteParams::default()).await {
+            Err(error) if !gone(&error) => {
+                return Err(OperatorError::write("VolumeSnapshot", namespace, &old.name_any(), error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Sets the finalizers, unless the object changed meanwhile: then its change brings us back.

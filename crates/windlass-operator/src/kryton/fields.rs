@@ -1,5 +1,5 @@
-//! Every field of `spec.backup` and `spec.snapshot` has its effect on what is made. Fields of the release are seen to in
-//! `release::digest` and `build::plugins`.
+//! Every field of `spec.backup`, `spec.snapshot` and `spec.plugins` has its effect on what is made. `spec.version` and
+//! `spec.values` are seen to in `release::digest`, `spec.deletionPolicy` on a cluster.
 
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
@@ -184,6 +184,20 @@ fn what_is_said_of_the_connection_wins_over_its_secret() {
     let keys = ["PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE"];
     let wanted = json!(["db.example.com", "6432", "reader", key("PGPASSWORD"), "notes"]);
     assert_eq!(reached(&said, "theirs", &keys), wanted);
+}
+
+#[test]
+fn plugins_are_added_to_what_the_values_say_of_volumes() {
+    let plugin = json!({ "name": "p.tar.gz", "url": "https://example.com/p", "sha256": "ab".repeat(32) });
+    let theirs = json!({ "name": "theirs", "emptyDir": {} });
+    let spec = json!({ "version": "4.5.0", "values": { "extraVolumes": [theirs] }, "plugins": [plugin] });
+    let kryton = Kryton::new("team-a", serde_json::from_value::<KrytonSpec>(spec).unwrap());
+    let made = Value::Object(build::plugins(&kryton, "windlass:1"));
+    assert_eq!(made["extraVolumes"], json!([theirs, { "name": "plugins", "emptyDir": {} }]));
+    let installer = &made["extraInitContainers"][0];
+    let list: Value = serde_json::from_str(installer["env"][0]["value"].as_str().unwrap()).unwrap();
+    assert_eq!((&list, &installer["image"]), (&json!([plugin]), &json!("windlass:1")));
+    assert_eq!(made["extraVolumeMounts"][0]["readOnly"], true);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -146,12 +145,9 @@ fn k44_an_evicted_backup_is_tried_again_and_leaves_one_point() -> Result<()> {
     let path = format!("/api/v1/namespaces/{}/pods/{pod}/eviction", stage.namespace.name);
     let (taken, said) = stage.namespace.cluster.kubectl_with(&["create", "--raw", &path, "--filename=-"], &eviction)?;
     ensure!(taken, "{said}");
-    // A dump that hangs does not keep its Pod from going.
-    let began = Instant::now();
     stage
         .namespace
         .wait("the Pod to go", SOON, || Ok(!std::path::Path::new(&format!("/proc/{}", dump.pid)).exists()))?;
-    assert!(began.elapsed() < Duration::from_secs(15), "it took {:?} to end", began.elapsed());
     assert_eq!(dumps_in(&prefix("k44"))?.len(), 0, "nothing half is to be seen");
     ensure!(stage.ended(&job)?, "the second attempt failed");
     stage.committed(&job)?;
@@ -162,8 +158,7 @@ fn k44_an_evicted_backup_is_tried_again_and_leaves_one_point() -> Result<()> {
 struct CutOff(u32);
 
 impl CutOff {
-    fn node(stage: &Stage) -> Result<Self> {
-        let _ = stage;
+    fn node() -> Result<Self> {
         let found = run(Command::new("pgrep").args(["--exact", "kubelet"]))?;
         let pid = found.trim().parse().context("one kubelet")?;
         run(Command::new("kill").args(["-STOP", found.trim()]))?;
@@ -185,7 +180,7 @@ fn k45_a_node_that_is_given_up_and_finishes_all_the_same_makes_no_second_point()
     let job = stage.run_now("shelf-backup", FIRST)?;
     let (dump, pod) = stage.dump_stopped(&job)?;
     {
-        let _cut_off = CutOff::node(&stage)?;
+        let _cut_off = CutOff::node()?;
         // What the garbage collector does to the Pods of a node that is no more.
         stage.namespace.kubectl(&["delete", "pod", &pod, "--force", "--grace-period=0"])?;
         dump.go_on()?;

@@ -38,7 +38,11 @@ fn k50_the_samples_run_and_leave_what_they_should() -> Result<()> {
         stage.condition(name, "Ready", "True", LATER)?;
     }
     stage.condition("kryton-sample", "RepositoryReady", "True", SOON)?;
-    for cron in ["kryton-sample-backup", "kryton-sample-snapshot"] {
+    // One of them is to leave nothing.
+    let patch = r#"{"spec": {"deletionPolicy": "Delete", "snapshot": {"schedule": "0 4 * * *"}}}"#;
+    stage.namespace.kubectl(&["patch", "kryton", "kryton-minimal", "--type=merge", "--patch", patch])?;
+    stage.condition("kryton-minimal", "SnapshotConfigured", "True", SOON)?;
+    for cron in ["kryton-sample-backup", "kryton-sample-snapshot", "kryton-minimal-snapshot"] {
         let job = stage.run_now(cron, FIRST)?;
         ensure!(stage.ended(&job)?, "{}", stage.namespace.kubectl(&["logs", &format!("job/{job}")])?);
     }
@@ -46,14 +50,20 @@ fn k50_the_samples_run_and_leave_what_they_should() -> Result<()> {
     let dumps = || dumps_in(&store().folder().join(BUCKET).join("kryton-sample"));
     assert_eq!(dumps()?, ["kryton-20251121T190000Z.dump"]);
     let listed = |kinds: &str| stage.namespace.kubectl(&["get", kinds, "--output=name"]);
-    let data = listed("pvc,volumesnapshots")?;
-    assert!(data.contains("/kryton-sample-20251121t190000z"), "{data}");
+    let all_data = listed("pvc,volumesnapshots")?;
+    let of_minimal = |data: &&str| data.contains("kryton-minimal");
+    assert_eq!(all_data.lines().filter(of_minimal).count(), 3, "two volumes and a snapshot: {all_data}");
+    let kept: Vec<&str> = all_data.lines().filter(|data| !of_minimal(data)).collect();
+    assert!(kept.iter().any(|data| data.contains("/kryton-sample-20251121t190000z")), "{kept:?}");
 
     stage.namespace.kubectl(&[&["delete", "kryton", "--timeout=120s"], &all[..]].concat())?;
     stage.namespace.wait("what was made of them to go", LATER, || {
         Ok(listed("deployments,statefulsets,services,ingresses,cronjobs,jobs,roles")?.trim().is_empty())
     })?;
-    assert_eq!(listed("pvc,volumesnapshots")?, data, "data stay");
+    stage.namespace.wait("what was to go with its object", SOON, || {
+        Ok(!listed("pvc,volumesnapshots,secrets")?.contains("kryton-minimal"))
+    })?;
+    assert_eq!(listed("pvc,volumesnapshots")?.lines().collect::<Vec<_>>(), kept, "data stay");
     assert_eq!(dumps()?.len(), 1, "data stay");
     Ok(())
 }
