@@ -30,8 +30,9 @@ pub struct Task {
     pub application: Name,
     /// Who had it done, in manifests: `namespace/name` of the object it is for.
     pub host: String,
-    /// Where the application's repository is.
-    pub repository: Location,
+    /// Where the application's repository is; absent where none is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<Location>,
     /// What is to be done.
     pub work: Work,
 }
@@ -64,7 +65,7 @@ pub enum Work {
     /// Ask addresses of the application whether it works; nothing is written.
     Answer(Vec<String>),
     /// Put back what was there before a restore, whatever has been done so far.
-    PutBack(Replaced),
+    PutBack(PutBack),
     /// Drop what was there before a restore: it can no longer be put back.
     Forget(Replaced),
 }
@@ -110,6 +111,16 @@ pub struct Replaced {
     /// The restored database by its identifier in the server, once it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<u32>,
+}
+
+/// The way back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutBack {
+    /// What is replaced.
+    #[serde(flatten)]
+    pub replaced: Replaced,
+    /// Whether what had been restored stays, under another name: somebody may have worked with it.
+    pub keep: bool,
 }
 
 /// The first half of a replacement.
@@ -190,11 +201,55 @@ pub enum Done {
     },
     /// What was there before is there again.
     PutBack {
-        /// The name of a database that somebody made meanwhile, which is kept under it.
+        /// The name under which a database is kept: what had been restored, or what somebody made meanwhile.
         beside: Option<String>,
     },
     /// What was there before is gone.
     Forgotten,
+}
+
+/// The most of one line of a result, in characters.
+const LINE: usize = 240;
+
+/// The most lines of one kind in a result.
+const LINES: usize = 4;
+
+impl Done {
+    /// The same, so short that it fits into the message a container ends with: what is left out is counted.
+    #[must_use]
+    pub fn shortened(mut self) -> Self {
+        match &mut self {
+            Self::Asked(Asked::Planned(plan, _)) => shorten(&mut plan.warnings),
+            Self::Asked(Asked::Refused(why)) => *why = line(why, 8 * LINE),
+            Self::LaidDown { checked, left_out: other, .. } | Self::Switched { checked, notes: other } => {
+                shorten(checked);
+                shorten(other);
+            }
+            Self::Answered { checked } => shorten(checked),
+            Self::Captured { objects, .. } => shorten(objects),
+            Self::Checked { .. } | Self::PutBack { .. } | Self::Forgotten => {}
+        }
+        self
+    }
+}
+
+fn shorten(lines: &mut Vec<String>) {
+    let more = lines.len().saturating_sub(LINES);
+    lines.truncate(LINES);
+    for text in lines.iter_mut() {
+        *text = line(text, LINE);
+    }
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+}
+
+fn line(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(most).collect();
+    format!("{kept}…")
 }
 
 /// The capture of one database.
@@ -290,6 +345,15 @@ fn scheduled(name: &str) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_result_fits_into_the_message_of_a_container() {
+        let long = || (0..50).map(|_| "\"é".repeat(4096)).collect::<Vec<String>>();
+        let done = Done::LaidDown { oid: u32::MAX, checked: long(), left_out: long() }.shortened();
+        let text = serde_json::to_string(&done).unwrap();
+        assert!(text.len() <= 4096, "{}", text.len());
+        assert!(text.contains("and 46 more"));
+    }
 
     #[test]
     fn a_run_is_named_by_its_job_and_the_same_for_every_attempt() {

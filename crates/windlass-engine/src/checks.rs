@@ -82,7 +82,8 @@ pub(crate) async fn lines(
 ) -> Result<Result<Vec<String>, String>, PostgresError> {
     let mut session = Session::open(tools, database).await?;
     let limit = LIMIT.as_millis();
-    session.lines(&format!("reset search_path; set statement_timeout = {limit}")).await?;
+    let begin = format!("reset search_path; set statement_timeout = {limit}; set default_transaction_read_only = on");
+    session.lines(&begin).await?;
     Ok(session.lines(sql).await.map_err(|error| chain(&error)))
 }
 

@@ -38,19 +38,20 @@ const PRESETS: [Keys; 5] = [
         password: &["PGPASSWORD"],
         database: &["PGDATABASE"],
     },
+    // It has `user` as well, by which Crunchy's would be recognised.
+    Keys {
+        preset: Preset::CloudNativePG,
+        host: &["host"],
+        port: &["port"],
+        user: &["username"],
+        password: &["password"],
+        database: &["dbname"],
+    },
     Keys {
         preset: Preset::Crunchy,
         host: &["host"],
         port: &["port"],
         user: &["user"],
-        password: &["password"],
-        database: &["dbname"],
-    },
-    Keys {
-        preset: Preset::CloudNativePG,
-        host: &["host"],
-        port: &["port"],
-        user: &["username", "user"],
         password: &["password"],
         database: &["dbname"],
     },

@@ -1,7 +1,7 @@
 //! What every reconciler needs.
 
 use kube::Client;
-use kube::runtime::events::Recorder;
+use kube::runtime::events::Reporter;
 
 use crate::metrics::Metrics;
 use crate::release::Helm;
@@ -17,6 +17,7 @@ pub(crate) struct Context {
     pub(crate) cluster: String,
     /// What installs the application, where this operator does.
     pub(crate) helm: Option<Helm>,
-    pub(crate) recorder: Recorder,
+    /// Who tells of changes by Events.
+    pub(crate) reporter: Reporter,
     pub(crate) metrics: Metrics,
 }

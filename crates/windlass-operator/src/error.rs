@@ -51,6 +51,14 @@ pub enum OperatorError {
         /// What it said.
         why: String,
     },
+    /// A turn came to no end of its own.
+    #[error("reconcile {kind} {name}: it panicked; the log says where")]
+    Panicked {
+        /// The kind of the object.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
     /// An object that cannot be what it should be.
     #[error("write {what}")]
     Document {
@@ -85,6 +93,7 @@ impl Diagnose for OperatorError {
             Self::Start { .. } => "WDL-4003",
             Self::Document { .. } => "WDL-4004",
             Self::Helm { .. } => "WDL-4005",
+            Self::Panicked { .. } => "WDL-4006",
             Self::Repository(error) => error.code(),
         }
     }
@@ -96,13 +105,14 @@ impl Diagnose for OperatorError {
             Self::Start { .. } => "NotStarted",
             Self::Document { .. } => "DocumentUnwritable",
             Self::Helm { .. } => "HelmFailed",
+            Self::Panicked { .. } => "Panicked",
             Self::Repository(error) => error.reason(),
         }
     }
 
     fn retry(&self) -> Retry {
         match self {
-            Self::Read { .. } | Self::Write { .. } | Self::Helm { .. } => Retry::Soon,
+            Self::Read { .. } | Self::Write { .. } | Self::Helm { .. } | Self::Panicked { .. } => Retry::Soon,
             Self::Start { .. } | Self::Document { .. } => Retry::Never,
             Self::Repository(error) => error.retry(),
         }
@@ -120,7 +130,7 @@ impl Diagnose for OperatorError {
             Self::Start { .. } => {
                 vec!["look whether the API server answers, and whether the definitions are installed".into()]
             }
-            Self::Document { .. } => vec!["report it: this is a defect of the operator".into()],
+            Self::Document { .. } | Self::Panicked { .. } => vec!["report it: this is a defect of the operator".into()],
             Self::Repository(error) => error.hints(),
         }
     }

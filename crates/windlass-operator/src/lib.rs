@@ -10,6 +10,7 @@ mod connection;
 mod context;
 mod drill;
 pub mod error;
+mod job;
 mod keeper;
 mod kryton;
 mod leadership;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::{Api, Client, Config, ResourceExt};
 use windlass_server::Health;
 
@@ -49,7 +49,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()> + Send) -> Res
     let helm = helm.map_err(|source| OperatorError::Start { what: "read the chart", source: Box::new(source) })?;
     let context = Arc::new(Context {
         helm,
-        recorder: Recorder::new(client.clone(), reporter),
+        reporter,
         client: client.clone(),
         watching,
         image: options.image,

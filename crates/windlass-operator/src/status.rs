@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
-use kube::runtime::events::{Event, EventType};
+use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -75,6 +75,18 @@ impl Now {
     /// Of an error: what happened, why, and what to do.
     pub(crate) fn error(type_: &'static str, error: &dyn Diagnose) -> Self {
         Self::no(type_, error.reason(), in_words(error))
+    }
+
+    /// As it was told before, where it was.
+    pub(crate) fn before(kryton: &Kryton, type_: &'static str) -> Option<Self> {
+        let conditions = kryton.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let before = conditions.iter().find(|condition| condition.type_ == type_)?;
+        let holds = match before.status.as_str() {
+            "True" => Some(true),
+            "False" => Some(false),
+            _ => None,
+        };
+        Some(Self { type_, holds, reason: before.reason.clone(), message: before.message.clone() })
     }
 
     fn status(&self) -> &'static str {
@@ -203,7 +215,9 @@ async fn tell<K: Told>(context: &Context, object: &K, now: &Now) {
         action: now.type_.to_owned(),
         secondary: None,
     };
-    if let Err(error) = context.recorder.publish(&event, &object.object_ref(&())).await {
+    // One that had told of the same reason before would repeat what it said then.
+    let recorder = Recorder::new(context.client.clone(), context.reporter.clone());
+    if let Err(error) = recorder.publish(&event, &object.object_ref(&())).await {
         tracing::debug!(%error, "an Event could not be written");
     }
 }

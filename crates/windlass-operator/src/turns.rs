@@ -1,10 +1,11 @@
 //! Has a reconciler take its turns: one at a time for each object, and a failure waits by itself.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use kube::ResourceExt;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, Action, Controller};
@@ -48,7 +49,11 @@ pub(crate) async fn take<K: Told + Send + Sync + 'static>(
     controller
         .trigger_backoff(Steady)
         .run(
-            move |guarded, both: Arc<(Arc<Context>, Backoff)>| async move { turn(&guarded, &both.0, &both.1).await },
+            move |guarded, both: Arc<(Arc<Context>, Backoff)>| async move {
+                // One object that is the end of a turn must not be the end of all.
+                let went = AssertUnwindSafe(turn(&guarded, &both.0, &both.1)).catch_unwind().await;
+                went.unwrap_or_else(|_| Err(OperatorError::Panicked { kind: kind::<K>(), name: guarded.name_any() }))
+            },
             move |guarded, error, both| {
                 tracing::warn!(kind = kind::<K>(), name = %guarded.name_any(), error = chain(error), "{failed}");
                 Action::requeue(both.1.failed(&guarded.uid().unwrap_or_default()))

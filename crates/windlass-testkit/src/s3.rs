@@ -50,7 +50,12 @@ impl S3Server {
 
     /// Starts a server that speaks TLS, with a certificate of an authority of its own: [`S3Server::ca`].
     pub fn start_with_tls(kind: Kind) -> Result<Self> {
-        Self::begin(kind, "127.0.0.1", Some(certificates()?))
+        Self::start_with_tls_at(kind, "127.0.0.1")
+    }
+
+    /// The same, at an address of this machine that others reach.
+    pub fn start_with_tls_at(kind: Kind, host: &'static str) -> Result<Self> {
+        Self::begin(kind, host, Some(certificates(host)?))
     }
 
     fn begin(kind: Kind, host: &'static str, certificates: Option<TempDir>) -> Result<Self> {
@@ -136,17 +141,17 @@ impl Drop for S3Server {
     }
 }
 
-/// An authority, and a certificate of it for the loopback address.
-fn certificates() -> Result<TempDir> {
+/// An authority, and a certificate of it for an address.
+fn certificates(host: &str) -> Result<TempDir> {
     let folder = tempfile::Builder::new().prefix("wl-tls-").tempdir()?;
     let script = r#"
         set -e; umask 077; mkdir CAs
         openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out CAs/ca.pem -days 2 -subj "/CN=a test's authority"
-        openssl req -newkey rsa:2048 -nodes -keyout private.key -out server.csr -subj "/CN=127.0.0.1"
-        printf 'subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' > server.ext
+        openssl req -newkey rsa:2048 -nodes -keyout private.key -out server.csr -subj "/CN=$HOST"
+        printf 'subjectAltName=IP:%s\nbasicConstraints=CA:FALSE\n' "$HOST" > server.ext
         openssl x509 -req -in server.csr -CA CAs/ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext -out public.crt
     "#;
-    run(Command::new("sh").arg("-c").arg(script).current_dir(folder.path()))?;
+    run(Command::new("sh").arg("-c").arg(script).env("HOST", host).current_dir(folder.path()))?;
     Ok(folder)
 }
 

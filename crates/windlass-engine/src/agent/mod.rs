@@ -35,6 +35,9 @@ pub enum AgentError {
     /// The task is of a later version.
     #[error("read the task: it is of version {0}, and this agent knows {FORMAT}")]
     TooNew(u32),
+    /// The task needs a repository and names none.
+    #[error("read the task: it names no repository")]
+    NoRepository,
     /// Something the task names is not to be had.
     #[error(transparent)]
     Secret(SecretError),
@@ -75,7 +78,7 @@ pub enum AgentError {
 impl AgentError {
     fn inner(&self) -> Option<&dyn Diagnose> {
         match self {
-            Self::TooNew(_) | Self::Writer | Self::Damaged { .. } | Self::Checks { .. } => None,
+            Self::TooNew(_) | Self::NoRepository | Self::Writer | Self::Damaged { .. } | Self::Checks { .. } => None,
             Self::Secret(error) => Some(error),
             Self::Open(error) => Some(error),
             Self::Repository(error) => Some(error),
@@ -174,7 +177,7 @@ async fn captured(task: &Task, what: &Capture, program: &Path, progress: &dyn Pr
 
 /// The repository the task names, and no other.
 async fn open(task: &Task) -> Result<(Vault, Writer), AgentError> {
-    let location = &task.repository;
+    let location = task.repository.as_ref().ok_or(AgentError::NoRepository)?;
     let writer = secret::resolve(&location.writer).map_err(AgentError::Secret)?;
     let writer = Writer::read(&writer).ok_or(AgentError::Writer)?;
     let store = open_bucket(&location.place).map_err(AgentError::Open)?;

@@ -16,7 +16,7 @@ use windlass_core::restore::{
     Impact, Old, Plan, Refusal, ReplaceDatabase, Request, Source, Step, TargetFacts, Terms, Wanted, plan, wanted,
 };
 use windlass_core::selector::Selector;
-use windlass_core::task::{Ask, Asked, Done, LayDown, Mentioned, Replaced, Switch};
+use windlass_core::task::{self, Ask, Asked, Done, LayDown, Mentioned, Replaced, Switch};
 use windlass_core::verification::Verdict;
 use windlass_repo::catalog::{Catalog, Entry};
 use windlass_repo::live::Pin;
@@ -26,7 +26,8 @@ use super::{AgentError, source};
 use crate::checks::{self, Found};
 use crate::postgres::impact::impact;
 use crate::postgres::replace::{
-    self, Names, PutBack, drop_private, drop_unfinished, end_what_was_left, fence, look_live, oid_of, server_identity,
+    self, Names, PutBack, drop_private, drop_unfinished, end_what_was_left, fence, let_in, look_live, oid_of,
+    server_identity,
 };
 use crate::postgres::tools::Tools;
 use crate::postgres::{PostgresError, database_of};
@@ -179,31 +180,43 @@ pub(super) async fn answer(urls: &[String]) -> Result<Done, AgentError> {
     Ok(Done::Answered { checked: found.held })
 }
 
-/// Puts back what was there before.
-pub(super) async fn put_back(what: &Replaced) -> Result<Done, AgentError> {
-    let at = At::of(what).await?;
-    if what.restored.is_none() {
-        // Nothing has its name yet but what is being filled.
-        drop_unfinished(&at.tools, at.names()).await.map_err(AgentError::Database)?;
+/// Puts back what was there before. Where nothing was begun, there is nothing to be done.
+pub(super) async fn put_back(what: &task::PutBack) -> Result<Done, AgentError> {
+    let (replaced, keep) = (&what.replaced, what.keep);
+    let at = At::reach(replaced).await?;
+    let names = at.names();
+    let is_there = async |name: &str| oid_of(&at.tools, name).await.map_err(AgentError::Database);
+    let is_begun = is_there(&names.old).await?.is_some() || is_there(&names.new).await?.is_some();
+    if replaced.restored.is_none() && !is_begun {
+        return Ok(Done::PutBack { beside: None });
     }
-    let back = replace::put_back(&at.tools, &at.replaced, what.restored).await.map_err(AgentError::Database)?;
-    match back {
-        PutBack::Gone => Err(AgentError::Database(gone(at.names()))),
-        PutBack::BesideAStranger => Ok(Done::PutBack { beside: Some(at.names().undone.clone()) }),
-        PutBack::Done => {
-            // What was restored is in the repository still.
-            for name in [&at.names().undone, &at.names().new] {
-                drop_private(&at.tools, name, what.restored).await.map_err(AgentError::Database)?;
-            }
-            Ok(Done::PutBack { beside: None })
+    at.is_same_server(replaced).await?;
+    if replaced.restored.is_none() {
+        // Nothing has its name yet but what is being filled.
+        drop_unfinished(&at.tools, names).await.map_err(AgentError::Database)?;
+    }
+    let back = replace::put_back(&at.tools, &at.replaced, replaced.restored).await.map_err(AgentError::Database)?;
+    if back == PutBack::Gone {
+        return Err(AgentError::Database(gone(names)));
+    }
+    if !keep {
+        // What was restored is in the repository still.
+        for name in [&names.undone, &names.new] {
+            drop_private(&at.tools, name, replaced.restored).await.map_err(AgentError::Database)?;
         }
     }
+    let beside = is_there(&names.undone).await?.map(|_| names.undone.clone());
+    if beside.is_some() {
+        let_in(&at.tools, names, &names.undone).await.map_err(AgentError::Database)?;
+    }
+    Ok(Done::PutBack { beside })
 }
 
-/// Drops what was there before: it can no longer be put back.
+/// Drops what was there before, or what was restored and then put aside: it can no longer be put back.
 pub(super) async fn forget(what: &Replaced) -> Result<Done, AgentError> {
     let at = At::of(what).await?;
     drop_private(&at.tools, &at.names().old, what.step.oid).await.map_err(AgentError::Database)?;
+    drop_private(&at.tools, &at.names().undone, what.restored).await.map_err(AgentError::Database)?;
     Ok(Done::Forgotten)
 }
 
@@ -214,25 +227,33 @@ struct At {
 }
 
 impl At {
-    /// Ends what an earlier attempt has left at the server: nobody else calls itself so.
+    /// Reaches its server, which has to be that of the plan.
     async fn of(what: &Replaced) -> Result<Self, AgentError> {
+        let at = Self::reach(what).await?;
+        at.is_same_server(what).await?;
+        Ok(at)
+    }
+
+    /// Ends what an earlier attempt has left at the server: nobody else calls itself so.
+    async fn reach(what: &Replaced) -> Result<Self, AgentError> {
         let postgres = source(&what.database)?;
         let tools = tools_for(&postgres.url, Some(&postgres)).await.map_err(AgentError::Database)?;
         let tools = tools.called(called(what.restore));
         end_what_was_left(&tools).await.map_err(AgentError::Database)?;
         let names = Names::of(what.restore, ONLY, &what.step.fill.target.database);
         let replaced = replace::Replaced { names, oid: what.step.oid, closed: what.step.closed };
-        let at = Self { tools, replaced };
-        let now = server_identity(&at.tools).await.map_err(AgentError::Database)?;
-        if let (Some(now), Some(then)) = (now, &what.step.server)
-            && now != *then
-        {
-            return Err(AgentError::Database(PostgresError::Moved {
-                database: at.names().live.clone(),
+        Ok(Self { tools, replaced })
+    }
+
+    async fn is_same_server(&self, what: &Replaced) -> Result<(), AgentError> {
+        let now = server_identity(&self.tools).await.map_err(AgentError::Database)?;
+        match (now, &what.step.server) {
+            (Some(now), Some(then)) if now != *then => Err(AgentError::Database(PostgresError::Moved {
+                database: self.names().live.clone(),
                 why: "its server is another one than the plan was made for".into(),
-            }));
+            })),
+            _ => Ok(()),
         }
-        Ok(at)
     }
 
     fn names(&self) -> &Names {

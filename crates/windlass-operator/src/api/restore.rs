@@ -112,8 +112,10 @@ pub struct Checks {
 pub enum Old {
     /// It is put back; a restore that is under way is broken off.
     PutBack,
-    /// It is deleted, and can no longer be put back.
+    /// It is deleted, and can no longer be put back. Of a restore that was put back, what had been restored is deleted.
     Remove,
+    /// Putting back is given up, where it is tried again and again and cannot succeed.
+    GiveUp,
 }
 
 /// How a restore stands.
@@ -158,6 +160,15 @@ pub struct RestoreStatus {
     /// Why what was there before is put back, where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// Whether the application was stopped, or was about to be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
+    /// Whether the application has run with what was restored: then it is kept when it is put back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub used: bool,
+    /// Whether what had been restored is kept, after it was put back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
     /// Whether putting back what was there before was given up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub given_up: bool,
@@ -208,12 +219,14 @@ pub enum Phase {
 /// What is being done.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
+    /// The plan is made once more, and has to be the same.
+    Look,
+    /// The volume of the notes is made of its snapshot.
+    Volume,
     /// The application is stopped.
     Stop,
     /// The database that is there is set aside, and that of the point is laid down beside it and checked.
     LayDown,
-    /// The volume of the notes is made of its snapshot.
-    Volume,
     /// The restored database gets the name.
     Switch,
     /// The application is started.

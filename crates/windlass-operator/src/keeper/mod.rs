@@ -6,7 +6,7 @@
 
 mod open;
 mod reconcile;
-pub(crate) mod runs;
+mod runs;
 
 pub(crate) use self::open::{Opened, Shut, open};
 pub(crate) use self::reconcile::run;

@@ -20,6 +20,7 @@ use crate::context::Context;
 use crate::error::OperatorError;
 use crate::kryton::names;
 use crate::kryton::validate::{Backup, Fault, Own, REPOSITORY};
+use crate::status::in_words;
 
 /// An application's part of a repository, and who writes.
 pub(crate) struct Opened {
@@ -33,6 +34,15 @@ pub(crate) enum Shut {
     Fault(Fault),
     /// It may pass.
     Error(OperatorError),
+}
+
+impl std::fmt::Display for Shut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fault(fault) => f.write_str(&fault.message),
+            Self::Error(error) => f.write_str(&in_words(error)),
+        }
+    }
 }
 
 impl<E: Into<OperatorError>> From<E> for Shut {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::ObjectRef;
@@ -23,13 +24,14 @@ use windlass_repo::standing::assess_loaded;
 use windlass_repo::verify;
 
 use super::open::{Opened, Shut, open};
-use super::runs::{self, Attempted, State};
+use super::runs::{self, Attempted};
 use crate::api::drill::Drill;
 use crate::api::kryton::{BackupStatus, Kryton};
 use crate::backoff::{self, Backoff};
 use crate::context::Context;
 use crate::drill;
 use crate::error::OperatorError;
+use crate::job::State;
 use crate::kryton::dereference::Dereferenced;
 use crate::kryton::validate::{self, Backup, Fault};
 use crate::kryton::{component, names};
@@ -45,6 +47,10 @@ const AT_ONCE: u16 = 32;
 /// When a repository is looked at again though nothing happened.
 const AGAIN: Duration = Duration::from_mins(30);
 
+/// The same while a Job is under way, and where none of its Pods is there yet: nothing tells that none can be made.
+const UNDER_WAY: Duration = Duration::from_mins(2);
+const NOT_BEGUN: Duration = Duration::from_secs(5);
+
 const REPOSITORY: &str = "RepositoryReady";
 const BACKED_UP: &str = "BackedUp";
 const RETENTION: &str = "RetentionApplied";
@@ -55,13 +61,16 @@ pub(crate) async fn run(context: Arc<Context>) {
     let all: Api<DeserializeGuard<Kryton>> = Api::all(context.watching.clone());
     let controller =
         Controller::new(all, watcher::Config::default()).with_config(Config::default().concurrency(AT_ONCE));
-    let of_backups = watcher::Config::default().labels(&format!("{},app.kubernetes.io/component=backup", names::FOR));
+    let of_backups =
+        || watcher::Config::default().labels(&format!("{},app.kubernetes.io/component=backup", names::FOR));
     let jobs: Api<PartialObjectMeta<Job>> = Api::all(context.watching.clone());
+    // A Pod that cannot start changes nothing of its Job.
+    let pods: Api<PartialObjectMeta<Pod>> = Api::all(context.watching.clone());
     let drills: Api<DeserializeGuard<Drill>> = Api::all(context.watching.clone());
-    let controller =
-        controller
-            .watches(jobs, of_backups, |job| of_job(&job))
-            .watches(drills, watcher::Config::default(), |drill| of_drill(&drill));
+    let controller = controller
+        .watches(jobs, of_backups(), |job| names::labelled_for(&job))
+        .watches(pods, of_backups(), |pod| names::labelled_for(&pod))
+        .watches(drills, watcher::Config::default(), |drill| of_drill(&drill));
     let turn: Turn<Kryton> = |guarded, context, failures| Box::pin(reconcile(guarded, context, failures));
     turns::take(controller, context, turn, "the look at the repository failed").await;
 }
@@ -70,11 +79,6 @@ pub(crate) async fn run(context: Arc<Context>) {
 fn of_drill(drill: &DeserializeGuard<Drill>) -> Option<ObjectRef<DeserializeGuard<Kryton>>> {
     let drill = drill.0.as_ref().ok().filter(|drill| drill::is_over(drill))?;
     Some(ObjectRef::new(&drill.spec.from.kryton).within(&drill.namespace().unwrap_or_default()))
-}
-
-fn of_job(job: &PartialObjectMeta<Job>) -> Option<ObjectRef<DeserializeGuard<Kryton>>> {
-    let name = job.labels().get(names::FOR)?;
-    Some(ObjectRef::new(name).within(&job.namespace().unwrap_or_default()))
 }
 
 async fn reconcile(
@@ -94,9 +98,7 @@ async fn reconcile(
         // Whoever sets it up tells what is wrong; what was said of the repository before is not known to hold.
         Ok(Some(Err(fault))) => {
             let why = format!("it is not looked at while backups cannot be set up: {}", fault.message);
-            context.metrics.unproven(kryton);
-            let conditions = vec![Now::unknown(REPOSITORY, fault.reason, why), unprotected(&fault.message)];
-            status::write(context, kryton, MANAGER, conditions, Map::new()).await?;
+            unread(context, kryton, Now::unknown(REPOSITORY, fault.reason, why), &fault.message).await?;
             return Ok(Action::requeue(backoff::jittered(AGAIN)));
         }
         Err(_) => return Ok(Action::requeue(backoff::jittered(AGAIN))),
@@ -119,9 +121,11 @@ async fn reconcile(
             Ok(Action::requeue(again))
         }
         Err(OperatorError::Repository(error)) => {
+            // `s3://bucket/prefix` is what it is called; who was asked for it is what has to be mended.
+            let at = |said: &str| format!("{}: {said}", backup.place.endpoint.as_deref().unwrap_or_default());
             let now = Now::error(REPOSITORY, &*error);
-            context.metrics.unproven(kryton);
-            status::write(context, kryton, MANAGER, vec![now, unprotected(&error.to_string())], Map::new()).await?;
+            let now = Now { message: at(&now.message), ..now };
+            unread(context, kryton, now, &at(&error.to_string())).await?;
             Ok(Action::requeue(failures.failed(&uid)))
         }
         Err(error) => Err(error),
@@ -129,10 +133,27 @@ async fn reconcile(
 }
 
 async fn shut(context: &Context, kryton: &Kryton, fault: &Fault, again: Duration) -> Result<Action, OperatorError> {
-    let conditions = vec![Now::fault(REPOSITORY, fault), unprotected(&fault.message)];
-    context.metrics.unproven(kryton);
-    status::write(context, kryton, MANAGER, conditions, Map::new()).await?;
+    unread(context, kryton, Now::fault(REPOSITORY, fault), &fault.message).await?;
     Ok(Action::requeue(again))
+}
+
+/// Tells that the repository could not be looked at. What was known of it stays, except of a run that failed meanwhile.
+async fn unread(context: &Context, kryton: &Kryton, repository: Now, why: &str) -> Result<(), OperatorError> {
+    let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
+    context.metrics.unproven(kryton);
+    let mut conditions = vec![repository, unprotected(why)];
+    let jobs = runs::jobs(&context.client, &namespace, &name).await?;
+    match jobs.last() {
+        Some(Attempted { name, state: State::Failed(said), .. }) => {
+            let message = format!("what Job {name} left cannot be seen: {why}; the Job: {said}");
+            conditions.push(Now::unknown(BACKED_UP, "RepositoryUnreadable", message));
+        }
+        _ => conditions.extend(Now::before(kryton, BACKED_UP)),
+    }
+    conditions.extend(Now::before(kryton, RETENTION));
+    let known = kryton.status.as_ref().and_then(|status| status.backup.as_ref());
+    let fields = Map::from_iter(known.map(|known| ("backup".to_owned(), json!(known))));
+    status::write(context, kryton, MANAGER, conditions, fields).await.map(drop)
 }
 
 /// What nobody could look at is not known to be protected.
@@ -168,8 +189,12 @@ async fn look(context: &Context, kryton: &Kryton, backup: &Backup, opened: &Open
     let status = standing(backup, opened, &catalog, &verifications).await?;
     let fields = Map::from_iter([("backup".to_owned(), json!(status))]);
     status::write(context, kryton, MANAGER, conditions, fields).await?;
-    let busy = jobs.iter().any(|job| job.state == State::Running);
-    Ok(if busy { Duration::from_mins(2) } else { backoff::jittered(AGAIN) })
+    let is = |of: fn(&State) -> bool| jobs.iter().any(|job| of(&job.state));
+    Ok(match () {
+        () if is(|state| *state == State::Waiting(None)) => NOT_BEGUN,
+        () if is(|state| matches!(state, State::Waiting(_) | State::Running(_))) => UNDER_WAY,
+        () => backoff::jittered(AGAIN),
+    })
 }
 
 /// A day and a bit for daily backups: the longest between two that are due, and two hours.
@@ -218,7 +243,10 @@ fn backed_up(jobs: &[Attempted], committed: &[PointId], catalog: &Catalog) -> No
         _ if runs::is_committed(committed, &last.run) => {
             Now::yes(BACKED_UP, "Committed", format!("Job {} left point {point} of {}", last.name, last.run.scheduled))
         }
-        State::Running => match newest {
+        State::Waiting(Some(why)) | State::Running(Some(why)) => {
+            Now::no(BACKED_UP, "BackupFailing", format!("Job {} tries again: {why}", last.name))
+        }
+        State::Waiting(None) | State::Running(None) => match newest {
             Some(entry) => Now::yes(
                 BACKED_UP,
                 "Running",

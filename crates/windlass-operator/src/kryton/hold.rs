@@ -4,25 +4,34 @@
 //! reconciles it needs nothing else.
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Map, Value, json};
 
-use super::release;
+use super::{names, release};
 use crate::api::kryton::Kryton;
 use crate::api::restore::Restore;
 use crate::context::Context;
 use crate::error::OperatorError;
 
-/// The restore that holds it, by its name.
+/// The restore that is at work on it, by its name: no other begins, and no backup.
+const HELD: &str = "windlass.dev/restored-by";
+
+/// The restore that has it stopped, by its name.
 const STOPPED: &str = "windlass.dev/stopped-by";
 
 /// The claim of the notes that a restore has given it.
 const CLAIM: &str = "windlass.dev/notes-claim";
 
-/// The restore that holds a `Kryton`, whether it is there or not.
+/// The restore that is at work on a `Kryton`, whether it is there or not.
 pub(crate) fn holder(kryton: &Kryton) -> Option<&str> {
+    kryton.annotations().get(HELD).map(String::as_str)
+}
+
+/// The restore that has it stopped, whether it is there or not.
+pub(crate) fn stopper(kryton: &Kryton) -> Option<&str> {
     kryton.annotations().get(STOPPED).map(String::as_str)
 }
 
@@ -31,10 +40,22 @@ pub(crate) fn claim(kryton: &Kryton) -> Option<&str> {
     kryton.annotations().get(CLAIM).map(String::as_str)
 }
 
-/// The restore that holds a `Kryton`; one that is gone holds nobody.
-pub(super) async fn held(context: &Context, kryton: &Kryton) -> Result<Option<String>, OperatorError> {
-    let Some(holder) = holder(kryton) else { return Ok(None) };
-    Ok(is_there(context, kryton, holder).await?.then(|| holder.to_owned()))
+/// What restores do to a `Kryton`; one that is gone does nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Held {
+    /// The one that is at work on it.
+    pub(crate) by: Option<String>,
+    /// The one that has it stopped.
+    pub(crate) stopped: Option<String>,
+}
+
+/// Reads what restores do to a `Kryton`.
+pub(super) async fn held(context: &Context, kryton: &Kryton) -> Result<Held, OperatorError> {
+    let there = async |name: Option<&str>| match name {
+        Some(name) if is_there(context, kryton, name).await? => Ok(Some(name.to_owned())),
+        _ => Ok::<_, OperatorError>(None),
+    };
+    Ok(Held { by: there(holder(kryton)).await?, stopped: there(stopper(kryton)).await? })
 }
 
 /// Whether a restore is there.
@@ -59,22 +80,33 @@ pub(super) fn values(kryton: &Kryton, held: bool) -> Map<String, Value> {
     values
 }
 
-/// Has a `Kryton` stopped.
+/// Has a `Kryton` stopped, unless it changed meanwhile: two restores must not both take it.
 pub(crate) async fn stop(context: &Context, kryton: &Kryton, restore: &str) -> Result<(), OperatorError> {
-    annotate(context, kryton, json!({ STOPPED: restore })).await
+    let taken = json!({ HELD: restore, STOPPED: restore });
+    annotate(context, kryton, &json!({ "resourceVersion": kryton.resource_version(), "annotations": taken })).await
 }
 
 /// Has a `Kryton` started, with this volume of the notes; the one it had by itself where there is none.
 pub(crate) async fn start(context: &Context, kryton: &Kryton, claim: Option<&str>) -> Result<(), OperatorError> {
-    annotate(context, kryton, json!({ STOPPED: null, CLAIM: claim })).await
+    annotate(context, kryton, &json!({ "annotations": { STOPPED: null, CLAIM: claim } })).await
 }
 
-async fn annotate(context: &Context, kryton: &Kryton, annotations: Value) -> Result<(), OperatorError> {
+/// Lets a `Kryton` go: others may begin.
+pub(crate) async fn release(context: &Context, kryton: &Kryton) -> Result<(), OperatorError> {
+    annotate(context, kryton, &json!({ "annotations": { HELD: null } })).await
+}
+
+async fn annotate(context: &Context, kryton: &Kryton, metadata: &Value) -> Result<(), OperatorError> {
     let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
     let api: Api<Kryton> = Api::namespaced(context.client.clone(), &namespace);
-    let patch = json!({ "metadata": { "uid": kryton.uid(), "annotations": annotations } });
-    let patched = api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
-    patched.map(drop).map_err(|error| OperatorError::write("Kryton", &namespace, &name, error))
+    let patched =
+        api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(json!({ "metadata": metadata }))).await;
+    match patched {
+        Ok(_) => Ok(()),
+        // It changed, or is gone: the next look tells.
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+        Err(error) => Err(OperatorError::write("Kryton", &namespace, &name, error)),
+    }
 }
 
 /// What is still running of a `Kryton` that is being stopped, in words; `None` where nothing is.
@@ -91,8 +123,16 @@ pub(crate) async fn still_running(context: &Context, kryton: &Kryton) -> Result<
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &namespace);
     let pods = pods.list_metadata(&ListParams::default().labels(&of_it)).await;
     let pods = pods.map_err(|error| OperatorError::read("Pods of Kryton", &namespace, &name, error))?;
-    let first = pods.items.first().map(|pod| format!("Pod {} is ending", pod.name_any()));
-    Ok(first)
+    if let Some(pod) = pods.items.first() {
+        return Ok(Some(format!("Pod {} is ending", pod.name_any())));
+    }
+    // What is being captured is that of before: it is let finish.
+    let of_it = format!("{}={name},app.kubernetes.io/component=backup", names::FOR);
+    let jobs: Api<Job> = Api::namespaced(context.client.clone(), &namespace);
+    let jobs = jobs.list(&ListParams::default().labels(&of_it)).await;
+    let jobs = jobs.map_err(|error| OperatorError::read("Jobs of Kryton", &namespace, &name, error))?;
+    let at_work = |job: &&Job| job.status.as_ref().is_some_and(|status| status.active.unwrap_or(0) > 0);
+    Ok(jobs.iter().find(at_work).map(|job| format!("Job {} takes a backup", job.name_any())))
 }
 
 /// What is not up yet of a `Kryton` that is being started, in words; `None` where it runs.
@@ -113,6 +153,12 @@ pub(crate) async fn not_up(context: &Context, kryton: &Kryton) -> Result<Option<
 pub(crate) fn is_to_run(kryton: &Kryton) -> bool {
     let said = kryton.spec.values.as_ref().and_then(|values| values.get("replicaCount"));
     said.and_then(Value::as_i64) != Some(0)
+}
+
+/// The folder of the notes within their volume.
+pub(crate) fn folder_of_notes(kryton: &Kryton) -> &str {
+    let said = kryton.spec.values.as_ref().and_then(|values| values.get("persistence")?.get("subPath")?.as_str());
+    said.unwrap_or_default().trim_start_matches('/')
 }
 
 /// Where the server of a `Kryton` is reached within the cluster.

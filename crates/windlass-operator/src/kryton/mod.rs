@@ -11,8 +11,11 @@ mod build;
 pub(crate) mod claim;
 mod deletion;
 pub(crate) mod dereference;
+#[cfg(test)]
+mod fields;
 pub(crate) mod hold;
 pub(crate) mod names;
+mod outdated;
 mod preflight;
 mod reconcile;
 pub(crate) mod release;

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 
 use crate::api::kryton::Kryton;
@@ -34,6 +36,11 @@ pub(crate) fn database_secret(kryton: &str) -> String {
 
 /// The label that Jobs and their Pods carry, by which they are found.
 pub(crate) const FOR: &str = "kryton.azrtydxb.io/name";
+
+/// The `Kryton` that an object is labelled for.
+pub(crate) fn labelled_for(made: &impl ResourceExt) -> Option<ObjectRef<DeserializeGuard<Kryton>>> {
+    Some(ObjectRef::new(made.labels().get(FOR)?).within(&made.namespace().unwrap_or_default()))
+}
 
 /// Labels of what belongs to one part of a `Kryton`.
 pub(crate) fn labels(kryton: &str, component: &str) -> BTreeMap<String, String> {

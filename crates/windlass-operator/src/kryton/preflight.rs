@@ -6,12 +6,12 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::api::{DeleteParams, PostParams, PropagationPolicy};
 use kube::{Api, ResourceExt};
 
-use super::apply;
 use super::build::Preflight;
+use super::{apply, outdated};
 use crate::api::kryton::Kryton;
 use crate::context::Context;
 use crate::error::OperatorError;
-use crate::keeper::runs::{State, last_words, state};
+use crate::job::{State, state};
 use crate::status::Now;
 
 /// Whether the database can be reached and read.
@@ -19,6 +19,9 @@ pub(crate) const REACHABLE: &str = "DatabaseReachable";
 
 /// After how long a look that failed is tried again, with nothing changed.
 const AGAIN: Duration = Duration::from_mins(10);
+
+/// After how long a look of which nothing is told yet is asked after: that no Pod can be made for it changes no object.
+const SOON: Duration = Duration::from_secs(5);
 
 /// What a look has found.
 pub(crate) struct Looked {
@@ -45,6 +48,7 @@ pub(super) async fn look(context: &Context, kryton: &Kryton, what: &Preflight) -
     let found = jobs.get_opt(&name).await.map_err(|error| OperatorError::read("Job", &namespace, &name, error))?;
     let Some(job) = found else {
         apply::apply(&context.client, &what.task).await?;
+        outdated::end_looks(&context.client, &namespace, &kryton.name_any(), &name).await?;
         let made = jobs
             .create(&PostParams { field_manager: Some(apply::MANAGER.into()), ..PostParams::default() }, &what.job)
             .await;
@@ -58,13 +62,11 @@ pub(super) async fn look(context: &Context, kryton: &Kryton, what: &Preflight) -
     match state(&context.client, &namespace, &job).await? {
         State::Ended => Ok(done()),
         // Of several attempts the first tells already what is wrong; it is tried again by itself.
-        State::Running => match last_words(&context.client, &namespace, &name).await? {
-            Some(why) => {
-                let now = Now::no(REACHABLE, "NotReachable", format!("Job {name} tries again: {why}"));
-                Ok(Looked { now, digest: None, again: None })
-            }
-            None => Ok(pending(&name)),
-        },
+        State::Waiting(Some(why)) | State::Running(Some(why)) => {
+            let now = Now::no(REACHABLE, "NotReachable", format!("Job {name} tries again: {why}"));
+            Ok(Looked { now, digest: None, again: None })
+        }
+        State::Waiting(None) | State::Running(None) => Ok(pending(&name)),
         State::Failed(why) => {
             let ended = job.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
             let ended = ended.filter_map(|condition| condition.last_transition_time.as_ref()).map(|time| time.0).max();
@@ -83,5 +85,5 @@ pub(super) async fn look(context: &Context, kryton: &Kryton, what: &Preflight) -
 
 fn pending(job: &str) -> Looked {
     let now = Now::unknown(REACHABLE, "Looking", format!("Job {job} looks whether the database can be dumped"));
-    Looked { now, digest: None, again: None }
+    Looked { now, digest: None, again: Some(SOON) }
 }

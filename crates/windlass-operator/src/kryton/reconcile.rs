@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller};
@@ -16,8 +16,9 @@ use serde_json::{Map, json};
 
 use super::dereference::{Dereferenced, Named};
 use super::validate::{self, Valid};
-use super::{apply, build, claim, deletion, hold, names, preflight, release};
+use super::{apply, build, claim, deletion, hold, names, outdated, preflight, release};
 use crate::api::kryton::Kryton;
+use crate::api::restore::Restore;
 use crate::backoff::{self, Backoff};
 use crate::context::Context;
 use crate::error::OperatorError;
@@ -40,22 +41,34 @@ pub(crate) async fn run(context: Arc<Context>) {
     let crons: Api<PartialObjectMeta<CronJob>> = Api::all(context.watching.clone());
     let tasks: Api<PartialObjectMeta<ConfigMap>> = Api::all(context.watching.clone());
     let looks: Api<PartialObjectMeta<Job>> = Api::all(context.watching.clone());
+    let pods: Api<PartialObjectMeta<Pod>> = Api::all(context.watching.clone());
     let deployments: Api<PartialObjectMeta<Deployment>> = Api::all(context.watching.clone());
     let stateful_sets: Api<PartialObjectMeta<StatefulSet>> = Api::all(context.watching.clone());
     let services: Api<PartialObjectMeta<Service>> = Api::all(context.watching.clone());
+    let restores: Api<DeserializeGuard<Restore>> = Api::all(context.watching.clone());
     let of_helm =
         || watcher::Config::default().labels("app.kubernetes.io/managed-by=Helm,app.kubernetes.io/name=kryton");
     let made = || watcher::Config::default().labels(names::FOR);
+    let of_looks = || watcher::Config::default().labels("app.kubernetes.io/component=preflight");
     let controller = controller
         .watches(secrets, watcher::Config::default(), move |secret| users_of(&store, &secret))
+        .watches(restores, watcher::Config::default(), |restore| of_restore(&restore))
         .owns(crons, made())
         .owns(tasks, made())
-        .owns(looks, watcher::Config::default().labels("app.kubernetes.io/component=preflight"))
+        .owns(looks, of_looks())
+        .watches(pods, of_looks(), |pod| names::labelled_for(&pod))
         .watches(deployments, of_helm(), |made| of_release(&made))
         .watches(stateful_sets, of_helm(), |made| of_release(&made))
         .watches(services, of_helm(), |made| of_release(&made));
     let turn: Turn<Kryton> = |guarded, context, failures| Box::pin(reconcile(guarded, context, failures));
     turns::take(controller, context, turn, "reconciliation failed").await;
+}
+
+/// The `Kryton` that a restore works on: it is held as long as that is there.
+fn of_restore(restore: &DeserializeGuard<Restore>) -> Option<ObjectRef<DeserializeGuard<Kryton>>> {
+    let restore = restore.0.as_ref().ok()?;
+    let into = restore.spec.into.as_ref().unwrap_or(&restore.spec.from);
+    Some(ObjectRef::new(&into.kryton).within(&restore.namespace().unwrap_or_default()))
 }
 
 /// The `Kryton` whose release made an object: they have the same name.
@@ -118,9 +131,9 @@ async fn reconcile(
     let versions = found.versions();
     let held = hold::held(context, kryton).await?;
     let (backups, snapshots, released) = futures::join!(
-        backups(context, kryton, &valid, &versions, held.is_some()),
+        backups(context, kryton, &valid, &versions, held.by.is_some()),
         snapshots(context, &valid),
-        release::release(context, kryton, held.as_deref())
+        release::release(context, kryton, held.stopped.as_deref())
     );
     let mut conditions = Vec::new();
     let mut fields = Map::new();
@@ -199,6 +212,7 @@ async fn backups(
             let objects = build::backup(valid, backup, own.repository, &context.image, held);
             apply::apply(&context.client, &objects.task).await?;
             apply::apply(&context.client, &objects.cron).await?;
+            outdated::end(&context.client, valid, &objects.cron).await?;
             if held {
                 let now = Now::no(
                     CONFIGURED,

@@ -13,9 +13,10 @@ use kube::{Resource, ResourceExt};
 use windlass_core::restore::ReplaceVolume;
 use windlass_core::task::Work;
 
+use super::source::Source;
 use super::world::World;
 use crate::api::restore::Restore;
-use crate::kryton::{Agent, names, task};
+use crate::kryton::{Agent, component, names, task};
 
 /// The part of an application that Jobs of restores are labelled with.
 pub(super) const COMPONENT: &str = "restore";
@@ -41,12 +42,22 @@ pub(super) struct Order<'a> {
     pub(super) notes: Option<&'a str>,
 }
 
-/// The Job of a task.
-pub(super) fn job(restore: &Restore, world: &World, order: Order<'_>, binary: &str) -> Built {
+/// The Job of a task. Where the repository is given, it is opened.
+pub(super) fn job(
+    restore: &Restore,
+    world: &World,
+    order: Order<'_>,
+    source: Option<&Source>,
+    binary: &str,
+) -> Box<Built> {
     let name = format!("{}-{}", restore.name_any(), order.what);
-    let document = task(&world.source.valid, &world.source.backup, world.repository(), order.work);
+    let into = world.into.name_any();
+    let store = source.map(|source| (&source.backup, source.own.repository));
+    // Where no repository is opened the name is only told.
+    let application = source.map_or_else(component, |source| source.valid.name.clone());
+    let document = task(&application, &restore.namespace().unwrap_or_default(), store, order.work);
     let document = serde_json::to_string_pretty(&document).unwrap_or_default();
-    let labels = names::labels(&world.into.name_any(), COMPONENT);
+    let labels = names::labels(&into, COMPONENT);
     let metadata = ObjectMeta {
         name: Some(name.clone()),
         namespace: restore.namespace(),
@@ -56,8 +67,8 @@ pub(super) fn job(restore: &Restore, world: &World, order: Order<'_>, binary: &s
     };
     let pod = Agent {
         container: COMPONENT,
-        kryton: &world.source.kryton.name_any(),
-        store: &world.source.backup,
+        kryton: &source.map_or_else(|| into.clone(), |source| source.kryton.name_any()),
+        store: source.map(|source| &source.backup),
         variables: &world.connection.variables,
         image: &world.image,
         task: &name,
@@ -73,7 +84,7 @@ pub(super) fn job(restore: &Restore, world: &World, order: Order<'_>, binary: &s
         template: PodTemplateSpec { metadata: Some(template), spec: Some(pod.pod()) },
         ..JobSpec::default()
     };
-    Built {
+    Box::new(Built {
         task: ConfigMap {
             metadata: metadata.clone(),
             data: Some(BTreeMap::from([("task.json".to_owned(), document)])),
@@ -81,7 +92,7 @@ pub(super) fn job(restore: &Restore, world: &World, order: Order<'_>, binary: &s
         },
         job: Job { metadata, spec: Some(spec), ..Job::default() },
         name,
-    }
+    })
 }
 
 /// An agent that ends with 1 would fail again: it is not tried again, as it is after any other end.

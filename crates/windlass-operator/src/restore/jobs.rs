@@ -1,7 +1,7 @@
 //! Has a Job carry out a task, and reads what came of it.
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use windlass_core::task::Done;
@@ -10,11 +10,13 @@ use super::build::Built;
 use crate::api::restore::Restore;
 use crate::context::Context;
 use crate::error::OperatorError;
-use crate::keeper::runs::{State, last_words, state};
+use crate::job::{State, state};
 use crate::kryton::apply;
 
 /// How a task stands.
 pub(super) enum Ran {
+    /// Nothing of it runs yet: why.
+    Waiting(String),
     /// It is under way: in words.
     Pending(String),
     /// What came of it.
@@ -29,6 +31,14 @@ pub(super) async fn run(context: &Context, restore: &Restore, what: &Built) -> R
     let jobs: Api<Job> = Api::namespaced(context.client.clone(), &namespace);
     let found = jobs.get_opt(name).await.map_err(|error| OperatorError::read("Job", &namespace, name, error))?;
     let Some(job) = found else {
+        let tasks: Api<ConfigMap> = Api::namespaced(context.client.clone(), &namespace);
+        let there = tasks.get_metadata_opt(name).await;
+        let there = there.map_err(|error| OperatorError::read("ConfigMap", &namespace, name, error))?;
+        if there.is_some_and(|there| !is_ours(restore, &there)) {
+            return Ok(Ran::Failed(format!(
+                "ConfigMap {name} is there and is not of this restore: give it another name"
+            )));
+        }
         apply::apply(&context.client, &what.task).await?;
         let by = PostParams { field_manager: Some(apply::MANAGER.into()), ..PostParams::default() };
         return match jobs.create(&by, &what.job).await {
@@ -37,22 +47,32 @@ pub(super) async fn run(context: &Context, restore: &Restore, what: &Built) -> R
             Err(error) => Err(OperatorError::write("Job", &namespace, name, error)),
         };
     };
-    let owners = job.metadata.owner_references.iter().flatten();
-    if !owners.into_iter().any(|owner| Some(owner.uid.as_str()) == restore.uid().as_deref()) {
-        return Ok(Ran::Failed(format!("Job {name} is there and is not of this restore: give it another name")));
+    if !is_ours(restore, &job) {
+        let is_older =
+            job.owner_references().iter().any(|owner| owner.kind == "Restore" && owner.name == restore.name_any());
+        return Ok(if is_older {
+            Ran::Waiting(format!("Job {name} of an earlier Restore of this name is going"))
+        } else {
+            Ran::Failed(format!("Job {name} is there and is not of this restore: give it another name"))
+        });
     }
     if job.metadata.deletion_timestamp.is_some() {
         return Ok(Ran::Pending(format!("Job {name} is begun anew")));
     }
     match state(&context.client, &namespace, &job).await? {
         State::Failed(why) => Ok(Ran::Failed(format!("Job {name}: {why}"))),
-        State::Running => {
-            let why = last_words(&context.client, &namespace, name).await?;
-            Ok(Ran::Pending(why.map_or_else(|| format!("Job {name} is at work"), |why| format!("Job {name}: {why}"))))
+        State::Waiting(why) => Ok(Ran::Waiting(
+            why.map_or_else(|| format!("Job {name} has not begun"), |why| format!("Job {name}: {why}")),
+        )),
+        State::Running(why) => {
+            let why = why.map_or_else(String::new, |why| format!("; an attempt failed: {why}"));
+            Ok(Ran::Pending(format!("Job {name} is at work{why}")))
         }
         State::Ended => {
-            if let Some(done) = told(&context.client, &namespace, name).await? {
-                return Ok(Ran::Done(Box::new(done)));
+            match told(&context.client, &namespace, name).await? {
+                Some(Ok(done)) => return Ok(Ran::Done(Box::new(done))),
+                Some(Err(why)) => return Ok(Ran::Failed(format!("Job {name}: what came of it cannot be read: {why}"))),
+                None => {}
             }
             // Its Pod is gone, and with it what came of it: what is done already is not done twice.
             let deleted = jobs.delete(name, &DeleteParams::background()).await;
@@ -73,8 +93,28 @@ pub(super) async fn remove(context: &Context, restore: &Restore, what: &str) -> 
     }
 }
 
-/// What the Pod that ended well has told.
-async fn told(client: &Client, namespace: &str, job: &str) -> Result<Option<Done>, OperatorError> {
+fn is_ours(restore: &Restore, object: &impl ResourceExt) -> bool {
+    let uid = restore.uid();
+    object.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref())
+}
+
+/// Ends a task, whatever it is at; what of it is still there, in words.
+pub(super) async fn end(context: &Context, restore: &Restore, what: &str) -> Result<Option<String>, OperatorError> {
+    remove(context, restore, what).await?;
+    let (namespace, name) = (restore.namespace().unwrap_or_default(), format!("{}-{what}", restore.name_any()));
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &namespace);
+    let of_it = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={name}"));
+    let left = pods.list_metadata(&of_it).await;
+    let left = left.map_err(|error| OperatorError::read("Pods of Job", &namespace, &name, error))?;
+    Ok(left.items.first().map(|pod| format!("Pod {} is ending", pod.name_any())))
+}
+
+/// What the Pod that ended well has told; or why that cannot be read.
+async fn told(
+    client: &Client,
+    namespace: &str,
+    job: &str,
+) -> Result<Option<Result<Done, serde_json::Error>>, OperatorError> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let listed = pods.list(&ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"))).await;
     let listed = listed.map_err(|error| OperatorError::read("Pods of Job", namespace, job, error))?;
@@ -82,6 +122,6 @@ async fn told(client: &Client, namespace: &str, job: &str) -> Result<Option<Done
         .into_iter()
         .filter_map(|pod| pod.status)
         .flat_map(|status| status.container_statuses.unwrap_or_default());
-    let mut ended = containers.filter_map(|container| container.state?.terminated).filter(|ended| ended.exit_code == 0);
-    Ok(ended.find_map(|ended| serde_json::from_str(&ended.message?).ok()))
+    let ended = containers.filter_map(|container| container.state?.terminated).find(|ended| ended.exit_code == 0);
+    Ok(ended.map(|ended| serde_json::from_str(&ended.message.unwrap_or_default())))
 }

@@ -1,5 +1,6 @@
 //! Makes the plan: has an agent look at the database, and adds the volume of the notes.
 
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Api, ResourceExt};
 use serde_json::Value;
@@ -11,21 +12,25 @@ use windlass_core::task::{Ask, Asked, Done, Work};
 
 use super::build::{Order, job};
 use super::jobs::{self, Ran};
+use super::source::Source;
 use super::world::World;
 use crate::api::restore::Restore;
 use crate::context::Context;
 use crate::error::OperatorError;
-use crate::keeper::Shut;
 use crate::kryton::claim;
 use crate::kryton::component;
-use crate::kryton::validate::Fault;
 use crate::snapshot;
 
 /// Seconds in which a plan is made.
 const DEADLINE: i64 = 900;
 
+/// The longest that an old copy may be asked to stay.
+const UNDO: SignedDuration = SignedDuration::from_hours(10 * 366 * 24);
+
 /// What came of planning.
 pub(super) enum Planned {
+    /// Nothing of it runs yet: why.
+    Waiting(String),
     /// It is under way: in words.
     Pending(String),
     /// The plan, and what it does.
@@ -34,18 +39,37 @@ pub(super) enum Planned {
     Refused(String),
 }
 
-/// Plans.
-pub(super) async fn make(context: &Context, restore: &Restore, world: &World, point: PointId) -> Result<Planned, Shut> {
+/// How long the old copy is to stay.
+pub(super) fn undo(restore: &Restore) -> Result<Option<SignedDuration>, String> {
+    let Some(text) = restore.spec.undo.as_deref() else { return Ok(None) };
+    match duration::parse(text) {
+        Ok(undo) if undo <= UNDO => Ok(Some(undo)),
+        Ok(_) => Err(format!("spec.undo: `{text}` is more than ten years")),
+        Err(error) => Err(format!("spec.undo: {error}")),
+    }
+}
+
+/// Plans, by a Job of this name.
+pub(super) async fn make(
+    context: &Context,
+    restore: &Restore,
+    world: &World,
+    source: &Source,
+    point: PointId,
+    what: &'static str,
+) -> Result<Planned, OperatorError> {
     if context.helm.is_none() {
         let why = "this operator runs without helm: it could not stop the application";
         return Ok(Planned::Refused(why.to_owned()));
     }
+    let undo = match undo(restore) {
+        Ok(undo) => undo,
+        Err(why) => return Ok(Planned::Refused(why)),
+    };
     let control = CommandStep {
         program: format!("Kryton {}", world.into.name_any()),
         command: hex::sha256(format!("scale {}", crate::kryton::names::full(&world.into)).as_bytes()),
     };
-    let undo = restore.spec.undo.as_deref().map(duration::parse).transpose();
-    let undo = undo.map_err(|error| Shut::Fault(Fault::new("UndoInvalid", format!("spec.undo: {error}"))))?;
     let work = Work::Plan(Ask {
         point,
         component: component(),
@@ -53,8 +77,10 @@ pub(super) async fn make(context: &Context, restore: &Restore, world: &World, po
         control: Some((control.clone(), control)),
         undo_seconds: undo.map(|undo| undo.as_secs()),
     });
-    let order = Order { what: "plan", work, deadline: DEADLINE, notes: None };
-    let (mut plan, impact) = match jobs::run(context, restore, &job(restore, world, order, &context.image)).await? {
+    let order = Order { what, work, deadline: DEADLINE, notes: None };
+    let job = job(restore, world, order, Some(source), &context.image);
+    let (mut plan, impact) = match jobs::run(context, restore, &job).await? {
+        Ran::Waiting(why) => return Ok(Planned::Waiting(why)),
         Ran::Pending(why) => return Ok(Planned::Pending(why)),
         Ran::Failed(why) => return Ok(Planned::Refused(why)),
         Ran::Done(done) => match *done {
@@ -63,7 +89,7 @@ pub(super) async fn make(context: &Context, restore: &Restore, world: &World, po
             other => return Ok(Planned::Refused(format!("the agent did something else: {other:?}"))),
         },
     };
-    match volume(context, restore, world, &plan).await? {
+    match volume(context, restore, world, source, &mut plan).await? {
         Ok(None) => {
             plan.warnings.push("the notes stay as they are: spec.notes names no snapshot of their volume".into());
         }
@@ -81,13 +107,18 @@ async fn volume(
     context: &Context,
     restore: &Restore,
     world: &World,
-    plan: &Plan,
+    source: &Source,
+    plan: &mut Plan,
 ) -> Result<Result<Option<ReplaceVolume>, String>, OperatorError> {
     let Some(notes) = &restore.spec.notes else { return Ok(Ok(None)) };
     let (namespace, name) = (restore.namespace().unwrap_or_default(), notes.volume_snapshot.as_str());
+    let values = world.into.spec.values.as_ref();
+    if values.and_then(|values| values.get("persistence")?.get("enabled")) == Some(&Value::Bool(false)) {
+        let why = format!("Kryton {} has no volume of notes: persistence.enabled is false", world.into.name_any());
+        return Ok(Err(why));
+    }
     let api = snapshot::all(context.client.clone(), &namespace);
-    let found = api.get_opt(name).await;
-    let found = match found {
+    let found = match api.get_opt(name).await {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(Err(format!("there is no VolumeSnapshot {name} in namespace {namespace}"))),
         Err(error) => return Err(OperatorError::read("VolumeSnapshot", &namespace, name, error)),
@@ -98,13 +129,26 @@ async fn volume(
     }
     let taken = status["creationTime"].as_str().and_then(|time| time.parse().ok());
     let Some(taken) = taken else { return Ok(Err(format!("VolumeSnapshot {name} does not say when it was taken"))) };
+    let of = found.data["spec"]["source"]["persistentVolumeClaimName"].as_str().unwrap_or("no claim");
+    let notes_of_source = claim::of_notes(&context.client, &namespace, &source.kryton.name_any()).await?;
+    if notes_of_source.as_deref() != Some(of) {
+        plan.warnings.push(format!(
+            "the snapshot {name} is of the claim {of}, and the notes of {} are in {} now",
+            source.kryton.name_any(),
+            notes_of_source.as_deref().unwrap_or("none")
+        ));
+    }
     let kryton = world.into.name_any();
     let old = claim::of_notes(&context.client, &namespace, &kryton).await?;
     let size = match &old {
         Some(claim) => claim_of(context, &namespace, claim).await?.and_then(|claim| requested(&claim)),
         None => None,
     };
-    let bytes = status["restoreSize"].as_str().and_then(bytes).max(size).unwrap_or(1 << 30);
+    let Some(bytes) = status["restoreSize"].as_str().and_then(bytes).max(size) else {
+        return Ok(Err(format!(
+            "VolumeSnapshot {name} does not say how large a volume it needs, nor does the claim there is"
+        )));
+    };
     // Of the plan, so that two plans never mean one volume.
     let suffix: String = plan.digest().chars().take(8).collect();
     Ok(Ok(Some(ReplaceVolume {
@@ -137,11 +181,11 @@ fn requested(claim: &PersistentVolumeClaim) -> Option<u64> {
     bytes(&claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage")?.0)
 }
 
-/// Bytes of a quantity (<https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>); parts of a byte
-/// are none.
+/// Bytes of a quantity (<https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>), rounded up. None of
+/// one that is written with an exponent, or in parts of a byte.
 fn bytes(quantity: &str) -> Option<u64> {
-    let digits = quantity.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let factor: u64 = match quantity.strip_prefix(digits)? {
+    let number = quantity.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let factor: u64 = match quantity.strip_prefix(number)? {
         "" => 1,
         "k" => 1000,
         "M" => 1000_u64.pow(2),
@@ -155,7 +199,14 @@ fn bytes(quantity: &str) -> Option<u64> {
         "Pi" => 1 << 50,
         _ => return None,
     };
-    digits.parse::<u64>().ok()?.checked_mul(factor)
+    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    let whole = whole.parse::<u64>().ok()?.checked_mul(factor)?;
+    if part.is_empty() {
+        return Some(whole);
+    }
+    let parts = u128::from(10_u32).checked_pow(u32::try_from(part.len()).ok()?)?;
+    let more = part.parse::<u128>().ok()?.checked_mul(u128::from(factor))?.div_ceil(parts);
+    whole.checked_add(u64::try_from(more).ok()?)
 }
 
 #[cfg(test)]
@@ -169,7 +220,8 @@ mod tests {
             ("10Gi", Some(10 << 30)),
             ("500M", Some(500_000_000)),
             ("1Xi", None),
-            ("1.5Gi", None),
+            ("1.5Gi", Some(3 << 29)),
+            ("1e10", None),
             ("", None),
             ("99999999999Pi", None),
         ] {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::{Patch, PatchParams};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
@@ -11,7 +11,6 @@ use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use windlass_core::duration;
 use windlass_core::id::RestoreId;
 use windlass_core::restore::Plan;
 use windlass_repo::error::RepositoryError;
@@ -21,7 +20,7 @@ use windlass_repo::random::Fresh;
 use super::build::COMPONENT;
 use super::plan::{self, Planned};
 use super::record::record;
-use super::steps::{Confirmed, Went, next};
+use super::steps::{Confirmed, Went, back_from, next};
 use super::tell::{now, tell};
 use super::world::World;
 use crate::api::kryton::Kryton;
@@ -42,6 +41,9 @@ const SOON: Duration = Duration::from_secs(2);
 
 /// When one that waits for somebody is.
 const LATER: Duration = Duration::from_mins(1);
+
+/// Faults that no waiting mends.
+const FINAL: [&str; 2] = ["NoPoint", "NoBackup"];
 
 /// Holds the object until nothing is left half-way.
 const FINALIZER: &str = "windlass.dev/restore";
@@ -88,7 +90,7 @@ async fn finish(context: &Context, restore: &Restore) -> Result<Action, Operator
             other => return other,
         }
     }
-    set_finalizers(context, restore, &[]).await?;
+    let_go(context, restore).await?;
     Ok(Action::await_change())
 }
 
@@ -106,36 +108,53 @@ fn is_ending(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 403 && status.message.contains("being terminated"))
 }
 
+/// Whether the API server will refuse the same the next time: by a quota, a rule, or for want of a right.
+fn is_refused(error: &OperatorError) -> bool {
+    let OperatorError::Write { source, .. } = error else { return false };
+    matches!(&**source, kube::Error::Api(status) if [400, 403, 422].contains(&status.code) && !is_ending(source))
+}
+
 /// Takes a restore as far as it goes without waiting.
 async fn go_on(context: &Context, restore: &Restore) -> Result<Action, OperatorError> {
     let status = restore.status.clone().unwrap_or_default();
-    let said = match status.phase {
+    match status.phase {
         None => return begin(context, restore).await,
-        Some(Phase::Refused | Phase::Failed | Phase::PutBack | Phase::Final) => return Ok(Action::await_change()),
-        Some(Phase::Restored) if !is_over(restore, &status) => return Ok(Action::requeue(LATER)),
+        Some(Phase::Refused | Phase::Final) => return rest(context, restore).await,
+        Some(Phase::Failed | Phase::PutBack) if !is_to_be_removed(restore, &status) => {
+            return rest(context, restore).await;
+        }
+        Some(Phase::Restored) if !is_over(restore, &status) => {
+            rest(context, restore).await?;
+            return Ok(Action::requeue(LATER));
+        }
         Some(Phase::Planned) if !is_confirmed(restore, &status) => {
             tell(context, restore, &status, "").await?;
             return Ok(Action::await_change());
         }
-        Some(_) => match World::of(context, restore).await {
-            Ok(world) => turn(context, restore, &world, status.clone()).await,
-            Err(shut) => Err(shut),
-        },
+        Some(_) => {}
+    }
+    let went = match World::of(context, restore).await {
+        Ok(world) => turn(context, restore, &world, status.clone()).await,
+        Err(shut) => Err(shut),
     };
-    match said {
+    match went {
         Ok(action) => Ok(action),
-        Err(Shut::Error(OperatorError::Repository(error))) => {
-            tell(context, restore, &status, &in_words(&*error)).await?;
-            Err(OperatorError::Repository(error))
+        Err(Shut::Error(error)) => {
+            tell(context, restore, &status, &in_words(&error)).await?;
+            Err(error)
         }
-        Err(Shut::Error(error)) => Err(error),
         Err(Shut::Fault(fault)) => {
             let mut status = status;
+            let is_gone = fault.reason == "NoApplication" && !is_into_something(context, restore).await?;
             match status.phase {
-                Some(Phase::Planning) => status.phase = Some(Phase::Refused),
-                Some(Phase::Running | Phase::PuttingBack) if fault.reason == "NoApplication" => {
+                Some(Phase::Planning) if is_gone || FINAL.contains(&fault.reason) => {
+                    status.phase = Some(Phase::Refused);
+                }
+                // Nothing is left that it could be put back into.
+                Some(Phase::Running | Phase::PuttingBack) if is_gone => {
                     status.phase = Some(Phase::Failed);
-                    status.failure = Some(fault.message.clone());
+                    status.given_up = true;
+                    status.failure.get_or_insert_with(|| fault.message.clone());
                 }
                 _ => {}
             }
@@ -143,6 +162,14 @@ async fn go_on(context: &Context, restore: &Restore) -> Result<Action, OperatorE
             Ok(Action::requeue(LATER))
         }
     }
+}
+
+/// What nothing is left to be done about goes when somebody deletes it.
+async fn rest(context: &Context, restore: &Restore) -> Result<Action, OperatorError> {
+    if restore.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+        let_go(context, restore).await?;
+    }
+    Ok(Action::await_change())
 }
 
 async fn begin(context: &Context, restore: &Restore) -> Result<Action, OperatorError> {
@@ -161,19 +188,18 @@ async fn turn(context: &Context, restore: &Restore, world: &World, mut status: R
             status.phase = Some(Phase::Running);
             status.started = Some(now());
             status.claim_before = hold::claim(&world.into).map(str::to_owned);
-            enter(&mut status, Step::Stop);
+            enter(&mut status, Step::Look);
             told(context, restore, &status).await
         }
-        Some(Phase::Restored) => {
+        Some(Phase::Restored | Phase::Failed | Phase::PutBack) => {
             guard(context, restore).await?;
             turn_round(restore, &mut status);
             told(context, restore, &status).await
         }
         Some(Phase::Running) if is_broken_off(restore) => {
-            let why = "it was broken off";
-            status.failure.get_or_insert_with(|| why.to_owned());
             status.phase = Some(Phase::PuttingBack);
-            enter(&mut status, Step::StopAgain);
+            let first = back_from(status.step);
+            enter(&mut status, first);
             told(context, restore, &status).await
         }
         _ => stepping(context, restore, world, status).await,
@@ -192,18 +218,25 @@ fn enter(status: &mut RestoreStatus, step: Step) {
 
 /// What becomes of a restore that is done, by somebody's word or because its time is over.
 fn turn_round(restore: &Restore, status: &mut RestoreStatus) {
-    if restore.spec.old == Some(Old::PutBack) {
+    let is_done = status.phase == Some(Phase::Restored);
+    if is_done && restore.spec.old == Some(Old::PutBack) {
         status.phase = Some(Phase::PuttingBack);
+        status.held = true;
         enter(status, Step::StopAgain);
     } else {
-        status.phase = Some(Phase::Running);
+        status.phase = Some(if is_done { Phase::Running } else { Phase::PuttingBack });
         enter(status, Step::Remove);
     }
 }
 
+/// Whether what had been restored, and is kept since it was put back, is to go.
+fn is_to_be_removed(restore: &Restore, status: &RestoreStatus) -> bool {
+    status.kept && restore.spec.old == Some(Old::Remove)
+}
+
 fn is_over(restore: &Restore, status: &RestoreStatus) -> bool {
     let until: Option<Timestamp> = status.undo_until.as_ref().and_then(|text| text.parse().ok());
-    restore.spec.old.is_some() || until.is_some_and(|until| until <= Timestamp::now())
+    matches!(restore.spec.old, Some(Old::PutBack | Old::Remove)) || until.is_some_and(|until| until <= Timestamp::now())
 }
 
 fn is_confirmed(restore: &Restore, status: &RestoreStatus) -> bool {
@@ -222,15 +255,23 @@ async fn planning(
     world: &World,
     mut status: RestoreStatus,
 ) -> Result<Action, Shut> {
+    let source = match &world.source {
+        Ok(source) => source,
+        Err(Shut::Fault(fault)) => return Err(Shut::Fault(fault.clone())),
+        Err(shut) => {
+            tell(context, restore, &status, &shut.to_string()).await?;
+            return Ok(Action::requeue(LATER));
+        }
+    };
     let Some(point) = status.point.as_ref().and_then(|point| point.parse().ok()) else {
         let spec = &restore.spec;
-        let chosen = world.source.choose(context, spec.point.as_deref(), spec.at.as_deref()).await?;
+        let chosen = source.choose(context, spec.point.as_deref(), spec.at.as_deref()).await?;
         status.point = Some(chosen.id.to_string());
         status.point_time = Some(chosen.at.to_string());
         return told(context, restore, &status).await;
     };
-    match plan::make(context, restore, world, point).await? {
-        Planned::Pending(why) => {
+    match plan::make(context, restore, world, source, point, "plan").await? {
+        Planned::Waiting(why) | Planned::Pending(why) => {
             tell(context, restore, &status, &why).await?;
         }
         Planned::Refused(why) => {
@@ -264,39 +305,50 @@ async fn stepping(
     let plan: Option<Plan> = status.plan.clone().and_then(|plan| serde_json::from_value(Value::Object(plan)).ok());
     // Whoever may write the status may not choose what is done: what was confirmed stands in the spec.
     let plan = plan.filter(|plan| Some(plan.digest()) == restore.spec.confirm);
-    let (Some(plan), Some(step)) = (plan, status.step) else {
+    let id: Option<RestoreId> = status.id.as_ref().and_then(|id| id.parse().ok());
+    let (Some(plan), Some(id), Some(step)) = (plan, id, status.step) else {
         tell(context, restore, &status, "the plan in the status is not the one that was confirmed").await?;
         return Ok(Action::requeue(LATER));
     };
-    let confirmed = Confirmed { context, restore, world, plan: &plan };
-    match confirmed.step(step, &mut status).await? {
+    let confirmed = Confirmed { context, restore, world, id, plan: &plan };
+    let is_forward = status.phase == Some(Phase::Running) && step != Step::Remove;
+    let went = match confirmed.step(step, &mut status).await {
+        // Else it would stand still, and the application with it.
+        Err(error) if is_forward && is_refused(&error) => Went::Wrong(in_words(&error)),
+        went => went?,
+    };
+    match went {
         Went::On(why) => {
             tell(context, restore, &status, &why).await?;
+        }
+        Went::Back(step) => {
+            enter(&mut status, step);
+            tell(context, restore, &status, "").await?;
         }
         Went::Done => match next(step) {
             Some(next) => {
                 enter(&mut status, next);
                 tell(context, restore, &status, "").await?;
             }
-            None => ended(context, restore, world, &plan, status).await?,
+            None => ended(context, restore, world, &confirmed, status).await?,
         },
-        Went::Wrong(why) if status.phase == Some(Phase::Running) && step != Step::Remove => {
+        Went::Wrong(why) if is_forward => {
             status.failure = Some(why);
             status.phase = Some(Phase::PuttingBack);
-            // What does not even stop was not touched.
-            enter(&mut status, if step == Step::Stop { Step::StartAgain } else { Step::StopAgain });
+            enter(&mut status, back_from(Some(step)));
             tell(context, restore, &status, "").await?;
         }
-        Went::Wrong(why) if step == Step::PutBack && restore.spec.old == Some(Old::Remove) => {
+        Went::Wrong(why) if step == Step::PutBack && restore.spec.old == Some(Old::GiveUp) => {
             status.given_up = true;
-            status.notes.push(format!("what was set aside was given up: {why}"));
+            status.failure.get_or_insert_with(|| "it was to be put back".to_owned());
+            status.notes.push(format!("putting back was given up: {why}"));
             enter(&mut status, Step::StartAgain);
             tell(context, restore, &status, "").await?;
         }
         // On the way back there is no other way: somebody has to look, and it is tried again.
         Went::Wrong(why) => {
             let why = match step {
-                Step::PutBack => format!("{why}; it is tried again, and `spec.old: Remove` gives it up"),
+                Step::PutBack => format!("{why}; it is tried again, and `spec.old: GiveUp` gives it up"),
                 _ => format!("{why}; it is tried again"),
             };
             tell(context, restore, &status, &why).await?;
@@ -312,47 +364,54 @@ async fn ended(
     context: &Context,
     restore: &Restore,
     world: &World,
-    plan: &Plan,
+    confirmed: &Confirmed<'_>,
     mut status: RestoreStatus,
 ) -> Result<(), Shut> {
+    let (plan, id) = (confirmed.plan, confirmed.id);
     let started = status.started.as_ref().and_then(|text| text.parse().ok()).unwrap_or_else(Timestamp::now);
-    let id = status.id.as_ref().and_then(|id| id.parse().ok());
-    let digest = plan.digest();
+    let was_broken_off = status.failure.is_none() && restore.metadata.deletion_timestamp.is_some();
+    let failure = was_broken_off.then(|| "it was deleted while it was under way".to_owned()).or(status.failure.clone());
     let step = status.step.take();
     status.step_started = None;
     status.finished = Some(now());
-    let event = match (step, &status.failure) {
-        (Some(Step::Remove), _) => {
+    status.undo_until = None;
+    let event = match step {
+        Some(Step::Remove) if status.phase == Some(Phase::Running) => {
             status.phase = Some(Phase::Final);
-            status.undo_until = None;
             None
         }
-        (Some(Step::StartAgain), None) => {
-            status.phase = Some(Phase::PutBack);
-            status.undo_until = None;
-            id.map(|restore| Event::Undo { restore, point: plan.point, started, failure: None })
+        Some(Step::Remove) => {
+            status.kept = false;
+            status.phase = Some(if failure.is_some() { Phase::Failed } else { Phase::PutBack });
+            None
         }
-        (Some(Step::StartAgain), Some(why)) => {
-            status.phase = Some(Phase::Failed);
-            let failure = Some(windlass_core::diagnose::without_output(why).to_owned());
-            Some(Event::Restore { point: plan.point, plan: digest, started, failure, restore: id })
+        Some(Step::StartAgain) => {
+            status.phase = Some(if failure.is_some() { Phase::Failed } else { Phase::PutBack });
+            let failure = failure.map(|why| windlass_core::diagnose::without_output(&why).to_owned());
+            Some(match failure {
+                None => Event::Undo { restore: id, point: plan.point, started, failure: None },
+                failure => {
+                    Event::Restore { point: plan.point, plan: plan.digest(), started, failure, restore: Some(id) }
+                }
+            })
         }
         _ => {
             status.phase = Some(Phase::Restored);
-            let undo = restore.spec.undo.as_deref().and_then(|text| duration::parse(text).ok());
-            status.undo_until = undo.map(|undo: SignedDuration| (Timestamp::now() + undo).to_string());
-            Some(Event::Restore { point: plan.point, plan: digest, started, failure: None, restore: id })
+            let undo = plan::undo(restore).ok().flatten();
+            status.undo_until =
+                undo.and_then(|undo| Timestamp::now().checked_add(undo).ok()).map(|until| until.to_string());
+            Some(Event::Restore { point: plan.point, plan: plan.digest(), started, failure: None, restore: Some(id) })
         }
     };
-    if let Some(event) = event
-        && let Err(shut) = record(context, world, event).await
-    {
-        // What was done must not depend on the store; it is said that it is not on record.
-        let why = match shut {
-            Shut::Fault(fault) => fault.message,
-            Shut::Error(error) => in_words(&error),
+    if let Some(event) = event {
+        let recorded = match &world.source {
+            Ok(source) => record(context, source, event).await.map_err(|shut| shut.to_string()),
+            Err(shut) => Err(shut.to_string()),
         };
-        status.notes.push(format!("not put on record: {why}"));
+        // What was done must not depend on the store; it is said that it is not on record.
+        if let Err(why) = recorded {
+            status.notes.push(format!("not put on record: {why}"));
+        }
     }
     tell(context, restore, &status, "").await?;
     Ok(())
@@ -363,15 +422,22 @@ async fn guard(context: &Context, restore: &Restore) -> Result<(), OperatorError
     if restore.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         return Ok(());
     }
-    set_finalizers(context, restore, &[FINALIZER]).await
+    let mut all = restore.finalizers().to_vec();
+    all.push(FINALIZER.to_owned());
+    set_finalizers(context, restore, &all).await
 }
 
-async fn set_finalizers(context: &Context, restore: &Restore, ours: &[&str]) -> Result<(), OperatorError> {
+async fn let_go(context: &Context, restore: &Restore) -> Result<(), OperatorError> {
+    let others: Vec<String> =
+        restore.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).cloned().collect();
+    set_finalizers(context, restore, &others).await
+}
+
+/// Sets the finalizers, unless the object changed meanwhile: then its change brings us back.
+async fn set_finalizers(context: &Context, restore: &Restore, all: &[String]) -> Result<(), OperatorError> {
     let (namespace, name) = (restore.namespace().unwrap_or_default(), restore.name_any());
-    let others = restore.finalizers().iter().map(String::as_str).filter(|finalizer| *finalizer != FINALIZER);
-    let all: Vec<&str> = others.chain(ours.iter().copied()).collect();
     let api: Api<Restore> = Api::namespaced(context.client.clone(), &namespace);
-    let patch = json!({ "metadata": { "finalizers": all, "uid": restore.uid() } });
+    let patch = json!({ "metadata": { "finalizers": all, "resourceVersion": restore.resource_version() } });
     match api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),

@@ -2,14 +2,14 @@
 
 use windlass_repo::evidence::{self, Event};
 
-use super::world::World;
+use super::source::Source;
 use crate::context::Context;
 use crate::keeper::Shut;
 use crate::kryton::names;
 
 /// Puts an event on record, in the repository that the point is in.
-pub(super) async fn record(context: &Context, world: &World, event: Event) -> Result<(), Shut> {
-    let (opened, from) = (world.source.open(context).await?, &world.source.kryton);
-    evidence::append(&opened.vault, &opened.writer, &names::full(from), event).await?;
+pub(super) async fn record(context: &Context, source: &Source, event: Event) -> Result<(), Shut> {
+    let opened = source.open(context).await?;
+    evidence::append(&opened.vault, &opened.writer, &names::full(&source.kryton), event).await?;
     Ok(())
 }

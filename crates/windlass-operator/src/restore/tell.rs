@@ -53,6 +53,9 @@ fn conditions(restore: &Restore, status: &RestoreStatus, said: &str) -> Vec<Now>
     };
     let confirmed = match (phase, &restore.spec.confirm, &status.digest) {
         (Phase::Planning | Phase::Refused, _, _) => Now::no(CONFIRMED, "NoPlan", "there is no plan to be confirmed"),
+        (Phase::Planned, Some(confirm), Some(digest)) if confirm == digest => {
+            Now::yes(CONFIRMED, "Confirmed", "the plan was confirmed by its digest")
+        }
         (Phase::Planned, Some(_), _) => {
             Now::no(CONFIRMED, "OtherDigest", "spec.confirm is not the digest of this plan, which status.digest tells")
         }
@@ -64,8 +67,10 @@ fn conditions(restore: &Restore, status: &RestoreStatus, said: &str) -> Vec<Now>
         _ => Now::yes(CONFIRMED, "Confirmed", "the plan was confirmed by its digest"),
     };
     let failure = || status.failure.clone().unwrap_or_default();
+    let with_notes = |text: String| status.notes.iter().fold(text, |text, note| format!("{text}; {note}"));
     let restored = match phase {
-        Phase::Planning | Phase::Planned => Now::no(RESTORED, "NotBegun", "nothing was touched"),
+        Phase::Planning | Phase::Planned if said.is_empty() => Now::no(RESTORED, "NotBegun", "nothing was touched"),
+        Phase::Planning | Phase::Planned => Now::no(RESTORED, "NotBegun", format!("nothing was touched; {said}")),
         Phase::Refused => Now::no(RESTORED, "Refused", "nothing was touched"),
         Phase::Running => Now::unknown(RESTORED, step(status), said),
         Phase::PuttingBack => {
@@ -75,21 +80,34 @@ fn conditions(restore: &Restore, status: &RestoreStatus, said: &str) -> Vec<Now>
         Phase::Failed if status.given_up => Now::no(
             RESTORED,
             "GivenUp",
-            format!(
-                "{}; putting back was given up: what was set aside may still be in the server, under a name that begins with `windlass_`",
+            with_notes(format!(
+                "{}; what was set aside may still be in the server, as a database whose name begins with `windlass_`",
                 failure()
-            ),
+            )),
         ),
-        Phase::Failed => Now::no(RESTORED, "Failed", format!("{}; what was there before is there again", failure())),
-        Phase::PutBack => Now::no(RESTORED, "PutBack", "what was there before is there again, as it was asked for"),
-        Phase::Restored => Now::yes(RESTORED, "Restored", done(status)),
-        Phase::Final => Now::yes(RESTORED, "Final", format!("{}; what was there before is gone", done(status))),
+        Phase::Failed if !status.held => {
+            Now::no(RESTORED, "Failed", with_notes(format!("{}; nothing was touched", failure())))
+        }
+        Phase::Failed => {
+            Now::no(RESTORED, "Failed", with_notes(format!("{}; what was there before is there again", failure())))
+        }
+        Phase::PutBack => Now::no(
+            RESTORED,
+            "PutBack",
+            with_notes("what was there before is there again, as it was asked for".to_owned()),
+        ),
+        Phase::Restored if said.is_empty() => Now::yes(RESTORED, "Restored", with_notes(done(status))),
+        Phase::Restored => Now::yes(RESTORED, "Restored", with_notes(format!("{}; {said}", done(status)))),
+        Phase::Final => {
+            Now::yes(RESTORED, "Final", with_notes(format!("{}; what was there before is gone", done(status))))
+        }
     };
     vec![planned, confirmed, restored]
 }
 
 fn step(status: &RestoreStatus) -> &'static str {
     match status.step {
+        Some(Step::Look) => "Looking",
         Some(Step::Stop) => "Stopping",
         Some(Step::LayDown) => "LayingDown",
         Some(Step::Volume) => "MakingVolume",
@@ -119,9 +137,6 @@ fn done(status: &RestoreStatus) -> String {
     let mut text = format!("restored the point of {}", status.point_time.as_deref().unwrap_or_default());
     if let Some(until) = &status.undo_until {
         text.push_str(&format!("; what was there before can be put back until {until}"));
-    }
-    for note in &status.notes {
-        text.push_str(&format!("; {note}"));
     }
     text
 }

@@ -2,7 +2,6 @@
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
-use windlass_core::id::RepositoryId;
 
 use super::source::{Source, kryton};
 use crate::api::kryton::Kryton;
@@ -13,10 +12,13 @@ use crate::error::OperatorError;
 use crate::keeper::Shut;
 use crate::kryton::dereference::{Found, database_secret};
 
+/// The image with PostgreSQL's tools where nothing else is known.
+const IMAGE: &str = "postgres:16";
+
 /// What a restore works with.
 pub(super) struct World {
-    /// The application whose points they are.
-    pub(super) source: Source,
+    /// The application whose points they are; why it is not to be had, where it is not. What is put back needs none.
+    pub(super) source: Result<Source, Shut>,
     /// The application they are restored into.
     pub(super) into: Kryton,
     /// How its database is reached.
@@ -29,22 +31,15 @@ impl World {
     /// Reads it.
     pub(super) async fn of(context: &Context, restore: &Restore) -> Result<Self, Shut> {
         let namespace = restore.namespace().unwrap_or_default();
-        let source = Source::of(context, &namespace, &restore.spec.from.kryton).await?;
-        let into = match &restore.spec.into {
-            Some(into) if *into != restore.spec.from => kryton(context, &namespace, &into.kryton).await?,
-            _ => source.kryton.clone(),
-        };
+        let from = &restore.spec.from;
+        let into = kryton(context, &namespace, &restore.spec.into.as_ref().unwrap_or(from).kryton).await?;
         let said = into.spec.backup.as_ref().and_then(|backup| backup.connection.as_ref());
         let secret = secret(context, &into, &database_secret(&into, said)).await?;
         let connection = connection(&into, said, secret.as_ref()).map_err(Shut::Fault)?;
+        let source = Source::of(context, &namespace, &from.kryton).await;
         let image = into.spec.backup.as_ref().and_then(|backup| backup.image.clone());
-        let image = image.unwrap_or_else(|| source.backup.image.clone());
-        Ok(Self { source, into, connection, image })
-    }
-
-    /// The repository that its points are in.
-    pub(super) fn repository(&self) -> RepositoryId {
-        self.source.own.repository
+        let image = image.or_else(|| source.as_ref().ok().map(|source| source.backup.image.clone()));
+        Ok(Self { source, into, connection, image: image.unwrap_or_else(|| IMAGE.to_owned()) })
     }
 }
 

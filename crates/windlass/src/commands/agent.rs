@@ -56,7 +56,8 @@ pub(crate) async fn run(printer: &Printer, path: &Path) -> Result {
     let done = carry_out(&task, &program, &watch).await?;
     drop(watch);
     if let Some(path) = std::env::var_os(task::RESULT) {
-        let told = serde_json::to_vec(&done).map_err(|source| AgentFile::Parse { path: shown(), source })?;
+        let told = serde_json::to_vec(&done.clone().shortened())
+            .map_err(|source| AgentFile::Parse { path: shown(), source })?;
         let failed = |source| AgentFile::Result { path: path.display().to_string(), source };
         std::fs::write(&path, told).map_err(failed)?;
     }
@@ -80,7 +81,7 @@ fn in_words(done: &Done) -> String {
         Done::Switched { checked, notes } => format!("switched: {}", [&checked[..], notes].concat().join("; ")),
         Done::Answered { checked } => checked.join("; "),
         Done::PutBack { beside: None } => "put back".to_owned(),
-        Done::PutBack { beside: Some(other) } => format!("put back; a database made meanwhile is now called {other}"),
+        Done::PutBack { beside: Some(other) } => format!("put back; what had its name meanwhile is now called {other}"),
         Done::Forgotten => "the old copy is dropped".to_owned(),
     }
 }

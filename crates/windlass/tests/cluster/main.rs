@@ -6,9 +6,13 @@
 
 mod backups;
 mod chart;
+mod misfortunes;
+mod outages;
 mod plugins;
+mod pods;
 mod releases;
 mod restores;
 mod rules;
+mod samples;
 mod snapshots;
 mod stage;

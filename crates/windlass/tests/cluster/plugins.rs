@@ -9,10 +9,10 @@ use windlass_testkit::cluster::HOST;
 
 use crate::stage::{LATER, Stage, cluster, kryton};
 
-const PLUGIN: &[u8] = b"the bytes of a plugin";
+pub(crate) const PLUGIN: &[u8] = b"the bytes of a plugin";
 
 /// Serves the plugin at any path, for as long as the process lives.
-fn served() -> Result<String> {
+pub(crate) fn served() -> Result<String> {
     cluster()?;
     let listener = TcpListener::bind((HOST, 0))?;
     let address = listener.local_addr()?;

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, Container, EnvVar, PersistentVolumeClaimVolumeSource, PodSpec, Volume, VolumeMount,
 };
 use windlass_core::id::RepositoryId;
+use windlass_core::name::Name;
 use windlass_core::secret::SecretRef;
 use windlass_core::task::{self, Location, Task, Work};
 
@@ -39,8 +40,8 @@ pub(crate) struct Agent<'a> {
     pub(crate) container: &'static str,
     /// The Kryton whose repository it opens.
     pub(crate) kryton: &'a str,
-    /// How that is opened.
-    pub(crate) store: &'a validate::Backup,
+    /// How that is opened; absent where the task needs none.
+    pub(crate) store: Option<&'a validate::Backup>,
     /// The variables by which a database is reached.
     pub(crate) variables: &'a [EnvVar],
     /// The image with PostgreSQL's tools.
@@ -67,7 +68,7 @@ impl<'a> Agent<'a> {
         Self {
             container: "backup",
             kryton: valid.name.as_str(),
-            store: backup,
+            store: Some(backup),
             variables: &backup.connection.variables,
             image: &backup.image,
             task,
@@ -80,10 +81,7 @@ impl<'a> Agent<'a> {
     /// Its Pod.
     pub(crate) fn pod(&self) -> PodSpec {
         let binary = || mount("windlass", "/windlass", false);
-        let store = self.store;
         let mut env = vec![
-            of_secret(ACCESS_KEY, &store.credentials_secret, ACCESS_KEY),
-            of_secret(SECRET_KEY, &store.credentials_secret, SECRET_KEY),
             of_label(JOB, "batch.kubernetes.io/job-name"),
             of_label(JOB_UID, "batch.kubernetes.io/controller-uid"),
             value(task::RESULT, RESULT),
@@ -94,7 +92,6 @@ impl<'a> Agent<'a> {
         let mut mounts = vec![
             VolumeMount { read_only: Some(true), ..binary() },
             mount("task", TASK, true),
-            mount("writer", "/etc/windlass/writer", true),
             mount("scratch", "/tmp", false),
         ];
         let mut volumes = vec![
@@ -108,11 +105,16 @@ impl<'a> Agent<'a> {
                 }),
                 ..Volume::default()
             },
-            secret("writer", &names::own_secret(self.kryton), WRITER, "writer"),
         ];
-        if let Some((ca, _)) = &store.ca {
-            mounts.push(mount("ca", "/etc/windlass/ca", true));
-            volumes.push(secret("ca", &ca.name, &ca.key, "ca.crt"));
+        if let Some(store) = self.store {
+            env.push(of_secret(ACCESS_KEY, &store.credentials_secret, ACCESS_KEY));
+            env.push(of_secret(SECRET_KEY, &store.credentials_secret, SECRET_KEY));
+            mounts.push(mount("writer", "/etc/windlass/writer", true));
+            volumes.push(secret("writer", &names::own_secret(self.kryton), WRITER, "writer"));
+            if let Some((ca, _)) = &store.ca {
+                mounts.push(mount("ca", "/etc/windlass/ca", true));
+                volumes.push(secret("ca", &ca.name, &ca.key, "ca.crt"));
+            }
         }
         let mut user = unprivileged(USER);
         if let Some(claim) = self.notes {
@@ -164,17 +166,17 @@ fn claimed(volume: &str, claim: &str) -> Volume {
     }
 }
 
-/// A task of an agent.
-pub(crate) fn task(valid: &Valid, backup: &validate::Backup, repository: RepositoryId, work: Work) -> Task {
+/// A task of an agent, for the application of this name.
+pub(crate) fn task(name: &Name, namespace: &str, store: Option<(&validate::Backup, RepositoryId)>, work: Work) -> Task {
     Task {
         format: task::FORMAT,
-        application: valid.name.clone(),
-        host: format!("{}/{}", valid.namespace, valid.name),
-        repository: Location {
-            id: repository,
+        application: name.clone(),
+        host: format!("{namespace}/{name}"),
+        repository: store.map(|(backup, id)| Location {
+            id,
             place: backup.place.clone(),
             writer: SecretRef::File(WRITER_FILE.into()),
-        },
+        }),
         work,
     }
 }

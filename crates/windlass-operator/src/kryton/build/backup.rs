@@ -38,7 +38,8 @@ pub(crate) fn backup(
         database: backup.connection.database.clone(),
         run: RunNames { job: JOB.to_owned(), uid: JOB_UID.to_owned() },
     });
-    let task = serde_json::to_string_pretty(&task(valid, backup, repository, capture)).unwrap_or_default();
+    let task = serde_json::to_string_pretty(&task(&valid.name, &valid.namespace, Some((backup, repository)), capture))
+        .unwrap_or_default();
     let pod = Agent::of_backups(valid, backup, &name, agent, "OnFailure").pod();
     let mut cron = scheduled(valid, "backup", &name, &backup.schedule, LONGEST_RUN.as_secs(), pod);
     if let Some(spec) = &mut cron.spec {

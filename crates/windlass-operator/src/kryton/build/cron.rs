@@ -1,10 +1,14 @@
 //! What every scheduled Job has, whatever it does.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, JobSpec, JobTemplateSpec};
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use windlass_core::hex;
 
 use crate::kryton::names;
+use crate::kryton::outdated::TEMPLATE;
 use crate::kryton::validate::Valid;
 
 /// Of an object that belongs to one part of a `Kryton`, and goes with it.
@@ -37,6 +41,9 @@ pub(super) fn scheduled(
         template: PodTemplateSpec { metadata: Some(labelled(valid, component)), spec: Some(pod) },
         ..JobSpec::default()
     };
+    let made_of: String =
+        serde_json::to_vec(&job).map(|job| hex::sha256(&job).chars().take(12).collect()).unwrap_or_default();
+    let annotations = BTreeMap::from([(TEMPLATE.to_owned(), made_of)]);
     CronJob {
         metadata: metadata(valid, component, name),
         spec: Some(CronJobSpec {
@@ -45,7 +52,10 @@ pub(super) fn scheduled(
             concurrency_policy: Some("Forbid".to_owned()),
             successful_jobs_history_limit: Some(3),
             failed_jobs_history_limit: Some(3),
-            job_template: JobTemplateSpec { metadata: Some(labelled(valid, component)), spec: Some(job) },
+            job_template: JobTemplateSpec {
+                metadata: Some(ObjectMeta { annotations: Some(annotations), ..labelled(valid, component) }),
+                spec: Some(job),
+            },
             ..CronJobSpec::default()
         }),
         ..CronJob::default()

@@ -36,7 +36,8 @@ pub(crate) fn preflight(
     agent: &str,
 ) -> Preflight {
     let work = Work::Check(backup.connection.database.clone());
-    let task = serde_json::to_string_pretty(&task(valid, backup, repository, work)).unwrap_or_default();
+    let task = serde_json::to_string_pretty(&task(&valid.name, &valid.namespace, Some((backup, repository)), work))
+        .unwrap_or_default();
     let digest: String =
         hex::sha256(format!("{task}\n{}\n{versions}", backup.image).as_bytes()).chars().take(12).collect();
     let name = names::preflight(valid.name.as_str());
