@@ -5,10 +5,12 @@ use std::path::Path;
 use windlass_core::diagnose::{Diagnose, Outcome};
 use windlass_core::plugin::Plugin;
 use windlass_core::task::Task;
-use windlass_engine::agent::{Done, run as carry_out};
+use windlass_engine::agent::{AgentError, Done, run as carry_out};
+use windlass_engine::backup::BackupError;
 use windlass_engine::plugins::fetch;
 use windlass_operator::snapshot::{Snapped, Snapshot, take};
 
+use super::backup::say_failed;
 use crate::cli;
 use crate::failure::{Result, Status};
 use crate::printer::Printer;
@@ -51,8 +53,14 @@ pub(crate) async fn run(printer: &Printer, path: &Path) -> Result {
     let program =
         std::env::current_exe().map_err(|source| AgentFile::Read { path: "/proc/self/exe".into(), source })?;
     let watch = Watch::new(printer);
-    let done = carry_out(&task, &program, &watch).await?;
+    let done = carry_out(&task, &program, &watch).await;
     drop(watch);
+    if let Err(AgentError::Backup(BackupError::AllFailed { failed })) = &done {
+        for failure in failed {
+            say_failed(printer, &failure.name, &failure.code, &failure.message);
+        }
+    }
+    let done = done?;
     printer.result(&done, |_| match &done {
         Done::Checked { server_version, tools } => {
             format!("a capture would succeed: server {server_version}, pg_dump {tools}")
