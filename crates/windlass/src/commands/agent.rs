@@ -5,10 +5,12 @@ use std::path::Path;
 use windlass_core::diagnose::{Diagnose, Outcome};
 use windlass_core::plugin::Plugin;
 use windlass_core::task::{self, Asked, Done, Task};
-use windlass_engine::agent::run as carry_out;
+use windlass_engine::agent::{AgentError, run as carry_out};
+use windlass_engine::backup::BackupError;
 use windlass_engine::plugins::fetch;
 use windlass_operator::snapshot::{Snapped, Snapshot, take};
 
+use super::backup::say_failed;
 use crate::cli;
 use crate::failure::{Result, Status};
 use crate::printer::Printer;
@@ -53,8 +55,14 @@ pub(crate) async fn run(printer: &Printer, path: &Path) -> Result {
     let program =
         std::env::current_exe().map_err(|source| AgentFile::Read { path: "/proc/self/exe".into(), source })?;
     let watch = Watch::new(printer);
-    let done = carry_out(&task, &program, &watch).await?;
+    let done = carry_out(&task, &program, &watch).await;
     drop(watch);
+    if let Err(AgentError::Backup(BackupError::AllFailed { failed })) = &done {
+        for failure in failed {
+            say_failed(printer, &failure.name, &failure.code, &failure.message);
+        }
+    }
+    let done = done?;
     if let Some(path) = std::env::var_os(task::RESULT) {
         let told = serde_json::to_vec(&done.clone().shortened())
             .map_err(|source| AgentFile::Parse { path: shown(), source })?;

@@ -101,7 +101,7 @@ async fn remove_what_is_over(
     }
 }
 
-fn say_failed(printer: &Printer, component: &Name, code: &str, message: &str) {
+pub(super) fn say_failed(printer: &Printer, component: &Name, code: &str, message: &str) {
     printer.warning(&format!("{component} could not be captured [{code}]: {message}"));
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ fn prefix(name: &str) -> PathBuf {
 /// Waits until the last run is told to fail for a reason.
 fn failing(stage: &Stage, job: &str, because: &str) -> Result<String> {
     let mut told = String::new();
-    stage.namespace.wait(&format!("{job} to be told to fail: {because}"), SOON, || {
+    stage.namespace.wait(&format!("{job} to be told to fail: {because}"), LATER, || {
         let now = stage.namespace.condition("kryton", "shelf", "BackedUp")?;
         let Some((status, reason, message)) = now else { return Ok(false) };
         told = format!("{reason}: {message}");
@@ -34,7 +35,7 @@ fn failing(stage: &Stage, job: &str, because: &str) -> Result<String> {
 /// Waits until a run is told to have failed for a reason.
 fn failed(stage: &Stage, job: &str, because: &str) -> Result<()> {
     ensure!(!stage.ended(job)?, "{job} ended well");
-    stage.namespace.wait(&format!("{job} to be told to have failed: {because}"), SOON, || {
+    stage.namespace.wait(&format!("{job} to be told to have failed: {because}"), LATER, || {
         let now = stage.namespace.condition("kryton", "shelf", "BackedUp")?;
         Ok(now.is_some_and(|(status, reason, message)| {
             status == "False" && reason == "BackupFailed" && message.contains(job) && message.contains(because)
@@ -49,12 +50,17 @@ fn k40_an_image_that_is_not_there_is_told_at_once_and_what_waits_for_it_ends_wit
     let wrong = "docker.io/library/nowhere:1";
     stage.namespace.apply(&kryton("shelf", "k40/shelf", "").replace(DUMPER, wrong))?;
     stage.condition("shelf", "Ready", "True", LATER)?;
-    let (reason, message) = stage.condition("shelf", "DatabaseReachable", "False", SOON)?;
+    let (reason, message) = stage.condition("shelf", "DatabaseReachable", "False", LATER)?;
     assert_eq!(reason, "NotReachable", "{message}");
     assert!(message.contains("ImagePull") && message.contains(wrong), "{message}");
     let job = stage.run_now("shelf-backup", FIRST)?;
+    stage.namespace.wait("the Pod to wait for its image", LATER, || {
+        Ok(stage.pod_of(&job)?.is_some_and(|pod| pod["status"].to_string().contains("ImagePull")))
+    })?;
+    let began = Instant::now();
     let told = failing(&stage, &job, "ImagePull")?;
     assert!(told.contains(wrong), "{told}");
+    assert!(began.elapsed() < SOON, "it took {:?} to be told", began.elapsed());
 
     let patch = json!({ "spec": { "backup": { "image": DUMPER } } }).to_string();
     stage.namespace.kubectl(&["patch", "kryton", "shelf", "--type=merge", "--patch", &patch])?;
@@ -88,8 +94,12 @@ fn k41_a_backup_that_the_kernel_killed_for_its_memory_is_told_so() -> Result<()>
     stage.has_exactly(1, &prefix("k41"))
 }
 
+fn superuser(sql: &str) -> [&str; 9] {
+    ["exec", "shelf-postgresql-0", "--", "psql", "-U", "postgres", "kryton", "-c", sql]
+}
+
 #[test]
-fn k42_a_backup_that_hangs_ends_at_its_deadline_and_leaves_no_session_behind() -> Result<()> {
+fn k42_a_backup_that_hangs_or_may_not_read_is_told_why_and_leaves_no_session_behind() -> Result<()> {
     let stage = Stage::new("k42")?;
     stage.ready(&kryton("shelf", "k42/shelf", ""))?;
     let gate = "begin; lock table notes in access exclusive mode; select pg_sleep(300)";
@@ -106,9 +116,14 @@ fn k42_a_backup_that_hangs_ends_at_its_deadline_and_leaves_no_session_behind() -
     stage.sql("select pg_terminate_backend(pid) from pg_stat_activity where query like '%access exclusive%' and pid <> pg_backend_pid()")?;
     let _ = locked.join();
     let ours = "select count(*) from pg_stat_activity where datname = 'kryton' and application_name in ('windlass', 'psql', 'pg_dump') and pid <> pg_backend_pid()";
-    stage.namespace.wait("no session to be left", SOON, || Ok(stage.sql(ours)? == "0"))?;
+    stage.namespace.wait("no session to be left", LATER, || Ok(stage.sql(ours)? == "0"))?;
     stage.has_exactly(0, &prefix("k42"))?;
-    stage.backs_up(FIRST + 1)?;
+
+    stage.namespace.kubectl(&superuser("create table forbidden ()"))?;
+    let job = stage.run_altered(FIRST + 2, |spec| spec["backoffLimit"] = json!(0))?;
+    failed(&stage, &job, "permission denied for table forbidden")?;
+    stage.namespace.kubectl(&superuser("drop table forbidden"))?;
+    stage.backs_up(FIRST + 3)?;
     stage.has_exactly(1, &prefix("k42"))
 }
 
@@ -147,7 +162,7 @@ fn k44_an_evicted_backup_is_tried_again_and_leaves_one_point() -> Result<()> {
     ensure!(taken, "{said}");
     stage
         .namespace
-        .wait("the Pod to go", SOON, || Ok(!std::path::Path::new(&format!("/proc/{}", dump.pid)).exists()))?;
+        .wait("the Pod to go", LATER, || Ok(!std::path::Path::new(&format!("/proc/{}", dump.pid)).exists()))?;
     assert_eq!(dumps_in(&prefix("k44"))?.len(), 0, "nothing half is to be seen");
     ensure!(stage.ended(&job)?, "the second attempt failed");
     stage.committed(&job)?;
@@ -185,7 +200,7 @@ fn k45_a_node_that_is_given_up_and_finishes_all_the_same_makes_no_second_point()
         stage.namespace.kubectl(&["delete", "pod", &pod, "--force", "--grace-period=0"])?;
         dump.go_on()?;
         let manifest = || files(&prefix("k45").join(".windlass"), "/component.");
-        stage.namespace.wait("the manifest of who was given up", SOON, || Ok(manifest()? == 1))?;
+        stage.namespace.wait("the manifest of who was given up", LATER, || Ok(manifest()? == 1))?;
     }
     ensure!(stage.ended(&job)?, "the second attempt failed");
     let second = stage.pod_of(&job)?.context("the second Pod")?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use windlass_testkit::process::run;
 
-use crate::stage::{LATER, SOON, Stage};
+use crate::stage::{LATER, Stage};
 
 /// A process in a Pod, as this machine sees it.
 pub(crate) struct Process {
@@ -101,7 +101,7 @@ impl Stage {
     /// Waits for an Event of the Kryton that says something.
     pub(crate) fn tells(&self, reason: &str, what: &str) -> Result<()> {
         let of_it = format!("--field-selector=involvedObject.kind=Kryton,reason={reason}");
-        self.namespace.wait(&format!("an Event {reason}: {what}"), SOON, || {
+        self.namespace.wait(&format!("an Event {reason}: {what}"), LATER, || {
             let all = self.namespace.kubectl(&["get", "events", &of_it, "--output=jsonpath={.items[*].message}"])?;
             Ok(all.contains(what))
         })
@@ -139,7 +139,7 @@ impl Stage {
 
     /// Waits until a Job's point is there and told.
     pub(crate) fn committed(&self, job: &str) -> Result<()> {
-        self.namespace.wait(&format!("the point of {job}"), SOON, || {
+        self.namespace.wait(&format!("the point of {job}"), LATER, || {
             let now = self.namespace.condition("kryton", "shelf", "BackedUp")?;
             Ok(now.is_some_and(|(_, reason, message)| reason == "Committed" && message.contains(job)))
         })
