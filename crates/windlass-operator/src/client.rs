@@ -151,7 +151,7 @@ impl Cluster {
             let status = restore.status.clone().unwrap_or_default();
             let said = status.conditions.iter().rev().find(|condition| condition.status == "Unknown");
             let said = said.map(|condition| format!("{}: {}", condition.reason, condition.message));
-            (status.phase.is_some(), status.phase.is_some_and(|phase| wanted.contains(&phase)), said)
+            (restore.status.is_some(), status.phase.is_some_and(|phase| wanted.contains(&phase)), said)
         };
         self.wait(name, "Restore", looked, heard).await
     }
@@ -162,7 +162,7 @@ impl Cluster {
             let status = drill.status.clone().unwrap_or_default();
             let said = status.conditions.iter().find(|condition| condition.type_ == "Complete");
             let said = said.map(|condition| condition.message.clone()).filter(|said| !said.is_empty());
-            (status.phase.is_some(), status.phase == Some(DrillPhase::Complete), said)
+            (drill.status.is_some(), status.phase == Some(DrillPhase::Complete), said)
         };
         self.wait(name, "Drill", looked, heard).await
     }
@@ -178,10 +178,19 @@ impl Cluster {
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
-        let (began, mut last) = (Timestamp::now(), String::new());
+        let (began, mut last, mut failures) = (Timestamp::now(), String::new(), 0);
         loop {
-            let found =
-                api.get_opt(name).await.map_err(|source| self.failed(&format!("read {kind} {name}"), source))?;
+            let found = match api.get_opt(name).await {
+                Ok(found) => found,
+                // The operator goes on meanwhile; so an answer that does not come is waited for.
+                Err(_) if failures < PATIENCE.as_secs() => {
+                    failures += 1;
+                    tokio::time::sleep(EACH).await;
+                    continue;
+                }
+                Err(source) => return Err(self.failed(&format!("read {kind} {name}"), source)),
+            };
+            failures = 0;
             let missing = || ClientError::Missing { what: format!("{kind} {name}"), namespace: self.namespace.clone() };
             let found = found.ok_or_else(missing)?;
             let (is_seen, is_there, said) = looked(&found);

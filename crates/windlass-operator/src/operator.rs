@@ -41,21 +41,18 @@ pub async fn run(options: Options, stop: impl Future<Output = ()> + Send) -> Res
     let (client, watching) = clients(config).map_err(|source| failed("find the API server", source))?;
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let system = namespaces.get_metadata("kube-system").await.map_err(|source| failed("ask the API server", source))?;
+    let cluster = system.uid().ok_or_else(|| OperatorError::Start {
+        what: "tell this cluster from others",
+        source: "the namespace kube-system has no UID".into(),
+    })?;
     let metrics = Metrics::new();
     let health = Health::default();
     let serving = windlass_server::serve(options.listen, metrics.registry(), health.clone());
     let reporter = Reporter { controller: "windlass-operator".to_owned(), instance: Some(options.identity.clone()) };
     let helm = options.helm.map(|(program, chart)| Helm::new(program, chart)).transpose();
     let helm = helm.map_err(|source| OperatorError::Start { what: "read the chart", source: Box::new(source) })?;
-    let context = Arc::new(Context {
-        helm,
-        reporter,
-        client: client.clone(),
-        watching,
-        image: options.image,
-        cluster: system.uid().unwrap_or_default(),
-        metrics,
-    });
+    let context =
+        Arc::new(Context { helm, reporter, client: client.clone(), watching, image: options.image, cluster, metrics });
     let candidacy = leadership::stand(client, &options.namespace, &options.identity).await?;
     health.ready();
     let ended = tokio::select! {

@@ -136,7 +136,7 @@ pub(crate) async fn write<K: Told>(
     let merged: Vec<Condition> = conditions.iter().map(|now| merge(now, old, object.meta().generation)).collect();
     let mut status = fields;
     status.insert("conditions".to_owned(), json!(merged));
-    if is_told(object, &status) {
+    if is_told(object, manager, &status) {
         return Ok(true);
     }
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
@@ -170,17 +170,57 @@ pub(crate) fn kind<K: Resource<DynamicType = ()>>() -> &'static str {
     }
 }
 
-/// Whether everything that would be written stands there already, and nothing that would be taken back.
-fn is_told<K: Told>(object: &K, status: &Map<String, Value>) -> bool {
+/// Whether everything that would be written stands there already, and nothing of this writer's that would be taken back.
+fn is_told<K: Told>(object: &K, manager: &str, status: &Map<String, Value>) -> bool {
     let Value::Object(old) = object.told() else { return status.is_empty() };
     let stands = |(key, value): (&String, &Value)| match (key.as_str(), old.get(key), value) {
         ("conditions", Some(Value::Array(old)), Value::Array(new)) => {
             new.iter().all(|condition| old.contains(condition))
         }
         (_, Some(old), new) => old == new,
-        (_, None, new) => new.is_null(),
+        (_, None, new) => new.is_null() || new.as_array().is_some_and(Vec::is_empty),
     };
-    status.iter().all(stands) && (!K::EXACT || old.keys().all(|key| status.contains_key(key)))
+    status.iter().all(stands) && owned(object, manager).iter().all(|field| is_said(status, field))
+}
+
+/// A field of a status: by its name, or a condition by its type.
+#[derive(Debug, PartialEq, Eq)]
+enum Field {
+    Named(String),
+    Condition(String),
+}
+
+/// What a writer has said before, as the API server keeps it: `managedFields`.
+fn owned<K: Told>(object: &K, manager: &str) -> Vec<Field> {
+    let entries = object.meta().managed_fields.iter().flatten();
+    let ours = entries.filter(|entry| {
+        entry.manager.as_deref() == Some(manager)
+            && entry.subresource.as_deref() == Some("status")
+            && entry.operation.as_deref() == Some("Apply")
+    });
+    let fields = ours.filter_map(|entry| entry.fields_v1.as_ref()).filter_map(|fields| fields.0.get("f:status"));
+    let named = |(key, below): (&String, &Value)| -> Vec<Field> {
+        match (key.strip_prefix("f:"), below) {
+            (Some("conditions"), Value::Object(conditions)) => {
+                let types = conditions.keys().filter_map(|key| key.strip_prefix("k:"));
+                let types = types.filter_map(|key| serde_json::from_str::<Value>(key).ok());
+                types.filter_map(|key| key["type"].as_str().map(|type_| Field::Condition(type_.to_owned()))).collect()
+            }
+            (Some(name), _) => vec![Field::Named(name.to_owned())],
+            (None, _) => Vec::new(),
+        }
+    };
+    fields.filter_map(Value::as_object).flatten().flat_map(named).collect()
+}
+
+fn is_said(status: &Map<String, Value>, field: &Field) -> bool {
+    match field {
+        Field::Named(name) => status.get(name).is_some_and(|value| !value.is_null()),
+        Field::Condition(type_) => {
+            let conditions = status.get("conditions").and_then(Value::as_array);
+            conditions.into_iter().flatten().any(|condition| condition["type"] == **type_)
+        }
+    }
 }
 
 fn merge(now: &Now, old: &[Condition], generation: Option<i64>) -> Condition {

@@ -258,7 +258,11 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Answe
         Day::Good | Day::CutsWatches(_) | Day::Compacts(_) => {}
         // Spread evenly, and by a count: a test that fails once fails again.
         Day::Overloaded(percent) if (n * percent) % 100 + percent >= 100 => {
-            return refuse([500, 503, 429][usize::try_from(n % 3).unwrap_or(0)]);
+            return refuse(match n % 3 {
+                0 => 500,
+                1 => 503,
+                _ => 429,
+            });
         }
         Day::Overloaded(_) => {}
         Day::Slow(delay) => tokio::time::sleep(delay).await,
@@ -269,7 +273,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Answe
     }
     // Whoever was stopped is as good as dead, though it has several hands. A helm is let finish: others wait for its turn.
     if asked.write.as_ref().is_some_and(|write| !write.by_helm && shared.noted().is_stopped(&write.namespace)) {
-        std::future::pending::<()>().await;
+        return std::future::pending().await;
     }
     match asked.write.and_then(|write| shared.noted().stop(&write)) {
         None => forward(head, body, &shared, asked.watches.then_some(day)).await,

@@ -359,7 +359,7 @@ pub(crate) struct Undo {
     #[arg(long, requires = "restore", conflicts_with_all = ["forget", "abandon"])]
     pub stopped: bool,
     /// A restore of a Kubernetes cluster: the namespace it is in
-    #[arg(long, value_name = "NAMESPACE", requires = "restore", conflicts_with_all = ["abandon", "stopped"])]
+    #[arg(long, value_name = "NAMESPACE", requires = "restore", conflicts_with = "stopped")]
     pub namespace: Option<String>,
 }
 

@@ -22,7 +22,7 @@ use super::restore::{Application, Checks, Notes};
     status = "DrillStatus",
     derive = "PartialEq",
     doc = "A rehearsal: a recovery point restored into a throw-away copy of the application, checked, measured, and removed.",
-    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 40").message("metadata.name is the name of the copy as well: at most 40 characters of a-z, 0-9 and `-`, the first a letter, the last not `-`"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 60").message("metadata.name is the beginning of other names: at most 60 characters of a-z, 0-9 and `-`, the first a letter, the last not `-`"),
     validation = Rule::new("self.spec == oldSelf.spec").message("a drill is what it was when it was made; another one is another Drill"),
     printcolumn(name = "From", type_ = "string", json_path = ".spec.from.kryton"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),

@@ -37,9 +37,11 @@ const OUTWARD: [&str; 11] = [
     "POSTGRES_URL",
 ];
 
-/// The name of the copy, of the restore into it, and of what keeps it apart: the drill's own.
+/// The name of the copy, of the restore into it, and of what keeps it apart: nobody else gives such a one.
 pub(super) fn name(drill: &Drill) -> String {
-    drill.name_any()
+    let end: String = drill.uid().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).take(8).collect();
+    let head: String = drill.name_any().chars().take(30).collect();
+    format!("{}-{end}", head.trim_end_matches('-'))
 }
 
 fn metadata(drill: &Drill) -> ObjectMeta {
@@ -71,9 +73,19 @@ pub(super) fn kryton(drill: &Drill, from: &Kryton, major: u32) -> Kryton {
     if !has_own {
         set(&mut values, &["postgresql", "image", "tag"], json!(format!("pg{major}")));
     }
+    let said = |values: &Map<String, Value>, variable: &str| {
+        values.get("env").and_then(|env| env.get("config")?.get(variable)).is_some()
+    };
     for variable in OUTWARD {
         set(&mut values, &["env", "secret", variable], json!(""));
+        if said(&values, variable) {
+            set(&mut values, &["env", "config", variable], json!(""));
+        }
     }
+    // Labels and annotations by which others find the application, or do something to it.
+    set(&mut values, &["podLabels"], json!({}));
+    set(&mut values, &["podAnnotations"], json!({}));
+    without_claims(&mut values);
     let spec = KrytonSpec {
         version: from.spec.version.clone(),
         values: Some(values),
@@ -84,6 +96,27 @@ pub(super) fn kryton(drill: &Drill, from: &Kryton, major: u32) -> Kryton {
         deletion_policy: Some(DeletionPolicy::Delete),
     };
     Kryton { metadata: metadata(drill), spec, status: None }
+}
+
+/// Volumes that production has mounted are empty ones in the copy.
+fn without_claims(values: &mut Map<String, Value>) {
+    let Some(Value::Array(volumes)) = values.get_mut("extraVolumes") else { return };
+    for volume in volumes.iter_mut().filter(|volume| volume.get("persistentVolumeClaim").is_some()) {
+        *volume = json!({ "name": volume["name"], "emptyDir": {} });
+    }
+}
+
+/// What of the application the copy has all the same, and a person should know of.
+pub(super) fn shared(from: &Kryton) -> Vec<String> {
+    let values = from.spec.values.as_ref();
+    let existing = values.and_then(|values| values.get("env")?.get("existingSecret")?.as_str());
+    let existing = existing.filter(|name| !name.is_empty());
+    let told = existing.map(|name| {
+        format!(
+            "the copy had the variables of Secret {name} as they are, with whatever of mail and sign-in is among them"
+        )
+    });
+    told.into_iter().collect()
 }
 
 fn set(values: &mut Map<String, Value>, path: &[&str], value: Value) {
@@ -165,8 +198,12 @@ mod tests {
         let drill = Drill::new("monday", spec);
         let values = json!({
             "replicaCount": 3, "ingress": { "enabled": true, "hosts": [] }, "resources": { "limits": { "memory": "1Gi" } },
-            "env": { "secret": { "SMTP_HOST": "mail.example.com", "BETTER_AUTH_SECRET": "kept" } },
+            "env": {
+                "secret": { "SMTP_HOST": "mail.example.com", "BETTER_AUTH_SECRET": "kept" },
+                "config": { "SMTP_FROM": "us@example.com", "LOG_LEVEL": "debug" },
+            },
             "postgresql": { "enabled": false },
+            "extraVolumes": [{ "name": "shared", "persistentVolumeClaim": { "claimName": "production" } }],
         });
         let from =
             json!({ "version": "4.6.0", "values": values, "plugins": [], "snapshot": { "schedule": "0 4 * * *" } });
@@ -178,6 +215,8 @@ mod tests {
         assert_eq!(values["ingress"]["enabled"], false);
         assert_eq!(values["env"]["secret"]["SMTP_HOST"], "");
         assert_eq!(values["env"]["secret"]["BETTER_AUTH_SECRET"], "kept");
+        assert_eq!(values["env"]["config"], json!({ "SMTP_FROM": "", "LOG_LEVEL": "debug" }));
+        assert_eq!(values["extraVolumes"], json!([{ "name": "shared", "emptyDir": {} }]));
         assert_eq!(values["postgresql"]["enabled"], true);
         assert_eq!(values["postgresql"]["image"]["tag"], "pg17", "as new as the server that was dumped");
         assert_eq!(values["resources"]["limits"]["memory"], "1Gi");

@@ -88,7 +88,16 @@ async fn reconcile(
         return Ok(Action::await_change());
     }
     let status = drill.status.clone().unwrap_or_default();
-    let went = Box::pin(go_on(context, drill, status.clone())).await;
+    let went = match Box::pin(go_on(context, drill, status.clone())).await {
+        // It may pass; but not for ever.
+        Err(Shut::Error(error)) if is_under_way(&status) && is_late(drill, &status) => {
+            let mut status = status.clone();
+            expire(drill, &mut status, &in_words(&error))?;
+            tell(context, drill, &status, "").await?;
+            Ok(Action::requeue(SOON))
+        }
+        went => went,
+    };
     match went {
         Ok(action) => {
             failures.succeeded(&drill.uid().unwrap_or_default());
@@ -101,6 +110,8 @@ async fn reconcile(
                 status.phase = Some(DrillPhase::Complete);
                 status.verdict = Some(DrillVerdict::Inconclusive);
                 status.findings = vec![fault.message.clone()];
+            } else if is_under_way(&status) && is_late(drill, &status) {
+                expire(drill, &mut status, &fault.message)?;
             }
             tell(context, drill, &status, &fault.message).await?;
             Ok(Action::requeue(LATER))
@@ -112,6 +123,17 @@ async fn reconcile(
     }
 }
 
+fn is_under_way(status: &DrillStatus) -> bool {
+    matches!(status.phase, Some(DrillPhase::Preparing | DrillPhase::Restoring))
+}
+
+/// Breaks off what takes too long.
+fn expire(drill: &Drill, status: &mut DrillStatus, said: &str) -> Result<(), OperatorError> {
+    let doing = if status.phase == Some(DrillPhase::Preparing) { "setting up the copy" } else { "restoring into it" };
+    let why = format!("it did not come to its end within {:#}: {doing}: {said}", deadline(drill));
+    close(status, DrillVerdict::Inconclusive, vec![why])
+}
+
 async fn go_on(context: &Context, drill: &Drill, mut status: DrillStatus) -> Result<Action, Shut> {
     let said = match status.phase {
         None => begin(context, drill, &mut status).await?,
@@ -120,12 +142,8 @@ async fn go_on(context: &Context, drill: &Drill, mut status: DrillStatus) -> Res
         Some(DrillPhase::TearingDown) => tear_down(context, drill, &mut status).await?,
         Some(DrillPhase::Complete) => String::new(),
     };
-    if let Some(phase @ (DrillPhase::Preparing | DrillPhase::Restoring)) = status.phase
-        && is_late(drill, &status)
-    {
-        let doing = if phase == DrillPhase::Preparing { "setting up the copy" } else { "restoring into it" };
-        let why = format!("it did not come to its end within {:#}: {doing}: {said}", deadline(drill));
-        close(&mut status, DrillVerdict::Inconclusive, vec![why])?;
+    if is_under_way(&status) && is_late(drill, &status) {
+        expire(drill, &mut status, &said)?;
     }
     tell(context, drill, &status, &said).await?;
     Ok(Action::requeue(SOON))
@@ -158,7 +176,8 @@ async fn prepare(context: &Context, drill: &Drill, status: &mut DrillStatus) -> 
     let Some(found) = found else {
         let source = source(context, drill).await?;
         let chosen = source.choose(context, status.point.as_deref(), None).await?;
-        apply::apply(&context.client, &copy::apart(drill)).await?;
+        create(context, &copy::apart(drill)).await?;
+        status.notes = copy::shared(&source.kryton);
         create(context, &copy::kryton(drill, &source.kryton, chosen.major)).await?;
         return Ok("the copy is being set up".to_owned());
     };
@@ -198,7 +217,8 @@ async fn restore(context: &Context, drill: &Drill, status: &mut DrillStatus) -> 
         let step = told.conditions.iter().find(|condition| condition.type_ == "Restored");
         return Ok(step.map(|step| format!("{}: {}", step.reason, step.message)).unwrap_or_default());
     };
-    (status.checked, status.notes) = (told.checked, told.notes);
+    status.checked = told.checked;
+    status.notes.extend(told.notes);
     let verdict = match verdict {
         Verdict::Passed => DrillVerdict::Passed,
         Verdict::Failed => DrillVerdict::Failed,

@@ -18,7 +18,11 @@ pub(super) fn judge(restore: &RestoreStatus) -> Option<(Verdict, Vec<String>)> {
     let planned = restore.conditions.iter().find(|condition| condition.type_ == "Planned");
     match restore.phase? {
         Phase::Restored | Phase::Final => Some((Verdict::Passed, Vec::new())),
-        Phase::Failed => Some((Verdict::Failed, restore.failure.iter().cloned().collect())),
+        Phase::Failed => {
+            let failure = restore.failure.clone().unwrap_or_default();
+            let verdict = if says_something(&failure) { Verdict::Failed } else { Verdict::Inconclusive };
+            Some((verdict, vec![failure]))
+        }
         // What it would take is not to be had here: that says nothing of the point.
         Phase::Refused => {
             Some((Verdict::Inconclusive, planned.map(|condition| condition.message.clone()).into_iter().collect()))
@@ -26,6 +30,13 @@ pub(super) fn judge(restore: &RestoreStatus) -> Option<(Verdict, Vec<String>)> {
         Phase::PutBack => Some((Verdict::Inconclusive, vec!["somebody had the restore put back".to_owned()])),
         Phase::Planning | Phase::Planned | Phase::Running | Phase::PuttingBack => None,
     }
+}
+
+/// Whether a failure says something of what was restored: an agent has tried, and did not merely fail to reach something; or the
+/// application did not work with it. A Pod that was never made, or ran out of time, says nothing.
+fn says_something(failure: &str) -> bool {
+    let is_of_agent = failure.contains("error[WDL-") && !failure.contains("error[WDL-2111]");
+    is_of_agent || failure.contains("it did not start within")
 }
 
 /// What was measured.
@@ -94,13 +105,22 @@ mod tests {
     use super::*;
 
     fn verdict(phase: Phase) -> Option<Verdict> {
-        judge(&RestoreStatus { phase: Some(phase), ..RestoreStatus::default() }).map(|(verdict, _)| verdict)
+        of_failure(
+            phase,
+            "Job friday-lay-down: BackoffLimitExceeded: …; restore ended with 1 (Error): error[WDL-2402]: check",
+        )
+    }
+
+    fn of_failure(phase: Phase, failure: &str) -> Option<Verdict> {
+        let failure = Some(failure.to_owned());
+        judge(&RestoreStatus { phase: Some(phase), failure, ..RestoreStatus::default() }).map(|(verdict, _)| verdict)
     }
 
     #[test]
     fn only_what_was_restored_and_checked_passes_and_what_could_not_be_tried_says_nothing_of_the_point() {
         assert_eq!(verdict(Phase::Restored), Some(Verdict::Passed));
         assert_eq!(verdict(Phase::Failed), Some(Verdict::Failed));
+        assert_eq!(of_failure(Phase::Failed, "Job friday-check: DeadlineExceeded"), Some(Verdict::Inconclusive));
         assert_eq!(verdict(Phase::Refused), Some(Verdict::Inconclusive));
         assert_eq!(verdict(Phase::PutBack), Some(Verdict::Inconclusive));
         for under_way in [Phase::Planning, Phase::Planned, Phase::Running, Phase::PuttingBack] {

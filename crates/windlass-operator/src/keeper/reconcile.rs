@@ -51,6 +51,12 @@ const AGAIN: Duration = Duration::from_mins(30);
 const UNDER_WAY: Duration = Duration::from_mins(2);
 const NOT_BEGUN: Duration = Duration::from_secs(5);
 
+/// For how long a schedule is looked ahead.
+const MONTH: SignedDuration = SignedDuration::from_hours(31 * 24);
+
+/// The most runs that are looked at: of a schedule that comes more often, the longest gap is found among them.
+const RUNS: usize = 2000;
+
 const REPOSITORY: &str = "RepositoryReady";
 const BACKED_UP: &str = "BackedUp";
 const RETENTION: &str = "RetentionApplied";
@@ -199,10 +205,14 @@ async fn look(context: &Context, kryton: &Kryton, backup: &Backup, opened: &Open
 
 /// A day and a bit for daily backups: the longest between two that are due, and two hours.
 fn goals(backup: &Backup) -> Goals {
-    let now = Timestamp::now();
-    let first = backup.next(now);
-    let second = first.and_then(|first| backup.next(first));
-    let every = first.zip(second).map(|(first, second)| second.duration_since(first));
+    // Of a month, in which every weekday comes.
+    let (mut at, mut every) = (backup.next(Timestamp::now()), None::<SignedDuration>);
+    let end = Timestamp::now() + MONTH;
+    for _ in 0..RUNS {
+        let Some(next) = at.filter(|at| *at < end).and_then(|at| backup.next(at)) else { break };
+        every = every.max(at.map(|at| next.duration_since(at)));
+        at = Some(next);
+    }
     let rpo = every.map_or(Goals::default().rpo, |every| every + SignedDuration::from_hours(2));
     Goals { rpo, ..Goals::default() }
 }

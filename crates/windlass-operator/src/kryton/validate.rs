@@ -128,8 +128,7 @@ pub(crate) fn validate(kryton: &Kryton, found: &Dereferenced) -> Result<Valid, F
 }
 
 fn validate_snapshot(kryton: &Kryton, snapshot: &api::Snapshot) -> Result<Snapshot, Fault> {
-    Schedule::parse(snapshot.schedule.trim(), &names::full(kryton))
-        .map_err(|error| Fault::new("ScheduleInvalid", format!("spec.snapshot.schedule: {error}")))?;
+    schedule(&snapshot.schedule, "spec.snapshot.schedule", &names::full(kryton))?;
     let kept = retention(snapshot.retention.as_deref(), "spec.snapshot.retention")?;
     Ok(Snapshot {
         schedule: snapshot.schedule.trim().to_owned(),
@@ -139,9 +138,7 @@ fn validate_snapshot(kryton: &Kryton, snapshot: &api::Snapshot) -> Result<Snapsh
 }
 
 fn validate_backup(kryton: &Kryton, name: &Name, backup: &api::Backup, found: &Dereferenced) -> Result<Backup, Fault> {
-    let seed = format!("{}/{name}", kryton.namespace().unwrap_or_default());
-    let cron = Schedule::parse(backup.schedule.trim(), &seed)
-        .map_err(|error| Fault::new("ScheduleInvalid", format!("spec.backup.schedule: {error}")))?;
+    let cron = schedule(&backup.schedule, "spec.backup.schedule", &names::full(kryton))?;
     let store = &backup.object_store;
     let secret = &store.credentials_secret_ref.name;
     let credentials =
@@ -162,6 +159,16 @@ fn validate_backup(kryton: &Kryton, name: &Name, backup: &api::Backup, found: &D
         credentials_secret: secret.clone(),
         own: found.own.as_ref().and_then(Own::read),
     })
+}
+
+/// A schedule that the cluster's own cron understands as well.
+fn schedule(text: &str, field: &str, seed: &str) -> Result<Schedule, Fault> {
+    let invalid = |why: String| Fault::new("ScheduleInvalid", format!("{field}: {why}"));
+    let is_spread = |part: &str| part == "H" || part.starts_with("H(");
+    if text.split(|c: char| c.is_whitespace() || ",-/".contains(c)).any(is_spread) {
+        return Err(invalid(format!("`{text}`: the cluster's CronJobs know no `H`; write a number")));
+    }
+    Schedule::parse(text.trim(), seed).map_err(|error| invalid(error.to_string()))
 }
 
 pub(crate) fn missing(secret: &str, what: &str) -> Fault {

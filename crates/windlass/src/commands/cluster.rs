@@ -48,7 +48,7 @@ pub(crate) async fn restore(printer: &Printer, kryton: &str, arguments: &cli::Re
         at: at.map(|at| at.to_string()),
         notes: arguments.notes.clone().map(|volume_snapshot| Notes { volume_snapshot }),
         checks: None,
-        undo: arguments.undo.map(|undo| windlass_core::duration::display(undo).to_string()),
+        undo: arguments.undo.map(|undo| format!("{}s", undo.as_secs())),
         confirm: None,
         old: None,
     };
@@ -64,7 +64,6 @@ pub(crate) async fn restore(printer: &Printer, kryton: &str, arguments: &cli::Re
         }
     };
     let (Some(plan), Some(digest)) = (plan_of(&status), status.digest.clone()) else {
-        report(&status, false);
         let why = status.conditions.iter().find(|condition| condition.type_ == "Planned");
         let why = why.map(|condition| condition.message.clone()).unwrap_or_default();
         cluster.drop_restore(&name).await?;
@@ -112,12 +111,19 @@ pub(crate) async fn undo(printer: &Printer, namespace: &str, id: RestoreId, argu
     let found = cluster.find_restore(id).await?;
     let name = found.metadata.name.clone().unwrap_or_default();
     let status = found.status.unwrap_or_default();
-    let (old, verb, wanted) = if arguments.forget {
+    let (old, verb, wanted) = if arguments.abandon {
+        (Old::GiveUp, "give up putting back", Phase::Failed)
+    } else if arguments.forget {
         (Old::Remove, "remove what is kept of", Phase::Final)
     } else {
         (Old::PutBack, "put back what was there before", Phase::PutBack)
     };
-    if !matches!(status.phase, Some(Phase::Restored | Phase::Running)) {
+    let is_for = match old {
+        Old::GiveUp => status.phase == Some(Phase::PuttingBack),
+        Old::Remove => status.phase == Some(Phase::Restored) || status.kept,
+        Old::PutBack => matches!(status.phase, Some(Phase::Restored | Phase::Running)),
+    };
+    if !is_for {
         let phase = status.phase.map_or_else(|| "not begun".to_owned(), |phase| format!("{phase:?}"));
         return Err(Failure::usage(
             format!("Restore {name} is {phase}: there is nothing to be put back"),
@@ -138,10 +144,14 @@ pub(crate) async fn undo(printer: &Printer, namespace: &str, id: RestoreId, argu
     }
     confirmed(&status.digest.unwrap_or_default(), arguments.confirm.as_deref(), arguments.yes, "Do it?")?;
     cluster.set_old(&name, old).await?;
+    printer.note(&format!("the operator does it, also when this command ends: Restore {name}"));
     let ends = [Phase::PutBack, Phase::Final, Phase::Failed];
     let done = cluster.until(&name, &ends, &mut |said: &str| printer.note(said)).await?;
     let status = done.status.unwrap_or_default();
-    let is_done = status.phase == Some(wanted);
+    for note in &status.notes {
+        printer.warning(note);
+    }
+    let is_done = status.phase == Some(wanted) || (old == Old::Remove && !status.kept);
     if printer.is_json() {
         let report = Report { namespace: &cluster.namespace, restore: &name, done: is_done, status: &status };
         printer.result(&report, |_| String::new());

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use windlass_testkit::s3::BUCKET;
 
 use crate::operator::{Operator, Options};
-use crate::stage::{LATER, SOON, Stage, namespace_of, store};
+use crate::stage::{LATER, SOON, Stage, namespace_of, place, store};
 
 const NAMESPACES: usize = 10;
 const IN_EACH: usize = 20;
@@ -16,7 +16,7 @@ const FINALIZER: &str = "kryton.azrtydxb.io/release";
 #[test]
 fn a20_two_hundred_deleted_at_once_are_gone_and_leave_what_their_policy_keeps() -> Result<()> {
     let stage = Stage::new("a20")?;
-    let mut objects: Vec<Value> = (0..NAMESPACES).flat_map(|n| stage.place(&namespace(n))).collect();
+    let mut objects: Vec<Value> = (0..NAMESPACES).flat_map(|n| place(&namespace(n))).collect();
     for (n, k) in (0..NAMESPACES).flat_map(|n| (0..IN_EACH).map(move |k| (n, k))) {
         objects.extend(with_data(&stage, &namespace(n), &format!("k{k:02}"), deletion(k)));
     }
@@ -67,7 +67,7 @@ fn a20_two_hundred_deleted_at_once_are_gone_and_leave_what_their_policy_keeps() 
 #[test]
 fn a21_a_quota_that_refuses_is_told_and_its_end_noticed() -> Result<()> {
     let stage = Stage::new("a21")?;
-    stage.apply(&stage.place("tight"))?;
+    stage.apply(&place("tight"))?;
     stage.apply(&[json!({
         "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "none", "namespace": "tight" },
         "spec": { "hard": { "count/cronjobs.batch": "0" } },
@@ -92,7 +92,7 @@ fn namespace(n: usize) -> String {
 }
 
 fn deletion(k: usize) -> &'static str {
-    if k % 2 == 0 { "Retain" } else { "Delete" }
+    if k.is_multiple_of(2) { "Retain" } else { "Delete" }
 }
 
 /// A Kryton with an operator's hold on it, a volume and a snapshot: what is left when its operator went away.

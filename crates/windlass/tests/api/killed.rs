@@ -17,7 +17,7 @@ use serde_json::json;
 use windlass_testkit::api_proxy::{Stop, When, Write};
 
 use crate::operator::{Operator, Options};
-use crate::stage::{LATER, Stage, condition, is_set_up, namespace_of};
+use crate::stage::{LATER, Stage, condition, is_set_up, namespace_of, place};
 use crate::world::{World, differences, worlds};
 
 /// The Krytons that nobody disturbs: one whose volumes go with it, and one whose volumes stay.
@@ -68,7 +68,7 @@ fn a01_an_operator_killed_at_any_write_of_a_life_leaves_what_the_next_one_finish
 
 /// The namespaces are there, and a Kryton in each.
 fn begin(stage: &Stage, namespaces: &[&str]) -> Result<()> {
-    stage.apply(&namespaces.iter().flat_map(|namespace| stage.place(namespace)).collect::<Vec<_>>())?;
+    stage.apply(&namespaces.iter().flat_map(|namespace| place(namespace)).collect::<Vec<_>>())?;
     stage.apply(&namespaces.iter().map(|name| stage.kryton(name, policy(name))).collect::<Vec<_>>())
 }
 

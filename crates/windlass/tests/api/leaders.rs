@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::operator::{Operator, Options};
-use crate::stage::{LATER, Stage, is_set_up, root};
+use crate::stage::{LATER, Stage, is_set_up, place, root};
 use crate::world::{differences, worlds};
 
 #[test]
@@ -36,7 +36,7 @@ fn a02_two_operators_that_both_lead_make_what_one_makes_and_then_rest() -> Resul
         })
     };
 
-    stage.apply(&stage.place("alone"))?;
+    stage.apply(&place("alone"))?;
     let alone = Operator::start(&stage, &Options::default())?;
     for version in versions {
         ask(&["alone"], version)?;
@@ -46,7 +46,7 @@ fn a02_two_operators_that_both_lead_make_what_one_makes_and_then_rest() -> Resul
     alone.kill()?;
 
     let both = ["left", "right"];
-    stage.apply(&both.iter().flat_map(|namespace| stage.place(namespace)).collect::<Vec<_>>())?;
+    stage.apply(&both.iter().flat_map(|namespace| place(namespace)).collect::<Vec<_>>())?;
     let mut one = Operator::start(&stage, &Options { identity: "one", ..Options::default() })?;
     let mut other = Operator::start(&stage, &Options { identity: "other", lease_in: "elsewhere", helm: true })?;
     for version in versions {

@@ -50,8 +50,8 @@ impl Operator {
         command.env("KUBECONFIG", stage.kubeconfig()).env("HOME", stage.folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).process_group(0);
         let process = command.spawn()?;
-        let _guardian = Guardian::of_group(process.id(), "KILL")?;
-        Ok(Self { process, listen, log, _guardian })
+        let guardian = Guardian::of_group(process.id(), "KILL")?;
+        Ok(Self { process, listen, log, _guardian: guardian })
     }
 
     /// Kills it and its helm at once, as the end of its container does.

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use windlass_testkit::api_proxy::{Stop, When};
 
 use crate::operator::{Operator, Options};
-use crate::stage::{LATER, NAME, SOON, Stage, is_set_up};
+use crate::stage::{LATER, NAME, SOON, Stage, is_set_up, place};
 
 #[test]
 fn a30_an_upgrade_whose_helm_was_killed_is_rolled_back_and_done_again_and_data_go_as_asked() -> Result<()> {
     let stage = Stage::new("a30")?;
     let names = ["kept", "gone"];
-    stage.apply(&names.iter().flat_map(|namespace| stage.place(namespace)).collect::<Vec<_>>())?;
+    stage.apply(&names.iter().flat_map(|namespace| place(namespace)).collect::<Vec<_>>())?;
     let ask = |version: &str| {
         let krytons = [("kept", "Retain"), ("gone", "Delete")].map(|(namespace, deletion)| {
             let mut kryton = stage.kryton(namespace, deletion);

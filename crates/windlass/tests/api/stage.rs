@@ -65,14 +65,6 @@ impl Stage {
         Ok(())
     }
 
-    /// A namespace, and the Secret of the store in it.
-    pub(crate) fn place(&self, namespace: &str) -> Vec<Value> {
-        vec![
-            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } }),
-            credentials(namespace, SECRET_KEY),
-        ]
-    }
-
     /// A Kryton that has everything one can have.
     pub(crate) fn kryton(&self, namespace: &str, deletion: &str) -> Value {
         json!({
@@ -137,16 +129,16 @@ impl Stage {
 
     /// Waits for a condition of a namespace's Kryton to be `status` for a reason; returns its message.
     pub(crate) fn condition(&self, namespace: &str, wanted: (&str, &str, &str), limit: Duration) -> Result<String> {
-        let (mut message, mut last) = (String::new(), Value::Null);
+        let mut last = Value::Null;
         let waited = self.wait(&format!("{wanted:?} of {namespace}"), limit, || {
             let now = condition(&self.get(namespace)?, wanted.0);
             let is = |key: &str, wanted: &str| now[key] == wanted || wanted.is_empty();
-            message = now["message"].as_str().unwrap_or_default().to_owned();
-            last = now.clone();
-            Ok(is("status", wanted.1) && is("reason", wanted.2))
+            let is_so = is("status", wanted.1) && is("reason", wanted.2);
+            last = now;
+            Ok(is_so)
         });
         waited.with_context(|| format!("last: {last}"))?;
-        Ok(message)
+        Ok(last["message"].as_str().unwrap_or_default().to_owned())
     }
 
     /// Waits until nothing is written any more.
@@ -209,6 +201,14 @@ impl Drop for Stage {
     fn drop(&mut self) {
         let _ = self.cluster.down();
     }
+}
+
+/// A namespace, and the Secret of the store in it.
+pub(crate) fn place(namespace: &str) -> Vec<Value> {
+    vec![
+        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } }),
+        credentials(namespace, SECRET_KEY),
+    ]
 }
 
 /// The Secret of the store.

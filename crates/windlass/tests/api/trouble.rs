@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use windlass_testkit::api_proxy::Day;
 
 use crate::operator::{Operator, Options};
-use crate::stage::{LATER, NAME, SOON, Stage, condition};
+use crate::stage::{LATER, NAME, SOON, Stage, condition, place};
 
 #[test]
 fn a10_a_server_that_refuses_is_slow_or_has_conflicts_is_asked_again_in_moderation() -> Result<()> {
@@ -29,6 +29,14 @@ fn a10_a_server_that_refuses_is_slow_or_has_conflicts_is_asked_again_in_moderati
     stage.proxy.set(Day::Conflicts);
     create(&stage, "contended")?;
     is_set_up(&stage, "contended")?;
+    // A last word, after which nothing happens that would have it said again.
+    let job = |verb: &[&str]| stage.cluster.kubectl(&[&["--namespace=contended"], verb].concat());
+    job(&["create", "job", &format!("--from=cronjob/{NAME}-backup"), "now"])?;
+    stage.condition("contended", ("BackedUp", "Unknown", "Running"), SOON)?;
+    stage.rests()?;
+    stage.proxy.set(Day::Conflicts);
+    job(&["delete", "job", "now"])?;
+    stage.condition("contended", ("BackedUp", "Unknown", "NotYet"), SOON)?;
     operator.lives()?;
     stage.nothing_was_forbidden();
     Ok(())
@@ -103,7 +111,7 @@ fn begin(name: &'static str) -> Result<(Stage, Operator)> {
 }
 
 fn create(stage: &Stage, namespace: &str) -> Result<()> {
-    stage.apply(&[stage.place(namespace), stage.backup_only(namespace)].concat())
+    stage.apply(&[place(namespace), stage.backup_only(namespace)].concat())
 }
 
 /// Everything is told as it is: the schedule is there, the repository made, and a Job looks at the database.

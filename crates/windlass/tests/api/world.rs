@@ -32,10 +32,8 @@ pub(crate) fn worlds(stage: &Stage) -> Result<BTreeMap<String, World>> {
             continue;
         }
         // Two revisions of a release have the same name here: each is counted.
-        let key = (1..)
-            .map(|n| if n == 1 { key.clone() } else { format!("{key} #{n}") })
-            .find(|key| !there.contains_key(key));
-        there.extend(key.map(|key| (key, value)));
+        let of_it = there.keys().filter(|there| **there == key || there.starts_with(&format!("{key} #"))).count();
+        there.insert(if of_it == 0 { key } else { format!("{key} #{}", of_it + 1) }, value);
     }
     Ok(worlds)
 }
@@ -81,7 +79,7 @@ fn told(object: Value, namespace: &str) -> (String, Value) {
     match kind.as_str() {
         // Passwords and keys are made at random.
         "Secret" if labels["owner"] == "helm" => {
-            name = "release".to_owned();
+            "release".clone_into(&mut name);
             value = json!({ "status": labels["status"], "digest": labels["windlass.dev/digest"] });
         }
         "Secret" => value["data"] = json!(value["data"].as_object().map(|data| data.keys().collect::<Vec<_>>())),

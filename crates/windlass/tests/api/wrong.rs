@@ -5,12 +5,12 @@ use serde_json::json;
 use windlass_testkit::s3::SECRET_KEY;
 
 use crate::operator::{Operator, Options};
-use crate::stage::{LATER, NAME, SOON, Stage, credentials, root};
+use crate::stage::{LATER, NAME, SOON, Stage, credentials, place, root};
 
 #[test]
 fn a40_a_secret_that_is_missing_malformed_wrong_or_changed_is_told_and_needs_no_restart() -> Result<()> {
     let stage = Stage::new("a40")?;
-    stage.apply(&stage.place("one")[..1])?;
+    stage.apply(&place("one")[..1])?;
     stage.apply(&stage.backup_only("one"))?;
     let mut operator = Operator::start(&stage, &Options { helm: false, ..Options::default() })?;
     let stands = |type_: &'static str, status: &'static str, reason: &'static str| {
@@ -62,7 +62,7 @@ fn a41_an_object_that_cannot_be_read_keeps_nobody_from_anything_and_can_be_delet
         "value": { "type": "object", "x-kubernetes-preserve-unknown-fields": true },
     }]);
     stage.cluster.kubectl(&["patch", "crd", crd, "--type=json", "--patch", &anything.to_string()])?;
-    stage.apply(&[stage.place("poisoned"), stage.place("sound")].concat())?;
+    stage.apply(&[place("poisoned"), place("sound")].concat())?;
     let poisoned = json!({
         "apiVersion": "kryton.azrtydxb.io/v1alpha1", "kind": "Kryton",
         "metadata": { "name": NAME, "namespace": "poisoned", "finalizers": ["kryton.azrtydxb.io/release"] },
