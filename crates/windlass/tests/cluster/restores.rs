@@ -71,10 +71,10 @@ fn restore(name: &str, more: &str) -> String {
 }
 
 #[test]
-fn k50_a_restore_is_planned_then_confirmed_then_done_and_can_be_put_back() -> Result<()> {
-    let stage = Stage::new("k50")?;
+fn k70_a_restore_is_planned_then_confirmed_then_done_and_can_be_put_back() -> Result<()> {
+    let stage = Stage::new("k70")?;
     let snapshot = "  snapshot:\n    schedule: \"0 4 * * *\"\n";
-    stage.namespace.apply(&kryton("shelf", "k50/shelf", snapshot))?;
+    stage.namespace.apply(&kryton("shelf", "k70/shelf", snapshot))?;
     stage.condition("shelf", "Ready", "True", LATER)?;
     stage.condition("shelf", "DatabaseReachable", "True", LATER)?;
     stage.write("shelf", "monday")?;
@@ -121,15 +121,22 @@ fn k50_a_restore_is_planned_then_confirmed_then_done_and_can_be_put_back() -> Re
     stage.phase("back", "PutBack")?;
     assert_eq!(stage.titles("shelf")?, ["tuesday", "wednesday"]);
     assert_eq!(stage.ask("shelf", "/api/notes/2")?["body"], "tuesday: so it was");
-    assert_eq!(stage.psql("shelf", "select count(*) from pg_database where datname like 'windlass%'")?, "0");
     stage.condition("shelf", "Ready", "True", LATER)?;
+    // Somebody may have worked with what was restored: it goes when that is said.
+    let private = || stage.psql("shelf", "select count(*) from pg_database where datname like 'windlass%undone'");
+    assert_eq!(private()?, "1");
+    stage.set("back", "old", "Remove")?;
+    stage.namespace.wait("what had been restored to go", LATER, || Ok(private()? == "0"))?;
+    stage.phase("back", "PutBack")?;
+    let claims = stage.namespace.kubectl(&["get", "pvc", "--output=name"])?;
+    assert!(claims.contains("shelf-data") && !claims.contains("shelf-data-"), "{claims}");
     Ok(())
 }
 
 #[test]
-fn k51_what_fails_a_check_is_put_back_and_a_missing_file_is_told_and_is_no_failure() -> Result<()> {
-    let stage = Stage::new("k51")?;
-    stage.namespace.apply(&kryton("shelf", "k51/shelf", ""))?;
+fn k71_what_fails_a_check_is_put_back_and_a_missing_file_is_told_and_is_no_failure() -> Result<()> {
+    let stage = Stage::new("k71")?;
+    stage.namespace.apply(&kryton("shelf", "k71/shelf", ""))?;
     stage.condition("shelf", "Ready", "True", LATER)?;
     stage.condition("shelf", "DatabaseReachable", "True", LATER)?;
     stage.write("shelf", "monday")?;
@@ -161,10 +168,10 @@ fn k51_what_fails_a_check_is_put_back_and_a_missing_file_is_told_and_is_no_failu
 }
 
 #[test]
-fn k52_a_drill_proves_the_newest_point_and_leaves_nothing_behind() -> Result<()> {
-    let stage = Stage::new("k52")?;
+fn k72_a_drill_proves_the_newest_point_and_leaves_nothing_behind() -> Result<()> {
+    let stage = Stage::new("k72")?;
     let snapshot = "  snapshot:\n    schedule: \"0 4 * * *\"\n";
-    stage.namespace.apply(&kryton("shelf", "k52/shelf", snapshot))?;
+    stage.namespace.apply(&kryton("shelf", "k72/shelf", snapshot))?;
     stage.condition("shelf", "Ready", "True", LATER)?;
     stage.condition("shelf", "DatabaseReachable", "True", LATER)?;
     stage.write("shelf", "monday")?;
@@ -200,9 +207,9 @@ fn k52_a_drill_proves_the_newest_point_and_leaves_nothing_behind() -> Result<()>
 }
 
 #[test]
-fn k53_the_command_line_plans_confirms_restores_and_puts_back() -> Result<()> {
-    let stage = Stage::new("k53")?;
-    stage.namespace.apply(&kryton("shelf", "k53/shelf", ""))?;
+fn k73_the_command_line_plans_confirms_restores_and_puts_back() -> Result<()> {
+    let stage = Stage::new("k73")?;
+    stage.namespace.apply(&kryton("shelf", "k73/shelf", ""))?;
     stage.condition("shelf", "Ready", "True", LATER)?;
     stage.condition("shelf", "DatabaseReachable", "True", LATER)?;
     stage.write("shelf", "monday")?;
@@ -240,9 +247,9 @@ fn k53_the_command_line_plans_confirms_restores_and_puts_back() -> Result<()> {
 }
 
 #[test]
-fn k54_an_operator_that_is_killed_again_and_again_finishes_what_was_confirmed() -> Result<()> {
-    let stage = Stage::alone("k54")?;
-    stage.namespace.apply(&kryton("shelf", "k54/shelf", ""))?;
+fn k74_an_operator_that_is_killed_again_and_again_finishes_what_was_confirmed() -> Result<()> {
+    let stage = Stage::alone("k74")?;
+    stage.namespace.apply(&kryton("shelf", "k74/shelf", ""))?;
     stage.condition("shelf", "Ready", "True", LATER)?;
     stage.condition("shelf", "DatabaseReachable", "True", LATER)?;
     stage.write("shelf", "monday")?;
@@ -265,6 +272,54 @@ fn k54_an_operator_that_is_killed_again_and_again_finishes_what_was_confirmed() 
     stage.phase("stubborn", "Restored")?;
     assert_eq!(stage.titles("shelf")?, ["monday"]);
     stage.namespace.kubectl(&["delete", "restore", "stubborn", "--timeout=60s"])?;
+    Ok(())
+}
+
+#[test]
+fn k75_what_is_broken_off_stays_put_back_and_a_plan_that_has_aged_touches_nothing() -> Result<()> {
+    let stage = Stage::new("k75")?;
+    stage.namespace.apply(&kryton("shelf", "k75/shelf", ""))?;
+    stage.condition("shelf", "Ready", "True", LATER)?;
+    stage.condition("shelf", "DatabaseReachable", "True", LATER)?;
+    stage.write("shelf", "monday")?;
+    // So much that it takes a while.
+    stage.psql(
+        "shelf",
+        "create table much as select n, md5(n::text) as text from generate_series(1, 300000) n; alter table much owner to kryton",
+    )?;
+    stage.backed_up("shelf", 29_395_860)?;
+    stage.write("shelf", "tuesday")?;
+    for name in ["hasty", "first", "second"] {
+        stage.namespace.apply(&restore(name, ""))?;
+    }
+    let digest = |name: &str| {
+        let planned = stage.phase(name, "Planned")?;
+        Ok::<_, anyhow::Error>(planned["digest"].as_str().context("the digest")?.to_owned())
+    };
+    let (hasty, first, second) = (digest("hasty")?, digest("first")?, digest("second")?);
+
+    stage.set("hasty", "confirm", &hasty)?;
+    stage.namespace.wait("the step LayDown", LATER, || {
+        Ok(stage.namespace.get("restore", "hasty")?.context("the Restore")?["status"]["step"] == "LayDown")
+    })?;
+    stage.set("hasty", "old", "PutBack")?;
+    stage.phase("hasty", "PutBack")?;
+    assert_eq!(stage.titles("shelf")?, ["monday", "tuesday"]);
+    // An attempt that is made again would come within this time, and take the database away.
+    std::thread::sleep(std::time::Duration::from_secs(20));
+    assert_eq!(stage.titles("shelf")?, ["monday", "tuesday"]);
+    assert_eq!(stage.psql("shelf", "select count(*) from pg_database where datname like 'windlass%'")?, "0");
+
+    stage.set("first", "confirm", &first)?;
+    stage.phase("first", "Restored")?;
+    let pod =
+        || stage.namespace.kubectl(&["get", "pods", "--selector=app.kubernetes.io/component=server", "--output=name"]);
+    let before = pod()?;
+    stage.set("second", "confirm", &second)?;
+    let failed = stage.phase("second", "Failed")?;
+    assert!(failed["failure"].to_string().contains("has changed since"), "{failed:#}");
+    assert_eq!((pod()?, stage.titles("shelf")?), (before, vec!["monday".to_owned()]), "it was not even stopped");
+    stage.namespace.kubectl(&["delete", "restore", "--all", "--timeout=60s"])?;
     Ok(())
 }
 
