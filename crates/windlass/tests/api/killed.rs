@@ -191,7 +191,7 @@ fn killed_at_each(
         stage.proxy.stop(stops.clone());
         let operator = Operator::start(stage, &Options::default())?;
         let began = Instant::now();
-        while stage.proxy.stopped().len() < stops.len() && began.elapsed() < LATER / 5 {
+        while stage.proxy.stopped().len() < stops.len() && began.elapsed() < LATER {
             std::thread::sleep(Duration::from_millis(20));
         }
         operator.kill()?;
