@@ -44,7 +44,7 @@ impl Guardian {
     }
 
     fn of_target(target: &str, signal: &str) -> Result<Self> {
-        let script = format!("read -r _; kill -{signal} -- {target} 2>/dev/null; true");
+        let script = format!("read -r _; kill -{signal} {target} 2>/dev/null; true");
         let mut command = Command::new("sh");
         command.arg("-c").arg(script).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Self(command.spawn()?))
