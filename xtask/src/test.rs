@@ -10,6 +10,9 @@ use crate::{rights, root};
 /// Set where skipping is failing.
 const NEVER_SKIP: &str = "WINDLASS_NEVER_SKIP";
 
+/// How many tests of a program go side by side.
+const THREADS: &str = "RUST_TEST_THREADS";
+
 /// What makes cargo build the stories of the cluster.
 const CLUSTER: &str = "--features=windlass/cluster";
 
@@ -87,6 +90,10 @@ fn test_all(cluster: bool) -> Result<(Sums, bool)> {
     command.args(["test", "--workspace", "--no-fail-fast"]);
     if cluster {
         command.arg(CLUSTER);
+    }
+    // Most of them wait for servers and clusters most of the time.
+    if std::env::var_os(THREADS).is_none() {
+        command.env(THREADS, "4");
     }
     let mut child =
         command.current_dir(root()?).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start cargo")?;

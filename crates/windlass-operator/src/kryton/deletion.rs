@@ -13,6 +13,9 @@ use crate::error::OperatorError;
 use crate::release::records;
 use crate::snapshot;
 
+/// By which Helm knows what it has made (`pkg/action/validate.go` of Helm 3).
+const RELEASE: &str = "meta.helm.sh/release-name";
+
 /// Holds the object until its release is gone.
 pub(crate) const FINALIZER: &str = "kryton.azrtydxb.io/release";
 
@@ -51,6 +54,12 @@ pub(super) async fn finish(
         // The passwords that fit the volumes, and nothing else.
         let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
         for secret in [names::database_secret(&name), format!("{name}-secret")] {
+            let found = secrets.get_metadata_opt(&secret).await;
+            let found = found.map_err(|error| OperatorError::read("Secret", &namespace, &secret, error))?;
+            // One of the same name that is somebody else's stays.
+            if found.is_none_or(|found| found.annotations().get(RELEASE) != Some(&name)) {
+                continue;
+            }
             match secrets.delete(&secret, &DeleteParams::default()).await {
                 Ok(_) => {}
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
