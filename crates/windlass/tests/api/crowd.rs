@@ -2,10 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use windlass_testkit::s3::BUCKET;
 
 use crate::operator::{Operator, Options};
-use crate::stage::{LATER, SOON, Stage, namespace_of, place, store};
+use crate::stage::{LATER, SOON, Stage, namespace_of, place};
 
 const NAMESPACES: usize = 10;
 const IN_EACH: usize = 20;
@@ -21,8 +20,7 @@ fn a20_two_hundred_deleted_at_once_are_gone_and_leave_what_their_policy_keeps() 
         objects.extend(with_data(&stage, &namespace(n), &format!("k{k:02}"), deletion(k)));
     }
     stage.apply(&objects)?;
-    let dump =
-        |n: usize| store().folder().join(BUCKET).join(stage.prefix(&namespace(n))).join("kryton-20260101T000000Z.dump");
+    let dump = |n: usize| stage.dumps(&namespace(n)).join("kryton-20260101T000000Z.dump");
     for n in 0..NAMESPACES {
         let dump = dump(n);
         std::fs::create_dir_all(dump.parent().context("a folder")?)?;

@@ -1,7 +1,6 @@
 //! A cluster without nodes, the proxy before it, a store, and Krytons.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -22,18 +21,14 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The store of all stories; each namespace has its own prefix.
-pub(crate) fn store() -> &'static S3Server {
-    static STORE: OnceLock<S3Server> = OnceLock::new();
-    STORE.get_or_init(|| S3Server::start(Kind::Versitygw).unwrap())
-}
-
 /// A cluster of one story, with what a user applies before the operator comes.
 pub(crate) struct Stage {
     /// Of the story's name, by which its prefixes in the store begin.
     name: &'static str,
     pub(crate) cluster: Cluster,
     pub(crate) proxy: ApiProxy,
+    /// Each namespace has its own prefix in it.
+    store: S3Server,
     pub(crate) folder: TempDir,
 }
 
@@ -48,8 +43,8 @@ impl Stage {
         let account = ["--namespace=windlass-system", "create", "token", "windlass-operator", "--duration=2h"];
         let proxy = ApiProxy::before(&cluster, cluster.kubectl(&account)?.trim())?;
         std::fs::write(folder.path().join("kubeconfig"), proxy.kubeconfig())?;
-        store();
-        Ok(Self { name, cluster, proxy, folder })
+        let store = S3Server::start(Kind::Versitygw)?;
+        Ok(Self { name, cluster, proxy, store, folder })
     }
 
     /// That by which the operator and its helm find the API server.
@@ -74,7 +69,7 @@ impl Stage {
                 "version": "4.5.0", "deletionPolicy": deletion,
                 // Never while a story runs.
                 "backup": { "schedule": "0 3 1 1 *", "retention": "30d", "objectStore": {
-                    "bucket": BUCKET, "endpoint": store().endpoint(), "prefix": self.prefix(namespace),
+                    "bucket": BUCKET, "endpoint": self.store.endpoint(), "prefix": self.prefix(namespace),
                     "credentialsSecretRef": { "name": "creds" },
                 } },
                 "snapshot": { "schedule": "0 4 1 1 *", "retention": "7d" },
@@ -96,8 +91,13 @@ impl Stage {
         vec![database, kryton]
     }
 
-    /// Where a namespace's dumps lie.
-    pub(crate) fn prefix(&self, namespace: &str) -> String {
+    /// The folder in which the store keeps a namespace's dumps.
+    pub(crate) fn dumps(&self, namespace: &str) -> PathBuf {
+        self.store.folder().join(BUCKET).join(self.prefix(namespace))
+    }
+
+    /// What their names begin with.
+    fn prefix(&self, namespace: &str) -> String {
         format!("{}/{namespace}", self.name)
     }
 
@@ -169,7 +169,7 @@ impl Stage {
 
     /// However many operators there were, they agreed on one.
     pub(crate) fn has_one_repository_and_one_writer(&self, namespace: &str) -> Result<()> {
-        let writers = store().folder().join(BUCKET).join(self.prefix(namespace)).join(".windlass/writers");
+        let writers = self.dumps(namespace).join(".windlass/writers");
         let mut names = Vec::new();
         for entry in std::fs::read_dir(writers)? {
             names.push(entry?.file_name().to_string_lossy().into_owned());
