@@ -135,6 +135,8 @@ pub(crate) async fn write<K: Told>(
     let old = object.conditions();
     let merged: Vec<Condition> = conditions.iter().map(|now| merge(now, old, object.meta().generation)).collect();
     let mut status = fields;
+    // What is not there is not written: a null would be kept as ours.
+    status.retain(|_, value| !value.is_null());
     status.insert("conditions".to_owned(), json!(merged));
     if is_told(object, manager, &status) {
         return Ok(true);

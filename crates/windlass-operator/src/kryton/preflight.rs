@@ -53,9 +53,9 @@ pub(super) async fn look(context: &Context, kryton: &Kryton, what: &Preflight) -
             .create(&PostParams { field_manager: Some(apply::MANAGER.into()), ..PostParams::default() }, &what.job)
             .await;
         return match made {
-            Ok(_) => Ok(pending(&name)),
+            Ok(_) => Ok(pending(&name, SOON)),
             // Not a conflict with anything else, such as with a quota that changed meanwhile.
-            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(pending(&name)),
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(pending(&name, SOON)),
             Err(error) => Err(OperatorError::write("Job", &namespace, &name, error)),
         };
     };
@@ -66,7 +66,12 @@ pub(super) async fn look(context: &Context, kryton: &Kryton, what: &Preflight) -
             let now = Now::no(REACHABLE, "NotReachable", format!("Job {name} tries again: {why}"));
             Ok(Looked { now, digest: None, again: None })
         }
-        State::Waiting(None) | State::Running(None) => Ok(pending(&name)),
+        State::Waiting(None) | State::Running(None) => {
+            let made = job.metadata.creation_timestamp.as_ref().map(|time| time.0);
+            let age = made.map(|made| jiff::Timestamp::now().duration_since(made).unsigned_abs());
+            // What no Event of ours tells, such as a quota, comes up soon; what stands for long stands for longer.
+            Ok(pending(&name, age.map_or(SOON, |age| (age / 2).clamp(SOON, AGAIN))))
+        }
         State::Failed(why) => {
             let ended = job.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
             let ended = ended.filter_map(|condition| condition.last_transition_time.as_ref()).map(|time| time.0).max();
@@ -83,7 +88,7 @@ pub(super) async fn look(context: &Context, kryton: &Kryton, what: &Preflight) -
     }
 }
 
-fn pending(job: &str) -> Looked {
+fn pending(job: &str, again: Duration) -> Looked {
     let now = Now::unknown(REACHABLE, "Looking", format!("Job {job} looks whether the database can be dumped"));
-    Looked { now, digest: None, again: Some(SOON) }
+    Looked { now, digest: None, again: Some(again) }
 }
