@@ -76,7 +76,11 @@ pub(super) async fn lacking(
 
 /// What a database for a dump is made from.
 pub(super) async fn template(tools: &Tools, dump: &DatabaseDump) -> Result<&'static str, PostgresError> {
-    let mut session = Session::beside(tools, &[TEMPLATE]).await?;
+    if dump.extensions.is_empty() {
+        return Ok("template0");
+    }
+    // Also through the template itself, where it is the only one that is there: the session ends before it is copied.
+    let mut session = Session::beside(tools, &[]).await?;
     let barred = barred(&mut session, tools.server_version, dump).await?;
     session.close().await;
     Ok(if barred.is_empty() { "template0" } else { TEMPLATE })
