@@ -11,6 +11,10 @@ use serde_json::Value;
 
 use crate::process::run;
 
+mod reader;
+
+use reader::Reader;
+
 /// The address at which Pods find this machine.
 pub const HOST: &str = "10.250.0.1";
 
@@ -20,12 +24,13 @@ pub struct Cluster {
     bench: PathBuf,
     /// The cluster's directory, where it is not the machine's one with a node.
     directory: Option<PathBuf>,
+    reader: Reader,
 }
 
 impl Cluster {
     /// The cluster of this machine, running.
     pub fn with_node() -> Result<Self> {
-        let cluster = Self { bench: root()?.join("bench/cluster/cluster"), directory: None };
+        let cluster = Self { bench: root()?.join("bench/cluster/cluster"), directory: None, reader: Reader::default() };
         run(cluster.bench().arg("up"))?;
         Ok(cluster)
     }
@@ -37,7 +42,8 @@ impl Cluster {
 
     /// A cluster of API server and controllers alone, which runs no Pods, in a directory. It ends with this process.
     pub fn api_only(directory: &Path) -> Result<Self> {
-        let cluster = Self { bench: root()?.join("bench/cluster/cluster"), directory: Some(directory.to_owned()) };
+        let bench = root()?.join("bench/cluster/cluster");
+        let cluster = Self { bench, directory: Some(directory.to_owned()), reader: Reader::default() };
         run(cluster.bench().args(["api", "--owner", &std::process::id().to_string()]))?;
         Ok(cluster)
     }
@@ -57,13 +63,20 @@ impl Cluster {
 
     /// Runs kubectl, and returns what it printed.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        run(self.bench().arg("kubectl").args(arguments))
+        run(self.tool("kubectl")?.args(arguments))
+    }
+
+    /// One of the bench's tools, for this cluster.
+    fn tool(&self, name: &str) -> Result<Command> {
+        let mut command = Command::new(root()?.join(".bench/bin").join(name));
+        command.env("KUBECONFIG", self.kubeconfig()?);
+        Ok(command)
     }
 
     /// Runs kubectl with something on its standard input: what it said, and whether it went well.
     pub fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<(bool, String)> {
-        let mut command = self.bench();
-        command.arg("kubectl").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = self.tool("kubectl")?;
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         child.stdin.take().context("the input")?.write_all(input.as_bytes())?;
         let output = child.wait_with_output()?;
@@ -73,16 +86,17 @@ impl Cluster {
 
     /// Runs helm, and returns what it printed.
     pub fn helm(&self, arguments: &[&str]) -> Result<String> {
-        let command = run(Command::new(&self.bench).arg("kubectl"))?;
-        let (kubectl, kubeconfig) = command.trim().split_once(" --kubeconfig=").context("kubectl's command line")?;
-        run(Command::new(Path::new(kubectl).with_file_name("helm")).env("KUBECONFIG", kubeconfig).args(arguments))
+        run(self.tool("helm")?.args(arguments))
     }
 
-    /// An object as JSON; `None` where it is not there.
-    pub fn get(&self, arguments: &[&str]) -> Result<Option<Value>> {
-        let arguments = [&["get", "--ignore-not-found", "--output=json"], arguments].concat();
-        let text = self.kubectl(&arguments)?;
-        if text.trim().is_empty() { Ok(None) } else { Ok(Some(serde_json::from_str(&text)?)) }
+    /// An object as JSON; `None` where it is not there. `namespace` is empty for an object of the cluster.
+    pub fn get(&self, namespace: &str, kind: &str, name: &str) -> Result<Option<Value>> {
+        self.reader.get(&self.kubeconfig()?, namespace, kind, name)
+    }
+
+    /// The objects of a kind in a namespace that a selector chooses, as JSON.
+    pub fn list(&self, namespace: &str, kind: &str, selector: &str) -> Result<Vec<Value>> {
+        self.reader.list(&self.kubeconfig()?, namespace, kind, selector)
     }
 
     /// Brings images into the node.
@@ -131,7 +145,7 @@ impl Namespace {
 
     /// An object as JSON; `None` where it is not there.
     pub fn get(&self, kind: &str, name: &str) -> Result<Option<Value>> {
-        self.cluster.get(&["--namespace", &self.name, kind, name])
+        self.cluster.get(&self.name, kind, name)
     }
 
     /// Makes a Secret.

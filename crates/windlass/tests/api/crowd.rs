@@ -71,7 +71,7 @@ fn a21_a_quota_that_refuses_is_told_and_its_end_noticed() -> Result<()> {
         "spec": { "hard": { "count/cronjobs.batch": "0" } },
     })])?;
     stage.wait("the quota to count", SOON, || {
-        let quota = stage.cluster.get(&["--namespace=tight", "resourcequota", "none"])?.unwrap_or_default();
+        let quota = stage.cluster.get("tight", "resourcequota", "none")?.unwrap_or_default();
         Ok(!quota["status"]["hard"].is_null())
     })?;
     let mut operator = Operator::start(&stage, &Options { helm: false, ..Options::default() })?;

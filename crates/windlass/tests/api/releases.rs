@@ -88,12 +88,12 @@ fn a30_an_upgrade_whose_helm_was_killed_is_rolled_back_and_done_again_and_data_g
 
 /// The revisions of a namespace's release: number and state.
 fn revisions(stage: &Stage, namespace: &str) -> Result<Vec<String>> {
-    let list = stage.cluster.get(&["--namespace", namespace, "secrets", "--selector=owner=helm"])?.unwrap_or_default();
+    let secrets = stage.cluster.list(namespace, "secrets", "owner=helm")?;
     let told = |secret: &Value| {
         let label = |key: &str| secret["metadata"]["labels"][key].as_str().unwrap_or_default().to_owned();
         format!("{} {}", label("version"), label("status"))
     };
-    let mut all: Vec<String> = list["items"].as_array().map(|all| all.iter().map(told).collect()).unwrap_or_default();
+    let mut all: Vec<String> = secrets.iter().map(told).collect();
     all.sort();
     Ok(all)
 }

@@ -110,7 +110,7 @@ impl Stage {
 
     /// The Kryton of a namespace.
     pub(crate) fn get(&self, namespace: &str) -> Result<Value> {
-        let found = self.cluster.get(&["--namespace", namespace, "kryton", NAME])?;
+        let found = self.cluster.get(namespace, "kryton", NAME)?;
         found.with_context(|| format!("the Kryton of {namespace}"))
     }
 

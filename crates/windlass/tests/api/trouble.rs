@@ -151,11 +151,11 @@ fn is_rescheduled(stage: &Stage, namespace: &str, minute: u8, limit: Duration) -
 }
 
 fn schedule(stage: &Stage, namespace: &str) -> Result<Value> {
-    let cron = stage.cluster.get(&["--namespace", namespace, "cronjob", &format!("{NAME}-backup")])?;
+    let cron = stage.cluster.get(namespace, "cronjob", &format!("{NAME}-backup"))?;
     Ok(cron.context("the CronJob")?["spec"]["schedule"].clone())
 }
 
 fn lease(stage: &Stage) -> Result<Value> {
-    let lease = stage.cluster.get(&["--namespace=windlass-system", "lease", "windlass-operator"])?;
+    let lease = stage.cluster.get("windlass-system", "lease", "windlass-operator")?;
     lease.context("the Lease")
 }

@@ -16,7 +16,7 @@ fn a40_a_secret_that_is_missing_malformed_wrong_or_changed_is_told_and_needs_no_
     let stands = |type_: &'static str, status: &'static str, reason: &'static str| {
         stage.condition("one", (type_, status, reason), SOON)
     };
-    let cron = || stage.cluster.get(&["--namespace=one", "cronjob", &format!("{NAME}-backup")]);
+    let cron = || stage.cluster.get("one", "cronjob", &format!("{NAME}-backup"));
 
     let message = stands("BackupConfigured", "False", "SecretMissing")?;
     assert!(message.contains("`creds`"), "{message}");
@@ -85,7 +85,7 @@ fn a41_an_object_that_cannot_be_read_keeps_nobody_from_anything_and_can_be_delet
     stage.condition("sound", ("RepositoryReady", "True", ""), LATER)?;
     ensure!(stage.get("poisoned")?["status"].is_null(), "something was said of what nobody could read");
     stage.cluster.kubectl(&["--namespace=poisoned", "delete", "kryton", NAME, "--timeout=60s"])?;
-    let claim = stage.cluster.get(&["--namespace=poisoned", "persistentvolumeclaim", "shelf-data"])?;
+    let claim = stage.cluster.get("poisoned", "persistentvolumeclaim", "shelf-data")?;
     ensure!(claim.is_some(), "the data are gone by a policy that nobody could read");
     operator.lives()?;
     stage.nothing_was_forbidden();

@@ -31,9 +31,9 @@ impl Release {
     fn wait_until_it_would_not_lead(&self) -> Result<()> {
         let began = Instant::now();
         loop {
-            let lease = self.cluster.get(&["--namespace", HOME, "lease", "windlass-operator"])?.unwrap_or_default();
+            let lease = self.cluster.get(HOME, "lease", "windlass-operator")?.unwrap_or_default();
             let leader = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
-            let pod = self.cluster.get(&["--namespace", HOME, "pod", leader]).ok().flatten().unwrap_or_default();
+            let pod = self.cluster.get(HOME, "pod", leader).ok().flatten().unwrap_or_default();
             if pod["kind"] == "Pod" && pod["metadata"]["deletionTimestamp"].is_null() {
                 return Ok(());
             }
@@ -49,7 +49,10 @@ impl Release {
     }
 
     fn definition(&self) -> Result<String> {
-        let found = self.cluster.get(&["crd", "krytons.kryton.azrtydxb.io"])?.context("the definition")?;
+        let found = self
+            .cluster
+            .get("", "customresourcedefinition", "krytons.kryton.azrtydxb.io")?
+            .context("the definition")?;
         Ok(found["metadata"]["uid"].to_string())
     }
 

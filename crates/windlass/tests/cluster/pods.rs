@@ -69,9 +69,8 @@ impl Stage {
 
     /// The newest Pod of a Job.
     pub(crate) fn pod_of(&self, job: &str) -> Result<Option<Value>> {
-        let selector = format!("--selector=batch.kubernetes.io/job-name={job}");
-        let listed = self.namespace.cluster.get(&["--namespace", &self.namespace.name, "pods", &selector])?;
-        let mut pods = listed.unwrap_or_default()["items"].as_array().cloned().unwrap_or_default();
+        let of_it = format!("batch.kubernetes.io/job-name={job}");
+        let mut pods = self.namespace.cluster.list(&self.namespace.name, "pods", &of_it)?;
         pods.sort_by_key(|pod| pod["metadata"]["creationTimestamp"].to_string());
         Ok(pods.pop())
     }
@@ -107,7 +106,7 @@ impl Stage {
         })
     }
 
-    /// The value of a metric of the Kryton.
+    /// The value of a metric of the Kryton `shelf`.
     pub(crate) fn metric(&self, name: &str) -> Result<Option<usize>> {
         let operator = ["--namespace=windlass-system", "get", "pods", "--field-selector=status.phase=Running"];
         let pod = self
@@ -116,8 +115,12 @@ impl Stage {
             .kubectl(&[&operator[..], &["--output=jsonpath={.items[0].metadata.name}"]].concat())?;
         let path = format!("/api/v1/namespaces/windlass-system/pods/{}:8080/proxy/metrics", pod.trim());
         let all = self.namespace.cluster.kubectl(&["get", "--raw", &path])?;
-        let of_it = format!("namespace=\"{}\"", self.namespace.name);
-        let line = all.lines().find(|line| line.starts_with(&format!("{name}{{")) && line.contains(&of_it));
+        let is_its = |line: &str| {
+            line.starts_with(&format!("{name}{{"))
+                && line.contains(&format!("namespace=\"{}\"", self.namespace.name))
+                && line.contains("name=\"shelf\"")
+        };
+        let line = all.lines().find(|line| is_its(line));
         Ok(line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()))
     }
 

@@ -27,7 +27,7 @@ fn k30_a_release_is_installed_upgraded_and_removed_and_volumes_stay() -> Result<
     stage.namespace.wait("the Deployment to go", SOON, || Ok(stage.namespace.get("deployment", "shelf")?.is_none()))?;
     let releases = stage.namespace.kubectl(&["get", "secrets", "--selector=owner=helm", "--output=name"])?;
     assert_eq!(releases.trim(), "", "the release is gone");
-    assert!(stage.namespace.get("pvc", "shelf-data")?.is_some(), "the notes stay");
+    assert!(stage.namespace.get("persistentvolumeclaim", "shelf-data")?.is_some(), "the notes stay");
     Ok(())
 }
 
