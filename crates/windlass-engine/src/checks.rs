@@ -75,11 +75,7 @@ async fn rows(dump: &DatabaseDump, tools: &Tools, database: &str) -> Result<Foun
 }
 
 /// Puts a query to a database, in a session of its own: one that fails ends it. Why it failed, in words.
-pub(crate) async fn lines(
-    tools: &Tools,
-    database: &str,
-    sql: &str,
-) -> Result<Result<Vec<String>, String>, PostgresError> {
+async fn lines(tools: &Tools, database: &str, sql: &str) -> Result<Result<Vec<String>, String>, PostgresError> {
     let mut session = Session::open(tools, database).await?;
     let limit = LIMIT.as_millis();
     let begin = format!("reset search_path; set statement_timeout = {limit}; set default_transaction_read_only = on");
@@ -106,7 +102,7 @@ pub async fn files(
             continue;
         }
         let folders = folders_of(application, files);
-        let one = mentioned(tools, database, sql, &folders, files.as_str()).await?;
+        let (one, _) = mentioned(tools, database, sql, &folders, files.as_str()).await?;
         found.held.extend(one.held);
         found.failed.extend(one.failed);
         found.noted.extend(one.noted);
@@ -114,17 +110,20 @@ pub async fn files(
     Ok(found)
 }
 
-/// Looks for the files that a query names in its first column: below one of the folders where a path is not absolute.
+/// Looks for the files that a query names in its first column: below one of the folders where a path is not absolute. What was
+/// found, and the first of them that is there.
 pub async fn mentioned(
     tools: &Tools,
     database: &str,
     sql: &str,
     folders: &[&Path],
     place: &str,
-) -> Result<Found, PostgresError> {
-    let mut found = Found::default();
+) -> Result<(Found, Option<PathBuf>), PostgresError> {
+    let (mut found, mut first) = (Found::default(), None);
     match lines(tools, database, sql).await? {
         Ok(mentioned) => {
+            let places = |path: &String| folders.iter().map(|folder| folder.join(path)).find(|place| place.is_file());
+            first = mentioned.iter().find_map(places);
             let missing: Vec<&String> = mentioned.iter().filter(|path| !is_there(folders, path)).collect();
             if missing.is_empty() {
                 found.held.push(format!("{database}: {} files it mentions are in {place}", mentioned.len()));
@@ -142,7 +141,7 @@ pub async fn mentioned(
         }
         Err(why) => found.failed.push(format!("{database}: the check `{sql}`: {why}")),
     }
-    Ok(found)
+    Ok((found, first))
 }
 
 fn folders_of<'a>(application: &'a Application, files: &Name) -> Vec<&'a Path> {

@@ -5,14 +5,13 @@ use windlass_core::retention::RetentionPlan;
 use windlass_repo::catalog::Catalog;
 use windlass_repo::error::RepositoryError;
 use windlass_repo::evidence::Event;
-use windlass_repo::live::{Hold, Tombstone};
+use windlass_repo::live::{self, Hold, Tombstone};
 use windlass_repo::retention::{self, Applied};
 use windlass_repo::store::{Key, StoreError};
 use windlass_repo::vault::Vault;
 
 use crate::error::TaskError;
 use crate::host::{Host, Site};
-use crate::verify::is_going;
 
 /// Marks what the plan lets go, then sweeps what was marked a grace ago.
 pub async fn apply(
@@ -36,7 +35,7 @@ pub async fn hold(host: &Host, site: &Site, point: PointId, reason: &str) -> Res
     let record = &catalog.get(&site.application.name, point)?.key;
     let hold = Hold::set(&site.vault, &site.writer, point, reason).await?;
     // A sweep looks for holds right before it deletes, but it may be past that where the grace is over.
-    if is_going(&site.vault, point).await? || is_gone(&site.vault, record).await? {
+    if live::is_going(&site.vault, point).await? || is_gone(&site.vault, record).await? {
         hold.lift(&site.vault).await?;
         return Err(TaskError::Going { point });
     }

@@ -2,7 +2,6 @@
 
 use jiff::Timestamp;
 use windlass_core::diagnose::without_output;
-use windlass_core::id::PointId;
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentManifest, RecoveryPoint};
 use windlass_core::verification::{ComponentVerdict, Level, Verdict, Verification};
@@ -11,7 +10,7 @@ use windlass_engine::progress::{Event, Progress};
 use windlass_repo::catalog::Entry;
 use windlass_repo::error::RepositoryError;
 use windlass_repo::format::restic::{FilesError, Verified};
-use windlass_repo::live::{Pin, Tombstone};
+use windlass_repo::live::{self, Pin};
 use windlass_repo::random::Fresh;
 use windlass_repo::store::StoreError;
 use windlass_repo::vault::Vault;
@@ -19,7 +18,6 @@ use windlass_repo::verify;
 use windlass_repo::writer::Writer;
 
 use crate::error::TaskError;
-use windlass_repo::retention::GRACE;
 
 /// Pins a point and makes sure that it stays: the pin is written first, then it is looked for the point's tombstone.
 ///
@@ -35,20 +33,11 @@ pub async fn pin(vault: &Vault, entry: &Entry, why: &str, progress: &dyn Progres
         }
         Err(error) => return Err(error.into()),
     };
-    if is_going(vault, entry.point.id).await? {
+    if live::is_going(vault, entry.point.id).await? {
         pin.lift().await;
         return Err(TaskError::Going { point: entry.point.id });
     }
     Ok(Some(pin))
-}
-
-/// Whether a point may be deleted at this very moment: it was marked a grace ago.
-pub(crate) async fn is_going(vault: &Vault, point: PointId) -> Result<bool, TaskError> {
-    let now = windlass_repo::live::now_of(vault.store()).await?;
-    // A tombstone that cannot be read stops every sweep.
-    let (marks, _) = Tombstone::load_what_can_be(vault).await?;
-    let since = marks.into_iter().find(|mark| mark.point == point).and_then(|mark| mark.since);
-    Ok(since.is_some_and(|since| now.duration_since(since) >= GRACE))
 }
 
 /// Lifts a pin, if there is one.

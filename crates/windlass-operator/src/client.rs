@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use windlass_core::diagnose::{Diagnose, Outcome};
 use windlass_core::id::RestoreId;
 
-use crate::api::drill::{Drill, DrillPhase, DrillSpec};
+use crate::api::drill::{COMPLETE, Drill, DrillPhase, DrillSpec};
 use crate::api::restore::{Old, Phase, Restore, RestoreSpec};
 
 /// How often an object is looked at.
@@ -160,7 +160,7 @@ impl Cluster {
     pub async fn drilled(&self, name: &str, heard: &mut dyn FnMut(&str)) -> Result<Drill, ClientError> {
         let looked = |drill: &Drill| {
             let status = drill.status.clone().unwrap_or_default();
-            let said = status.conditions.iter().find(|condition| condition.type_ == "Complete");
+            let said = status.conditions.iter().find(|condition| condition.type_ == COMPLETE);
             let said = said.map(|condition| condition.message.clone()).filter(|said| !said.is_empty());
             (drill.status.is_some(), status.phase == Some(DrillPhase::Complete), said)
         };

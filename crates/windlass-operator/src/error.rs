@@ -59,14 +59,6 @@ pub enum OperatorError {
         /// Its name.
         name: String,
     },
-    /// An object that cannot be what it should be.
-    #[error("write {what}")]
-    Document {
-        /// What was written.
-        what: &'static str,
-        /// Why.
-        source: serde_json::Error,
-    },
 }
 
 impl OperatorError {
@@ -91,7 +83,6 @@ impl Diagnose for OperatorError {
             Self::Read { .. } => "WDL-4001",
             Self::Write { .. } => "WDL-4002",
             Self::Start { .. } => "WDL-4003",
-            Self::Document { .. } => "WDL-4004",
             Self::Helm { .. } => "WDL-4005",
             Self::Panicked { .. } => "WDL-4006",
             Self::Repository(error) => error.code(),
@@ -103,7 +94,6 @@ impl Diagnose for OperatorError {
             Self::Read { .. } => "ReadFailed",
             Self::Write { .. } => "WriteFailed",
             Self::Start { .. } => "NotStarted",
-            Self::Document { .. } => "DocumentUnwritable",
             Self::Helm { .. } => "HelmFailed",
             Self::Panicked { .. } => "Panicked",
             Self::Repository(error) => error.reason(),
@@ -113,7 +103,7 @@ impl Diagnose for OperatorError {
     fn retry(&self) -> Retry {
         match self {
             Self::Read { .. } | Self::Write { .. } | Self::Helm { .. } | Self::Panicked { .. } => Retry::Soon,
-            Self::Start { .. } | Self::Document { .. } => Retry::Never,
+            Self::Start { .. } => Retry::Never,
             Self::Repository(error) => error.retry(),
         }
     }
@@ -130,7 +120,7 @@ impl Diagnose for OperatorError {
             Self::Start { .. } => {
                 vec!["look whether the API server answers, and whether the definitions are installed".into()]
             }
-            Self::Document { .. } | Self::Panicked { .. } => vec!["report it: this is a defect of the operator".into()],
+            Self::Panicked { .. } => vec!["report it: this is a defect of the operator".into()],
             Self::Repository(error) => error.hints(),
         }
     }

@@ -56,10 +56,15 @@ pub(crate) async fn state(client: &Client, namespace: &str, job: &Job) -> Result
     Ok(if has_begun { State::Running(said) } else { State::Waiting(said) })
 }
 
-async fn last_pod(client: &Client, namespace: &str, job: &str) -> Result<Option<Pod>, OperatorError> {
+/// The Pods of a Job.
+pub(crate) async fn pods(client: &Client, namespace: &str, job: &str) -> Result<Vec<Pod>, OperatorError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let listed = api.list(&ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"))).await;
-    let pods = listed.map_err(|error| OperatorError::read("Pods of Job", namespace, job, error))?.items;
+    Ok(listed.map_err(|error| OperatorError::read("Pods of Job", namespace, job, error))?.items)
+}
+
+async fn last_pod(client: &Client, namespace: &str, job: &str) -> Result<Option<Pod>, OperatorError> {
+    let pods = pods(client, namespace, job).await?;
     Ok(pods.into_iter().max_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0)))
 }
 

@@ -15,6 +15,7 @@ mod keeper;
 mod kryton;
 mod leadership;
 mod metrics;
+mod objects;
 mod operator;
 mod release;
 mod restore;

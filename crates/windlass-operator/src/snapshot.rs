@@ -2,7 +2,7 @@
 //!
 //! It runs in a Pod with an account that may do this in one namespace and nothing else. The name of a snapshot is that of
 //! its moment, so a run that is tried again makes no second one. Promised: the newest that can be used is never deleted;
-//! nothing is deleted that was not made here.
+//! nothing is deleted that was not made here; what never came to be usable does not stay behind.
 
 use std::time::Duration;
 
@@ -11,13 +11,11 @@ use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use windlass_core::diagnose::{Diagnose, Retry};
 use windlass_core::task;
 
 use crate::kryton::names;
-
-/// How long a snapshot may take until it can be used.
-const PATIENCE: Duration = Duration::from_mins(30);
 
 /// What to snapshot.
 #[derive(Clone, Debug)]
@@ -32,6 +30,8 @@ pub struct Snapshot {
     pub class: Option<String>,
     /// How long snapshots are kept; for ever where nothing is said.
     pub retention: Option<SignedDuration>,
+    /// How long it may take until it can be used.
+    pub patience: SignedDuration,
     /// The Job this runs in, by name and unique identifier.
     pub job: (String, String),
 }
@@ -56,6 +56,9 @@ pub enum SnapshotError {
         /// Why it did not work.
         source: Box<kube::Error>,
     },
+    /// This process cannot be told to end.
+    #[error("wait for the signal to end")]
+    Signal(#[source] std::io::Error),
     /// The driver says so.
     #[error("take snapshot {name}: {why}")]
     Failed {
@@ -64,11 +67,19 @@ pub enum SnapshotError {
         /// What the driver says.
         why: String,
     },
+    /// Its Job is over, or its Pod has to leave the node.
+    #[error("take snapshot {name}: told to end before it could be used")]
+    Ended {
+        /// The snapshot.
+        name: String,
+    },
     /// It takes too long.
-    #[error("take snapshot {name}: it cannot be used after {PATIENCE:?}")]
+    #[error("take snapshot {name}: it cannot be used after {patience:#}, and no driver says why")]
     Late {
         /// The snapshot.
         name: String,
+        /// How long was waited.
+        patience: SignedDuration,
     },
 }
 
@@ -78,6 +89,8 @@ impl Diagnose for SnapshotError {
             Self::Api { .. } => "WDL-4101",
             Self::Failed { .. } => "WDL-4102",
             Self::Late { .. } => "WDL-4103",
+            Self::Ended { .. } => "WDL-4104",
+            Self::Signal(_) => "WDL-4105",
         }
     }
 
@@ -86,6 +99,8 @@ impl Diagnose for SnapshotError {
             Self::Api { .. } => "SnapshotRefused",
             Self::Failed { .. } => "SnapshotFailed",
             Self::Late { .. } => "SnapshotLate",
+            Self::Ended { .. } => "SnapshotEnded",
+            Self::Signal(_) => "NoSignal",
         }
     }
 
@@ -94,7 +109,7 @@ impl Diagnose for SnapshotError {
     }
 
     fn hints(&self) -> Vec<String> {
-        vec!["look at the VolumeSnapshot and its VolumeSnapshotContent, and at the class and its driver".into()]
+        vec!["check that the cluster has the snapshot controller, the class, and the class's driver".into()]
     }
 }
 
@@ -104,6 +119,8 @@ pub async fn take(what: &Snapshot) -> Result<Snapped, SnapshotError> {
         let doing = doing.to_owned();
         move |source: kube::Error| SnapshotError::Api { doing: doing.clone(), source: Box::new(source) }
     };
+    // From here on: what is begun is not left behind.
+    let mut end = signal(SignalKind::terminate()).map_err(SnapshotError::Signal)?;
     let client = Client::try_default().await.map_err(doing("find the API server"))?;
     let api = all(client, &what.namespace);
     let run = task::Run::of_job(&what.job.0, &what.job.1, Timestamp::now());
@@ -115,18 +132,38 @@ pub async fn take(what: &Snapshot) -> Result<Snapped, SnapshotError> {
         Err(kube::Error::Api(status)) if status.code == 409 => {}
         Err(error) => return Err(doing(&format!("make VolumeSnapshot {name}"))(error)),
     }
-    usable(&api, &name).await?;
+    let usable = tokio::select! {
+        usable = usable(&api, &name, what.patience) => usable,
+        _ = end.recv() => Err(SnapshotError::Ended { name: name.clone() }),
+    };
+    if let Err(error) = usable {
+        // Nobody can use it, and the next attempt would wait for it in vain.
+        if !matches!(error, SnapshotError::Api { .. }) {
+            remove(&api, &name).await?;
+        }
+        return Err(error);
+    }
     let listed = api.list(&ListParams::default().labels(&labels_of(&what.name))).await;
     let listed = listed.map_err(doing("list VolumeSnapshots"))?;
     let mut deleted = Vec::new();
     for old in doomed(&listed.items, what.retention, Timestamp::now()) {
-        match api.delete(&old, &DeleteParams::default()).await {
-            Ok(_) => deleted.push(old),
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => return Err(doing(&format!("delete VolumeSnapshot {old}"))(error)),
+        if remove(&api, &old).await? {
+            deleted.push(old);
         }
     }
     Ok(Snapped { snapshot: name, deleted })
+}
+
+/// Deletes a snapshot; whether it was there.
+async fn remove(api: &Api<DynamicObject>, name: &str) -> Result<bool, SnapshotError> {
+    match api.delete(name, &DeleteParams::default()).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(source) => {
+            let doing = format!("delete VolumeSnapshot {name}");
+            Err(SnapshotError::Api { doing, source: Box::new(source) })
+        }
+    }
 }
 
 /// The label by which snapshots of a Kryton are found.
@@ -140,7 +177,7 @@ pub(crate) fn all(client: Client, namespace: &str) -> Api<DynamicObject> {
 }
 
 /// What the snapshot controller calls a snapshot.
-pub(crate) fn kind() -> ApiResource {
+fn kind() -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshot"))
 }
 
@@ -149,15 +186,24 @@ fn object(what: &Snapshot, scheduled: Timestamp) -> DynamicObject {
     if let Some(class) = &what.class {
         spec["volumeSnapshotClassName"] = json!(class);
     }
-    let stamp = scheduled.strftime("%Y%m%dt%H%M%Sz");
-    let mut object = DynamicObject::new(&format!("{}-{stamp}", what.name), &kind());
+    let mut object = DynamicObject::new(&name_of(&what.name, scheduled), &kind());
     object.metadata.labels = Some(names::labels(&what.name, "snapshot"));
     object.data = json!({ "spec": spec });
     object
 }
 
-async fn usable(api: &Api<DynamicObject>, name: &str) -> Result<(), SnapshotError> {
-    let end = tokio::time::Instant::now() + PATIENCE;
+/// The name of a Kryton's snapshot of a moment.
+pub(crate) fn name_of(kryton: &str, scheduled: Timestamp) -> String {
+    format!("{kryton}-{}", scheduled.strftime("%Y%m%dt%H%M%Sz"))
+}
+
+/// Why the driver, or who chooses it, says that a snapshot cannot be taken now.
+pub(crate) fn refused(snapshot: &DynamicObject) -> Option<&str> {
+    snapshot.data["status"]["error"]["message"].as_str()
+}
+
+async fn usable(api: &Api<DynamicObject>, name: &str, patience: SignedDuration) -> Result<(), SnapshotError> {
+    let end = tokio::time::Instant::now() + patience.unsigned_abs();
     loop {
         let found = api.get(name).await;
         let found = found
@@ -166,9 +212,9 @@ async fn usable(api: &Api<DynamicObject>, name: &str) -> Result<(), SnapshotErro
             return Ok(());
         }
         if tokio::time::Instant::now() > end {
-            return Err(match found.data["status"]["error"]["message"].as_str() {
+            return Err(match refused(&found) {
                 Some(why) => SnapshotError::Failed { name: name.to_owned(), why: why.to_owned() },
-                None => SnapshotError::Late { name: name.to_owned() },
+                None => SnapshotError::Late { name: name.to_owned(), patience },
             });
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -204,6 +250,7 @@ mod tests {
             claim: "team-a-data".into(),
             class: None,
             retention: None,
+            patience: SignedDuration::from_mins(30),
             job: (String::new(), String::new()),
         }
     }

@@ -2,15 +2,11 @@
 //!
 //! Each writer has conditions of its own and its own field manager, so that none takes back what another said.
 
-use std::fmt::Debug;
-
 use jiff::Timestamp;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder};
-use kube::{Api, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use kube::{Api, ResourceExt};
 use serde_json::{Map, Value, json};
 use windlass_core::diagnose::{Diagnose, chain, without_output};
 
@@ -18,11 +14,10 @@ use crate::api::kryton::Kryton;
 use crate::context::Context;
 use crate::error::OperatorError;
 use crate::kryton::validate::Fault;
+use crate::objects::{Kind, kind};
 
 /// A kind of object with a status that is told.
-pub(crate) trait Told:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned
-{
+pub(crate) trait Told: Kind {
     /// Whether one writer writes all of its status: then what it has seen must still be so.
     const EXACT: bool;
 
@@ -123,15 +118,15 @@ fn shorten(text: &str) -> String {
     format!("{}…", text.get(..end).unwrap_or_default())
 }
 
-/// Writes conditions and other fields of a status where they changed, and tells of changes by Events. Whether it stands there:
-/// an object that was deleted, made anew or changed meanwhile brings us back.
+/// Writes conditions and other fields of a status where they changed, and tells of changes by Events. An object that was deleted,
+/// made anew or changed meanwhile brings us back.
 pub(crate) async fn write<K: Told>(
     context: &Context,
     object: &K,
     manager: &str,
     conditions: Vec<Now>,
     fields: Map<String, Value>,
-) -> Result<bool, OperatorError> {
+) -> Result<(), OperatorError> {
     let old = object.conditions();
     let merged: Vec<Condition> = conditions.iter().map(|now| merge(now, old, object.meta().generation)).collect();
     let mut status = fields;
@@ -139,7 +134,7 @@ pub(crate) async fn write<K: Told>(
     status.retain(|_, value| !value.is_null());
     status.insert("conditions".to_owned(), json!(merged));
     if is_told(object, manager, &status) {
-        return Ok(true);
+        return Ok(());
     }
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let api: Api<K> = Api::namespaced(context.client.clone(), &namespace);
@@ -153,23 +148,14 @@ pub(crate) async fn write<K: Told>(
     match written {
         Ok(_) => {}
         // It was deleted meanwhile; or somebody wrote it, whose change brings us back.
-        Err(kube::Error::Api(answer)) if answer.code == 404 || (K::EXACT && answer.code == 409) => return Ok(false),
+        Err(kube::Error::Api(answer)) if answer.code == 404 || (K::EXACT && answer.code == 409) => return Ok(()),
         // Where it was made anew under the same name, or others write as well, the next turn knows.
         Err(error) => return Err(OperatorError::write(kind::<K>(), &namespace, &name, error)),
     }
     for now in conditions.iter().filter(|now| is_news(now, old)) {
         tell(context, object, now).await;
     }
-    Ok(true)
-}
-
-/// The name of a kind, for a message.
-pub(crate) fn kind<K: Resource<DynamicType = ()>>() -> &'static str {
-    // The names of a handful of kinds, kept for the life of the process.
-    match K::kind(&()) {
-        std::borrow::Cow::Borrowed(kind) => kind,
-        std::borrow::Cow::Owned(_) => "object",
-    }
+    Ok(())
 }
 
 /// Whether everything that would be written stands there already, and nothing of this writer's that would be taken back.

@@ -15,7 +15,8 @@ use windlass_core::diagnose::chain;
 use crate::backoff::{self, Backoff};
 use crate::context::Context;
 use crate::error::OperatorError;
-use crate::status::{Told, kind};
+use crate::objects::kind;
+use crate::status::Told;
 
 /// One turn of a reconciler.
 pub(crate) type Turn<K> =

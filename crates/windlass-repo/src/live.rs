@@ -17,6 +17,7 @@ use windlass_core::point::FORMAT;
 use crate::error::RepositoryError;
 use crate::layout;
 use crate::random::Fresh;
+use crate::retention::GRACE;
 use crate::store::{Key, Store};
 use crate::vault::Vault;
 use crate::writer::Writer;
@@ -91,6 +92,15 @@ impl Drop for Pin {
 fn pin_key(vault: &Vault, point: PointId) -> Result<Key, RepositoryError> {
     let entry = EntryId::fresh().map_err(RepositoryError::Randomness)?;
     Ok(layout::pin(vault.application(), point, entry, PIN.as_secs()))
+}
+
+/// Whether a point may be deleted at this very moment: it was marked a grace ago. Asked after it was pinned, the answer stands.
+pub async fn is_going(vault: &Vault, point: PointId) -> Result<bool, RepositoryError> {
+    let now = now_of(vault.store()).await?;
+    // A tombstone that cannot be read stops every sweep.
+    let (marks, _) = Tombstone::load_what_can_be(vault).await?;
+    let since = marks.into_iter().find(|mark| mark.point == point).and_then(|mark| mark.since);
+    Ok(since.is_some_and(|since| now.duration_since(since) >= GRACE))
 }
 
 /// The points that are pinned at a moment of the store's clock, and the pins that have ended.

@@ -127,6 +127,9 @@ pub(crate) struct SnapshotOf {
     /// How long snapshots are kept, such as 7d; for ever where nothing is said
     #[arg(long, value_parser = windlass_core::duration::parse)]
     pub retention: Option<jiff::SignedDuration>,
+    /// How long one may take until it can be used
+    #[arg(long, value_parser = windlass_core::duration::parse, default_value = "30m")]
+    pub patience: jiff::SignedDuration,
     /// The namespace
     #[arg(long, env = "POD_NAMESPACE")]
     pub namespace: String,

@@ -82,7 +82,7 @@ fn main() -> ExitCode {
 
 /// Whether a verb hears of signals itself, and ends in order.
 fn ends_by_itself(verb: &Verb) -> bool {
-    matches!(verb, Verb::Operator(_))
+    matches!(verb, Verb::Operator(_) | Verb::Agent(Agent::Snapshot(_)))
 }
 
 /// Opens as many files as the system lets us: a folder in a folder in a folder is walked by handles, one a level.

@@ -6,6 +6,7 @@
 mod replace;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use windlass_core::application::{Application, Component, Databases, Hooks, Postgres, Strategy};
@@ -28,6 +29,9 @@ use crate::postgres::inspect;
 use crate::postgres::tools::Tools;
 use crate::progress::Progress;
 use crate::restore::RestoreError;
+
+/// How long a server that is not there yet is waited for: as long as one takes that starts beside us.
+const STARTING: Duration = Duration::from_secs(30);
 
 /// A task that was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -191,9 +195,18 @@ async fn open(task: &Task) -> Result<(Vault, Writer), AgentError> {
     Ok((vault, writer))
 }
 
+/// Whether everything can be dumped. A server that is not there yet, because its application is being installed, is waited for.
 async fn check(database: &Database) -> Result<Done, AgentError> {
     let source = source(database)?;
-    let tools = Tools::find(&source).await.map_err(AgentError::Database)?;
+    let until = Instant::now() + STARTING;
+    let tools = loop {
+        match Tools::find(&source).await {
+            Err(error @ PostgresError::Connect { .. }) if error.retry() == Retry::Soon && Instant::now() < until => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            found => break found.map_err(AgentError::Database)?,
+        }
+    };
     inspect::readable(&tools).await.map_err(AgentError::Database)?;
     Ok(Done::Checked { server_version: tools.server_version, tools: tools.major })
 }

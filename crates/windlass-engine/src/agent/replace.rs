@@ -8,7 +8,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use windlass_core::application::{Check, Postgres};
-use windlass_core::diagnose::{Diagnose, chain};
+use windlass_core::diagnose::Diagnose;
 use windlass_core::id::RestoreId;
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentManifest, DatabaseDump};
@@ -19,7 +19,7 @@ use windlass_core::selector::Selector;
 use windlass_core::task::{self, Ask, Asked, Done, LayDown, Mentioned, Replaced, Switch};
 use windlass_core::verification::Verdict;
 use windlass_repo::catalog::{Catalog, Entry};
-use windlass_repo::live::Pin;
+use windlass_repo::live::{self, Pin};
 use windlass_repo::vault::Vault;
 
 use super::{AgentError, source};
@@ -108,6 +108,11 @@ pub(super) async fn lay_down(vault: &Vault, what: &LayDown, progress: &dyn Progr
     let catalog = Catalog::load(vault).await.map_err(AgentError::Repository)?;
     let entry = catalog.get(vault.application(), what.point).map_err(AgentError::Repository)?;
     let pin = Pin::set(vault, what.point, "restore").await.map_err(AgentError::Repository)?;
+    // The pin is written first: a sweep that did not see it has marked the point before.
+    if live::is_going(vault, what.point).await.map_err(AgentError::Repository)? {
+        pin.lift().await;
+        return Err(AgentError::Damaged { point: what.point, findings: vec!["it is about to be deleted".to_owned()] });
+    }
     let manifest = manifest(vault, entry, component).await?;
     // Every byte is read back before the first is written.
     let read = windlass_repo::verify::objects(vault, &manifest, &|_| ()).await;
@@ -147,26 +152,17 @@ pub(super) async fn switch(what: &Switch) -> Result<Done, AgentError> {
 
 async fn mentioned_files(at: &At, what: &Mentioned) -> Result<Found, AgentError> {
     let found = checks::mentioned(&at.tools, &at.names().live, &what.sql, &[&what.folder], "the notes").await;
-    let mut found = found.map_err(AgentError::Database)?;
+    let (mut found, newest) = found.map_err(AgentError::Database)?;
     // A query that does not fit this database says nothing of what was restored.
     found.noted.append(&mut found.failed);
-    match newest(at, what).await {
-        Ok(Some(read)) => found.held.push(read),
-        Ok(None) => {}
-        Err(why) => found.noted.push(why),
+    if let Some(newest) = newest {
+        let path = newest.strip_prefix(&what.folder).unwrap_or(&newest).display();
+        match read(&newest) {
+            Ok(bytes) => found.held.push(format!("{path} is there and reads, {bytes} bytes of it")),
+            Err(error) => found.noted.push(format!("the file {path} cannot be read: {error}")),
+        }
     }
     Ok(found)
-}
-
-/// Reads the newest file that is mentioned and there.
-async fn newest(at: &At, mentioned: &Mentioned) -> Result<Option<String>, String> {
-    let found = checks::lines(&at.tools, &at.names().live, &mentioned.sql).await;
-    let Ok(paths) = found.map_err(|error| chain(&error))? else { return Ok(None) };
-    let first = paths.iter().find(|path| mentioned.folder.join(path).is_file());
-    let Some(path) = first else { return Ok(None) };
-    let bytes =
-        read(&mentioned.folder.join(path)).map_err(|error| format!("the file {path} cannot be read: {error}"))?;
-    Ok(Some(format!("{path} is there and reads, {bytes} bytes of it")))
 }
 
 fn read(path: &Path) -> std::io::Result<u64> {

@@ -118,7 +118,11 @@ impl Diagnose for RestoreError {
     }
 
     fn outcome(&self) -> Outcome {
-        Outcome::Failed
+        match self {
+            // Found while planning: nothing was touched.
+            Self::Refused(error) => error.outcome(),
+            _ => Outcome::Failed,
+        }
     }
 
     fn hints(&self) -> Vec<String> {

@@ -7,8 +7,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use windlass_core::verification::Verdict;
 
 use super::restore::{Application, Checks, Notes};
+
+/// The condition that holds once a drill is over.
+pub const COMPLETE: &str = "Complete";
 
 /// What is to be rehearsed.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +113,7 @@ pub enum DrillPhase {
     Preparing,
     /// The point is being restored into it.
     Restoring,
-    /// It is on record, and the copy is being removed.
+    /// The copy is being removed; then it is put on record.
     TearingDown,
     /// It is over.
     Complete,
@@ -124,4 +128,24 @@ pub enum DrillVerdict {
     Failed,
     /// It could not be said: what the proof needs was not to be had.
     Inconclusive,
+}
+
+impl From<Verdict> for DrillVerdict {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Passed => Self::Passed,
+            Verdict::Failed => Self::Failed,
+            Verdict::Inconclusive => Self::Inconclusive,
+        }
+    }
+}
+
+impl From<DrillVerdict> for Verdict {
+    fn from(verdict: DrillVerdict) -> Self {
+        match verdict {
+            DrillVerdict::Passed => Self::Passed,
+            DrillVerdict::Failed => Self::Failed,
+            DrillVerdict::Inconclusive => Self::Inconclusive,
+        }
+    }
 }

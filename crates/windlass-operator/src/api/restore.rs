@@ -11,6 +11,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// The condition that holds once there is a plan.
+pub const PLANNED: &str = "Planned";
+
+/// The condition that holds once a restore is done.
+pub const RESTORED: &str = "Restored";
+
 /// What is to be restored, and where.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[kube(

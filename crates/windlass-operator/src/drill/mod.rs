@@ -1,7 +1,7 @@
 //! Drills: a recovery point restored into a throw-away copy of the application, started, checked, measured and removed.
 //!
 //! ```text
-//! copy (a `Kryton`) → restore into it (a `Restore`, its plan confirmed) → on record → copy removed
+//! copy (a `Kryton`) → restore into it (a `Restore`, its plan confirmed) → copy removed → on record
 //! ```
 //!
 //! The copy and the restore are objects like any other, made by the same reconcilers, and belong to the drill: whatever

@@ -1,20 +1,16 @@
 //! What starts a turn of a drill, and the way through its phases.
 
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::watcher;
-use kube::{Api, Resource, ResourceExt};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use windlass_core::duration;
 use windlass_core::id::{EntryId, PointId};
@@ -24,16 +20,17 @@ use windlass_repo::random::Fresh;
 
 use super::copy;
 use super::verdict::{Measured, judge, record};
-use crate::api::drill::{Drill, DrillPhase, DrillStatus, DrillVerdict};
+use crate::api::drill::{COMPLETE, Drill, DrillPhase, DrillStatus, DrillVerdict};
 use crate::api::kryton::Kryton;
-use crate::api::restore::{Phase, Restore};
+use crate::api::restore::{Phase, RESTORED, Restore};
 use crate::backoff::Backoff;
 use crate::context::Context;
 use crate::error::OperatorError;
 use crate::keeper::Shut;
 use crate::kryton::{apply, release};
+use crate::objects::{self, Kind, kind};
 use crate::restore::source::Source;
-use crate::status::{self, Now, Told, in_words, kind};
+use crate::status::{self, Now, Told, in_words};
 use crate::turns::{self, Turn};
 
 /// Drills at once.
@@ -49,7 +46,6 @@ const LATER: Duration = Duration::from_mins(1);
 const DEADLINE: SignedDuration = SignedDuration::from_hours(1);
 
 const PASSED: &str = "Passed";
-const COMPLETE: &str = "Complete";
 
 impl Told for Drill {
     const EXACT: bool = true;
@@ -169,16 +165,14 @@ async fn source(context: &Context, drill: &Drill) -> Result<Source, Shut> {
 /// Sets up the copy, and waits until it runs: with an empty database.
 async fn prepare(context: &Context, drill: &Drill, status: &mut DrillStatus) -> Result<String, Shut> {
     let namespace = drill.namespace().unwrap_or_default();
-    let copies: Api<Kryton> = Api::namespaced(context.client.clone(), &namespace);
     let name = copy::name(drill);
-    let found = copies.get_opt(&name).await;
-    let found = found.map_err(|error| OperatorError::read("Kryton", &namespace, &name, error))?;
+    let found = objects::find::<Kryton>(&context.client, &namespace, &name).await?;
     let Some(found) = found else {
         let source = source(context, drill).await?;
         let chosen = source.choose(context, status.point.as_deref(), None).await?;
-        create(context, &copy::apart(drill)).await?;
+        objects::create(&context.client, &copy::apart(drill), apply::MANAGER).await?;
         status.notes = copy::shared(&source.kryton);
-        create(context, &copy::kryton(drill, &source.kryton, chosen.major)).await?;
+        objects::create(&context.client, &copy::kryton(drill, &source.kryton, chosen.major), apply::MANAGER).await?;
         return Ok("the copy is being set up".to_owned());
     };
     if !is_of(drill, &found) {
@@ -191,7 +185,7 @@ async fn prepare(context: &Context, drill: &Drill, status: &mut DrillStatus) -> 
         let why = ready.map_or_else(|| "it is being installed".to_owned(), |ready| ready.message.clone());
         return Ok(format!("the copy is not up yet: {why}"));
     }
-    create(context, &copy::restore(drill, point(status)?)).await?;
+    objects::create(&context.client, &copy::restore(drill, point(status)?), apply::MANAGER).await?;
     status.phase = Some(DrillPhase::Restoring);
     Ok("the point is restored into the copy".to_owned())
 }
@@ -199,9 +193,7 @@ async fn prepare(context: &Context, drill: &Drill, status: &mut DrillStatus) -> 
 /// Confirms the plan of the restore, and waits for its end.
 async fn restore(context: &Context, drill: &Drill, status: &mut DrillStatus) -> Result<String, Shut> {
     let (namespace, name) = (drill.namespace().unwrap_or_default(), copy::name(drill));
-    let restores: Api<Restore> = Api::namespaced(context.client.clone(), &namespace);
-    let found = restores.get_opt(&name).await;
-    let found = found.map_err(|error| OperatorError::read("Restore", &namespace, &name, error))?;
+    let found = objects::find::<Restore>(&context.client, &namespace, &name).await?;
     let Some(restore) = found.filter(|restore| is_of(drill, restore)) else {
         close(status, DrillVerdict::Inconclusive, vec![format!("the Restore {name} is gone, or another's")])?;
         return Ok(String::new());
@@ -209,22 +201,18 @@ async fn restore(context: &Context, drill: &Drill, status: &mut DrillStatus) -> 
     let Some(told) = restore.status.clone() else { return Ok("the restore is being planned".to_owned()) };
     if told.phase == Some(Phase::Planned) && restore.spec.confirm.is_none() {
         let patch = json!({ "spec": { "confirm": told.digest } });
+        let restores: Api<Restore> = Api::namespaced(context.client.clone(), &namespace);
         let patched = restores.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
         patched.map_err(|error| OperatorError::write("Restore", &namespace, &name, error))?;
         return Ok("the plan is confirmed".to_owned());
     }
     let Some((verdict, findings)) = judge(&told) else {
-        let step = told.conditions.iter().find(|condition| condition.type_ == "Restored");
+        let step = told.conditions.iter().find(|condition| condition.type_ == RESTORED);
         return Ok(step.map(|step| format!("{}: {}", step.reason, step.message)).unwrap_or_default());
     };
     status.checked = told.checked;
     status.notes.extend(told.notes);
-    let verdict = match verdict {
-        Verdict::Passed => DrillVerdict::Passed,
-        Verdict::Failed => DrillVerdict::Failed,
-        Verdict::Inconclusive => DrillVerdict::Inconclusive,
-    };
-    close(status, verdict, findings)?;
+    close(status, verdict.into(), findings)?;
     Ok(String::new())
 }
 
@@ -263,11 +251,7 @@ async fn tear_down(context: &Context, drill: &Drill, status: &mut DrillStatus) -
     let opened = source.open(context).await?;
     let id = status.record.as_ref().and_then(|id| id.parse().ok());
     if let (Some(id), Some(measured)) = (id, measured(status)) {
-        let verdict = match status.verdict {
-            Some(DrillVerdict::Passed) => Verdict::Passed,
-            Some(DrillVerdict::Failed) => Verdict::Failed,
-            _ => Verdict::Inconclusive,
-        };
+        let verdict = status.verdict.map_or(Verdict::Inconclusive, Verdict::from);
         record(&opened, &source.kryton, status, id, point(status)?, verdict, measured).await?;
     }
     status.phase = Some(DrillPhase::Complete);
@@ -290,44 +274,21 @@ fn is_late(drill: &Drill, status: &DrillStatus) -> bool {
 }
 
 fn is_of(drill: &Drill, object: &impl ResourceExt) -> bool {
-    let uid = drill.uid();
-    object.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref())
-}
-
-async fn create<K>(context: &Context, object: &K) -> Result<(), OperatorError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
-{
-    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let api: Api<K> = Api::namespaced(context.client.clone(), &namespace);
-    match api.create(&PostParams::default(), object).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        Err(error) => Err(OperatorError::write(kind::<K>(), &namespace, &name, error)),
-    }
+    objects::is_owned_by(object, drill.uid().as_deref())
 }
 
 /// Deletes what was made for a drill; its kind, while it is there.
-async fn remove<K>(context: &Context, drill: &Drill) -> Result<Option<&'static str>, OperatorError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-{
+async fn remove<K: Kind>(context: &Context, drill: &Drill) -> Result<Option<&'static str>, OperatorError> {
     let (namespace, name) = (drill.namespace().unwrap_or_default(), copy::name(drill));
-    let api: Api<K> = Api::namespaced(context.client.clone(), &namespace);
-    let found = api.get_metadata_opt(&name).await;
-    let found = found.map_err(|error| OperatorError::read(kind::<K>(), &namespace, &name, error))?;
+    let found = objects::find_metadata::<K>(&context.client, &namespace, &name).await?;
     let Some(found) = found.filter(|found| is_of(drill, found)) else { return Ok(None) };
     if found.metadata.deletion_timestamp.is_none() {
-        match api.delete(&name, &DeleteParams::background()).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => return Err(OperatorError::write(kind::<K>(), &namespace, &name, error)),
-        }
+        objects::delete::<K>(&context.client, &namespace, &name, found.uid()).await?;
     }
     Ok(Some(kind::<K>()))
 }
 
-async fn tell(context: &Context, drill: &Drill, status: &DrillStatus, said: &str) -> Result<bool, OperatorError> {
+async fn tell(context: &Context, drill: &Drill, status: &DrillStatus, said: &str) -> Result<(), OperatorError> {
     let findings = status.findings.join("; ");
     let took = format!(
         "RTO {}, RPO {}",
@@ -347,7 +308,7 @@ async fn tell(context: &Context, drill: &Drill, status: &DrillStatus, said: &str
         Some(DrillPhase::TearingDown) => Now::no(COMPLETE, "TearingDown", said),
         _ => Now::no(COMPLETE, "UnderWay", said),
     };
-    let Value::Object(mut fields) = json!(status) else { return Ok(true) };
+    let Value::Object(mut fields) = json!(status) else { return Ok(()) };
     fields.remove("conditions");
     status::write(context, drill, apply::MANAGER, vec![passed, complete], fields).await
 }

@@ -8,14 +8,14 @@ use windlass_repo::verify;
 
 use crate::api::drill::DrillStatus;
 use crate::api::kryton::Kryton;
-use crate::api::restore::{Phase, RestoreStatus};
+use crate::api::restore::{PLANNED, Phase, RestoreStatus};
 use crate::error::OperatorError;
 use crate::keeper::Opened;
 use crate::kryton::{component, names};
 
 /// What a restore into a copy says of the point; `None` while it is under way.
 pub(super) fn judge(restore: &RestoreStatus) -> Option<(Verdict, Vec<String>)> {
-    let planned = restore.conditions.iter().find(|condition| condition.type_ == "Planned");
+    let planned = restore.conditions.iter().find(|condition| condition.type_ == PLANNED);
     match restore.phase? {
         Phase::Restored | Phase::Final => Some((Verdict::Passed, Vec::new())),
         Phase::Failed => {

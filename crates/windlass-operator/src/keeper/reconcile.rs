@@ -159,7 +159,7 @@ async fn unread(context: &Context, kryton: &Kryton, repository: Now, why: &str) 
     conditions.extend(Now::before(kryton, RETENTION));
     let known = kryton.status.as_ref().and_then(|status| status.backup.as_ref());
     let fields = Map::from_iter(known.map(|known| ("backup".to_owned(), json!(known))));
-    status::write(context, kryton, MANAGER, conditions, fields).await.map(drop)
+    status::write(context, kryton, MANAGER, conditions, fields).await
 }
 
 /// What nobody could look at is not known to be protected.

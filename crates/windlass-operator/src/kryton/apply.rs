@@ -1,16 +1,12 @@
 //! Makes the cluster what was built, by server-side apply: a field that someone changed is set back, one that nobody set
 //! is left to others.
 
-use std::fmt::Debug;
-
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
 use secrecy::ExposeSecret;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use windlass_core::id::RepositoryId;
 use windlass_repo::random::Fresh;
 use windlass_repo::writer::Writer;
@@ -18,16 +14,13 @@ use windlass_repo::writer::Writer;
 use super::names;
 use super::validate::{Own, REPOSITORY, Valid, WRITER};
 use crate::error::OperatorError;
-use crate::status::kind;
+use crate::objects::{self, Kind, kind};
 
 /// Whose fields they are.
 pub(crate) const MANAGER: &str = "windlass-operator";
 
 /// Makes an object what it should be.
-pub(crate) async fn apply<K>(client: &Client, object: &K) -> Result<K, OperatorError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
-{
+pub(crate) async fn apply<K: Kind + Serialize>(client: &Client, object: &K) -> Result<K, OperatorError> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let api: Api<K> = Api::namespaced(client.clone(), &namespace);
     let applied = api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(object)).await;
@@ -36,24 +29,12 @@ where
 
 /// Removes an object that was made for the `Kryton` and is no longer wanted; one of the same name that is someone else's
 /// stays.
-pub(super) async fn remove<K>(client: &Client, valid: &Valid, name: &str) -> Result<bool, OperatorError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-{
-    let api: Api<K> = Api::namespaced(client.clone(), &valid.namespace);
-    let read = |error| OperatorError::read(kind::<K>(), &valid.namespace, name, error);
-    let Some(found) = api.get_metadata_opt(name).await.map_err(read)? else { return Ok(false) };
+pub(super) async fn remove<K: Kind>(client: &Client, valid: &Valid, name: &str) -> Result<(), OperatorError> {
+    let found = objects::find_metadata::<K>(client, &valid.namespace, name).await?;
     let uid = valid.owner.as_ref().map(|owner| owner.uid.as_str());
-    let ours = found.metadata.owner_references.iter().flatten().any(|owner| Some(owner.uid.as_str()) == uid);
-    if !ours {
-        return Ok(false);
-    }
-    let only_it = Preconditions { uid: found.metadata.uid.clone(), resource_version: None };
-    let removed = api.delete(name, &DeleteParams::background().preconditions(only_it)).await;
-    match removed {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
-        Err(error) => Err(OperatorError::write(kind::<K>(), &valid.namespace, name, error)),
+    match found.filter(|found| objects::is_owned_by(found, uid)) {
+        Some(found) => objects::delete::<K>(client, &valid.namespace, name, found.uid()).await,
+        None => Ok(()),
     }
 }
 

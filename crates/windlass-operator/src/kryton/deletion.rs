@@ -2,14 +2,14 @@
 //! dumps - stays, unless the deletion policy says otherwise; dumps stay always.
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
-use serde_json::json;
 
 use super::names;
 use crate::api::kryton::{DeletionPolicy, Kryton};
 use crate::context::Context;
 use crate::error::OperatorError;
+use crate::objects;
 use crate::release::records;
 use crate::snapshot;
 
@@ -21,12 +21,10 @@ pub(crate) const FINALIZER: &str = "kryton.azrtydxb.io/release";
 
 /// Sees to it that the object does not go before [`finish`].
 pub(super) async fn guard(context: &Context, kryton: &Kryton) -> Result<(), OperatorError> {
-    if context.helm.is_none() || kryton.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
-        return Ok(());
+    match context.helm {
+        Some(_) => objects::hold(&context.client, kryton, FINALIZER).await,
+        None => Ok(()),
     }
-    let mut all = kryton.finalizers().to_vec();
-    all.push(FINALIZER.to_owned());
-    set(context, kryton, &all).await
 }
 
 /// Removes the release, and lets the object go.
@@ -35,7 +33,7 @@ pub(super) async fn finish(
     kryton: &impl ResourceExt,
     policy: Option<DeletionPolicy>,
 ) -> Result<(), OperatorError> {
-    if !kryton.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+    if !objects::is_held(kryton, FINALIZER) {
         return Ok(());
     }
     let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
@@ -52,28 +50,20 @@ pub(super) async fn finish(
         volumes.delete_collection(&DeleteParams::default(), &of_it).await.map_err(failed)?;
         remove_snapshots(context, &namespace, &name).await?;
         // The passwords that fit the volumes, and nothing else.
-        let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
         for secret in [names::database_secret(&name), format!("{name}-secret")] {
-            let found = secrets.get_metadata_opt(&secret).await;
-            let found = found.map_err(|error| OperatorError::read("Secret", &namespace, &secret, error))?;
+            let found = objects::find_metadata::<Secret>(&context.client, &namespace, &secret).await?;
             // One of the same name that is somebody else's stays.
-            if found.is_none_or(|found| found.annotations().get(RELEASE) != Some(&name)) {
-                continue;
-            }
-            match secrets.delete(&secret, &DeleteParams::default()).await {
-                Ok(_) => {}
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(OperatorError::write("Secret", &namespace, &secret, error)),
+            if found.is_some_and(|found| found.annotations().get(RELEASE) == Some(&name)) {
+                objects::delete::<Secret>(&context.client, &namespace, &secret, None).await?;
             }
         }
     }
-    let left: Vec<String> = kryton.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).cloned().collect();
-    set(context, kryton, &left).await
+    objects::let_go::<Kryton>(&context.client, kryton, FINALIZER).await
 }
 
 /// Removes the snapshots that were taken of the notes, and none of anybody else's.
 async fn remove_snapshots(context: &Context, namespace: &str, name: &str) -> Result<(), OperatorError> {
-    let snapshots: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), namespace, &snapshot::kind());
+    let snapshots = snapshot::all(context.client.clone(), namespace);
     let of_it = ListParams::default().labels(&snapshot::labels_of(name));
     let found = match snapshots.list_metadata(&of_it).await {
         Ok(found) => found,
@@ -89,16 +79,4 @@ async fn remove_snapshots(context: &Context, namespace: &str, name: &str) -> Res
         }
     }
     Ok(())
-}
-
-/// Sets the finalizers, unless the object changed meanwhile: then its change brings us back.
-async fn set(context: &Context, kryton: &impl ResourceExt, finalizers: &[String]) -> Result<(), OperatorError> {
-    let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
-    let api: Api<Kryton> = Api::namespaced(context.client.clone(), &namespace);
-    let patch = json!({ "metadata": { "finalizers": finalizers, "resourceVersion": kryton.resource_version() } });
-    match api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(OperatorError::write("Kryton", &namespace, &name, error)),
-    }
 }

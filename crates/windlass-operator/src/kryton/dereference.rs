@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 use secrecy::SecretString;
 
 use super::names;
 use crate::api::kryton::{Connection, Kryton};
 use crate::error::OperatorError;
+use crate::objects;
 
 /// A Secret as it was found. Its values are never shown.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +24,11 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// A Secret, where it is there.
+    pub(crate) async fn read(client: &Client, namespace: &str, name: &str) -> Result<Option<Self>, OperatorError> {
+        Ok(objects::find::<Secret>(client, namespace, name).await?.as_ref().map(Self::of))
+    }
+
     /// A Secret's values, as far as they are text.
     pub(crate) fn of(secret: &Secret) -> Self {
         let version = secret.resource_version().unwrap_or_default();
@@ -123,11 +129,7 @@ impl Dereferenced {
     pub(crate) async fn read(client: &Client, kryton: &Kryton) -> Result<Self, OperatorError> {
         let Some(named) = Named::of(kryton) else { return Ok(Self::default()) };
         let namespace = kryton.namespace().unwrap_or_default();
-        let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
-        let read = async |name: &str| -> Result<Option<Found>, OperatorError> {
-            let found = secrets.get_opt(name).await.map_err(|e| OperatorError::read("Secret", &namespace, name, e))?;
-            Ok(found.as_ref().map(Found::of))
-        };
+        let read = async |name: &str| Found::read(client, &namespace, name).await;
         Ok(Self {
             credentials: read(&named.credentials).await?,
             ca: match &named.ca {

@@ -15,6 +15,7 @@ use crate::api::kryton::Kryton;
 use crate::api::restore::Restore;
 use crate::context::Context;
 use crate::error::OperatorError;
+use crate::objects;
 
 /// The restore that is at work on it, by its name: no other begins, and no backup.
 const HELD: &str = "windlass.dev/restored-by";
@@ -61,9 +62,7 @@ pub(super) async fn held(context: &Context, kryton: &Kryton) -> Result<Held, Ope
 /// Whether a restore is there.
 pub(crate) async fn is_there(context: &Context, kryton: &Kryton, restore: &str) -> Result<bool, OperatorError> {
     let namespace = kryton.namespace().unwrap_or_default();
-    let api: Api<Restore> = Api::namespaced(context.client.clone(), &namespace);
-    let found = api.get_metadata_opt(restore).await;
-    Ok(found.map_err(|error| OperatorError::read("Restore", &namespace, restore, error))?.is_some())
+    Ok(objects::find_metadata::<Restore>(&context.client, &namespace, restore).await?.is_some())
 }
 
 /// The values that hold a release, and give it the volume of the notes.
@@ -109,13 +108,16 @@ async fn annotate(context: &Context, kryton: &Kryton, metadata: &Value) -> Resul
     }
 }
 
+/// How many replicas a `Kryton`'s Deployment is to have; none where there is no Deployment.
+async fn replicas(context: &Context, namespace: &str, name: &str) -> Result<i32, OperatorError> {
+    let found = objects::find::<Deployment>(&context.client, namespace, name).await?;
+    Ok(found.and_then(|deployment| deployment.spec).map_or(0, |spec| spec.replicas.unwrap_or(1)))
+}
+
 /// What is still running of a `Kryton` that is being stopped, in words; `None` where nothing is.
 pub(crate) async fn still_running(context: &Context, kryton: &Kryton) -> Result<Option<String>, OperatorError> {
     let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
-    let deployments: Api<Deployment> = Api::namespaced(context.client.clone(), &namespace);
-    let found = deployments.get_opt(&name).await;
-    let found = found.map_err(|error| OperatorError::read("Deployment", &namespace, &name, error))?;
-    let wanted = found.and_then(|deployment| deployment.spec).map_or(0, |spec| spec.replicas.unwrap_or(1));
+    let wanted = replicas(context, &namespace, &name).await?;
     if wanted > 0 {
         return Ok(Some(format!("Deployment {name} is being scaled to 0")));
     }
@@ -138,10 +140,7 @@ pub(crate) async fn still_running(context: &Context, kryton: &Kryton) -> Result<
 /// What is not up yet of a `Kryton` that is being started, in words; `None` where it runs.
 pub(crate) async fn not_up(context: &Context, kryton: &Kryton) -> Result<Option<String>, OperatorError> {
     let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
-    let deployments: Api<Deployment> = Api::namespaced(context.client.clone(), &namespace);
-    let found = deployments.get_opt(&name).await;
-    let found = found.map_err(|error| OperatorError::read("Deployment", &namespace, &name, error))?;
-    let wanted = found.and_then(|deployment| deployment.spec).map_or(0, |spec| spec.replicas.unwrap_or(1));
+    let wanted = replicas(context, &namespace, &name).await?;
     if wanted == 0 {
         return Ok(Some(format!("Deployment {name} is being scaled up")));
     }

@@ -19,6 +19,7 @@ mod outdated;
 mod preflight;
 mod reconcile;
 pub(crate) mod release;
+mod snapshots;
 pub(crate) mod validate;
 
 pub(crate) use self::build::{Agent, NOTES, component, of_secret, task};

@@ -2,13 +2,14 @@
 //! there a Pod waits for as long as it may, and no other run begins meanwhile.
 
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use kube::api::{DeleteParams, ListParams, PropagationPolicy};
+use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 use super::names;
 use super::validate::Valid;
 use crate::error::OperatorError;
 use crate::job::{State, state};
+use crate::objects;
 
 /// At what is made of a template: which it was.
 pub(crate) const TEMPLATE: &str = "kryton.azrtydxb.io/template";
@@ -23,7 +24,7 @@ pub(super) async fn end(client: &Client, valid: &Valid, cron: &CronJob) -> Resul
             continue;
         }
         if let State::Waiting(Some(_)) = state(client, &valid.namespace, &job).await? {
-            delete(client, &valid.namespace, &job.name_any()).await?;
+            objects::delete::<Job>(client, &valid.namespace, &job.name_any(), None).await?;
         }
     }
     Ok(())
@@ -32,7 +33,7 @@ pub(super) async fn end(client: &Client, valid: &Valid, cron: &CronJob) -> Resul
 /// Ends every look at a database but one.
 pub(super) async fn end_looks(client: &Client, namespace: &str, name: &str, but: &str) -> Result<(), OperatorError> {
     for job in jobs(client, namespace, name, "preflight").await?.iter().filter(|job| job.name_any() != but) {
-        delete(client, namespace, &job.name_any()).await?;
+        objects::delete::<Job>(client, namespace, &job.name_any(), None).await?;
     }
     Ok(())
 }
@@ -42,15 +43,4 @@ async fn jobs(client: &Client, namespace: &str, name: &str, component: &str) -> 
     let of_it = format!("{}={name},app.kubernetes.io/component={component}", names::FOR);
     let listed = api.list(&ListParams::default().labels(&of_it)).await;
     Ok(listed.map_err(|error| OperatorError::read("Jobs of Kryton", namespace, name, error))?.items)
-}
-
-async fn delete(client: &Client, namespace: &str, job: &str) -> Result<(), OperatorError> {
-    let api: Api<Job> = Api::namespaced(client.clone(), namespace);
-    let background =
-        DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
-    match api.delete(job, &background).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(OperatorError::write("Job", namespace, job, error)),
-    }
 }

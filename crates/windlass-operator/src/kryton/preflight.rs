@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
-use kube::api::{DeleteParams, PostParams, PropagationPolicy};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 
 use super::build::Preflight;
 use super::{apply, outdated};
@@ -12,6 +11,7 @@ use crate::api::kryton::Kryton;
 use crate::context::Context;
 use crate::error::OperatorError;
 use crate::job::{State, state};
+use crate::objects;
 use crate::status::Now;
 
 /// Whether the database can be reached and read.
@@ -44,20 +44,12 @@ pub(super) async fn look(context: &Context, kryton: &Kryton, what: &Preflight) -
         return Ok(done());
     }
     let (namespace, name) = (kryton.namespace().unwrap_or_default(), what.job.name_any());
-    let jobs: Api<Job> = Api::namespaced(context.client.clone(), &namespace);
-    let found = jobs.get_opt(&name).await.map_err(|error| OperatorError::read("Job", &namespace, &name, error))?;
+    let found = objects::find::<Job>(&context.client, &namespace, &name).await?;
     let Some(job) = found else {
         apply::apply(&context.client, &what.task).await?;
         outdated::end_looks(&context.client, &namespace, &kryton.name_any(), &name).await?;
-        let made = jobs
-            .create(&PostParams { field_manager: Some(apply::MANAGER.into()), ..PostParams::default() }, &what.job)
-            .await;
-        return match made {
-            Ok(_) => Ok(pending(&name, SOON)),
-            // Not a conflict with anything else, such as with a quota that changed meanwhile.
-            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(pending(&name, SOON)),
-            Err(error) => Err(OperatorError::write("Job", &namespace, &name, error)),
-        };
+        objects::create(&context.client, &what.job, apply::MANAGER).await?;
+        return Ok(pending(&name, SOON));
     };
     match state(&context.client, &namespace, &job).await? {
         State::Ended => Ok(done()),
@@ -77,10 +69,7 @@ pub(super) async fn look(context: &Context, kryton: &Kryton, what: &Preflight) -
             let ended = ended.filter_map(|condition| condition.last_transition_time.as_ref()).map(|time| time.0).max();
             let age = ended.map(|ended| jiff::Timestamp::now().duration_since(ended));
             if age.is_some_and(|age| age.unsigned_abs() > AGAIN) {
-                let gone =
-                    DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
-                let deleted = jobs.delete(&name, &gone).await;
-                deleted.map_err(|error| OperatorError::write("Job", &namespace, &name, error))?;
+                objects::delete::<Job>(&context.client, &namespace, &name, None).await?;
             }
             let now = Now::no(REACHABLE, "NotReachable", format!("Job {name}: {why}"));
             Ok(Looked { now, digest: None, again: Some(AGAIN) })

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -16,7 +15,7 @@ use serde_json::{Map, json};
 
 use super::dereference::{Dereferenced, Named};
 use super::validate::{self, Valid};
-use super::{apply, build, claim, deletion, hold, names, outdated, preflight, release};
+use super::{apply, build, deletion, hold, names, outdated, preflight, release, snapshots};
 use crate::api::kryton::Kryton;
 use crate::api::restore::Restore;
 use crate::backoff::{self, Backoff};
@@ -40,7 +39,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     let secrets: Api<PartialObjectMeta<Secret>> = Api::all(context.watching.clone());
     let crons: Api<PartialObjectMeta<CronJob>> = Api::all(context.watching.clone());
     let tasks: Api<PartialObjectMeta<ConfigMap>> = Api::all(context.watching.clone());
-    let looks: Api<PartialObjectMeta<Job>> = Api::all(context.watching.clone());
+    let jobs: Api<PartialObjectMeta<Job>> = Api::all(context.watching.clone());
     let pods: Api<PartialObjectMeta<Pod>> = Api::all(context.watching.clone());
     let deployments: Api<PartialObjectMeta<Deployment>> = Api::all(context.watching.clone());
     let stateful_sets: Api<PartialObjectMeta<StatefulSet>> = Api::all(context.watching.clone());
@@ -49,14 +48,14 @@ pub(crate) async fn run(context: Arc<Context>) {
     let of_helm =
         || watcher::Config::default().labels("app.kubernetes.io/managed-by=Helm,app.kubernetes.io/name=kryton");
     let made = || watcher::Config::default().labels(names::FOR);
-    let of_looks = || watcher::Config::default().labels("app.kubernetes.io/component=preflight");
+    let of_jobs = || watcher::Config::default().labels("app.kubernetes.io/component in (preflight,snapshot)");
     let controller = controller
         .watches(secrets, watcher::Config::default(), move |secret| users_of(&store, &secret))
         .watches(restores, watcher::Config::default(), |restore| of_restore(&restore))
         .owns(crons, made())
         .owns(tasks, made())
-        .owns(looks, of_looks())
-        .watches(pods, of_looks(), |pod| names::labelled_for(&pod))
+        .watches(jobs, of_jobs(), |job| names::labelled_for(&job))
+        .watches(pods, of_jobs(), |pod| names::labelled_for(&pod))
         .watches(deployments, of_helm(), |made| of_release(&made))
         .watches(stateful_sets, of_helm(), |made| of_release(&made))
         .watches(services, of_helm(), |made| of_release(&made));
@@ -132,7 +131,7 @@ async fn reconcile(
     let held = hold::held(context, kryton).await?;
     let (backups, snapshots, released) = futures::join!(
         backups(context, kryton, &valid, &versions, held.by.is_some()),
-        snapshots(context, &valid),
+        snapshots::snapshots(context, &valid),
         release::release(context, kryton, held.stopped.as_deref())
     );
     let mut conditions = Vec::new();
@@ -155,9 +154,12 @@ async fn reconcile(
         }
     }
     match snapshots {
-        Ok(now) => conditions.push(now),
+        Ok(snapshots) => {
+            conditions.extend(snapshots.conditions);
+            again = snapshots.again.unwrap_or(again).min(again);
+        }
         Err(error) => {
-            conditions.push(Now::error(SNAPSHOTS, &error));
+            conditions.push(Now::error(snapshots::CONFIGURED, &error));
             failed = Some(error);
         }
     }
@@ -228,43 +230,6 @@ async fn backups(
                 backup.schedule, backup.connection.preset
             );
             Ok((Now::yes(CONFIGURED, "Scheduled", message), Some(looked)))
-        }
-    }
-}
-
-/// Whether snapshots are set up.
-const SNAPSHOTS: &str = "SnapshotConfigured";
-
-async fn snapshots(context: &Context, valid: &Valid) -> Result<Now, OperatorError> {
-    let name = names::snapshot(valid.name.as_str());
-    match &valid.snapshot {
-        None => {
-            apply::remove::<CronJob>(&context.client, valid, &name).await?;
-            apply::remove::<RoleBinding>(&context.client, valid, &name).await?;
-            apply::remove::<Role>(&context.client, valid, &name).await?;
-            apply::remove::<ServiceAccount>(&context.client, valid, &name).await?;
-            Ok(Now::no(
-                SNAPSHOTS,
-                "NotAsked",
-                "spec.snapshot is not there: no snapshots are taken; those that are there stay",
-            ))
-        }
-        Some(Err(fault)) => Ok(Now::fault(SNAPSHOTS, fault)),
-        Some(Ok(snapshot)) => {
-            let Some(claim) = claim::of_notes(&context.client, &valid.namespace, valid.name.as_str()).await? else {
-                let message = format!(
-                    "the volume of the notes is not there yet: a claim `{0}-data` or `{0}`, or the one that Deployment `{0}` mounts",
-                    valid.name
-                );
-                return Ok(Now::no(SNAPSHOTS, "NoVolume", message));
-            };
-            let objects = build::snapshot(valid, snapshot, &claim, &context.image);
-            apply::apply(&context.client, &objects.account).await?;
-            apply::apply(&context.client, &objects.role).await?;
-            apply::apply(&context.client, &objects.binding).await?;
-            apply::apply(&context.client, &objects.cron).await?;
-            let message = format!("CronJob {name} takes snapshots of {claim} at `{}` UTC", snapshot.schedule);
-            Ok(Now::yes(SNAPSHOTS, "Scheduled", message))
         }
     }
 }

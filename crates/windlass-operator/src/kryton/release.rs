@@ -77,11 +77,12 @@ pub(crate) async fn release(context: &Context, kryton: &Kryton, held: Option<&st
     let step = decide(&found, &digest, Timestamp::now());
     let drifted = match (&step, found.first()) {
         (Step::Nothing, Some(newest)) => {
+            let noted = match &newest.applied {
+                Some(noted) => noted.clone(),
+                None => drift::note(&context.client, &namespace, &name, newest).await?,
+            };
             let made = drift::look(&context.client, &namespace, &name).await?;
-            if newest.applied.is_none() {
-                drift::note(&context.client, &namespace, &name, newest.revision, &made).await?;
-            }
-            drift::differences(newest, &made, scales(&values))
+            drift::differences(&noted, &made, scales(&values))
         }
         _ => Vec::new(),
     };
@@ -108,9 +109,10 @@ pub(crate) async fn release(context: &Context, kryton: &Kryton, held: Option<&st
     }
     let found = if is_as_asked { found } else { records(&context.client, &namespace, &name).await? };
     let unnoted = |newest: &&Record| !is_as_asked && newest.applied.is_none();
+    let mut again = None;
     if let Some(newest) = found.first().filter(unnoted) {
-        let made = drift::look(&context.client, &namespace, &name).await?;
-        drift::note(&context.client, &namespace, &name, newest.revision, &made).await?;
+        let noted = drift::note(&context.client, &namespace, &name, newest).await?;
+        again = drift::is_changed(&noted).then_some(Duration::from_secs(1));
     }
     let revision = found.iter().find(|record| record.state == State::Deployed).map(|record| record.revision);
     let message =
@@ -121,7 +123,7 @@ pub(crate) async fn release(context: &Context, kryton: &Kryton, held: Option<&st
         Now::yes(RELEASED, "Repaired", format!("{message}; put right: {}", drifted.join(", ")))
     };
     let conditions = vec![released, ready(context, &namespace, &name, held).await?];
-    Ok(Released { conditions, revision, again: None })
+    Ok(Released { conditions, revision, again })
 }
 
 /// Whether an autoscaler changes the Deployment.
@@ -163,7 +165,7 @@ mod tests {
 
     fn record(revision: i64, state: State, digest: &str, seconds_ago: i64) -> Record {
         let since = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_000_000 - seconds_ago);
-        Record { revision, state, digest: Some(digest.into()), since, applied: None }
+        Record { revision, state, digest: Some(digest.into()), since, began: since, applied: None }
     }
 
     fn step(records: &[Record]) -> Step {

@@ -20,6 +20,8 @@ pub(crate) struct Record {
     /// The digest of what was asked for, where we asked.
     pub(crate) digest: Option<String>,
     pub(crate) since: Timestamp,
+    /// When helm began with it: nothing of it was made before.
+    pub(crate) began: Timestamp,
     /// What there was of it after it was applied, where that was noted.
     pub(crate) applied: Option<Made>,
 }
@@ -59,11 +61,13 @@ fn record(secret: &impl ResourceExt) -> Option<Record> {
     };
     let changed = label("modifiedAt").or_else(|| label("createdAt")).and_then(|text| text.parse().ok());
     let changed = changed.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    let began = secret.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
     Some(Record {
         revision: label("version")?.parse().ok()?,
         state,
         digest: label(DIGEST).map(str::to_owned),
         applied: secret.annotations().get(APPLIED).and_then(|text| serde_json::from_str(text).ok()),
-        since: changed.or_else(|| secret.creation_timestamp().map(|time| time.0)).unwrap_or(Timestamp::UNIX_EPOCH),
+        since: changed.unwrap_or(began),
+        began,
     })
 }

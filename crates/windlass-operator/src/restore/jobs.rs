@@ -1,17 +1,17 @@
 //! Has a Job carry out a task, and reads what came of it.
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::api::{DeleteParams, ListParams, PostParams};
-use kube::{Api, Client, ResourceExt};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Client, ResourceExt};
 use windlass_core::task::Done;
 
 use super::build::Built;
 use crate::api::restore::Restore;
 use crate::context::Context;
 use crate::error::OperatorError;
-use crate::job::{State, state};
+use crate::job::{State, pods, state};
 use crate::kryton::apply;
+use crate::objects;
 
 /// How a task stands.
 pub(super) enum Ran {
@@ -28,26 +28,20 @@ pub(super) enum Ran {
 /// Has a task carried out, once: a Job that is there is that task's.
 pub(super) async fn run(context: &Context, restore: &Restore, what: &Built) -> Result<Ran, OperatorError> {
     let (namespace, name) = (restore.namespace().unwrap_or_default(), &what.name);
-    let jobs: Api<Job> = Api::namespaced(context.client.clone(), &namespace);
-    let found = jobs.get_opt(name).await.map_err(|error| OperatorError::read("Job", &namespace, name, error))?;
-    let Some(job) = found else {
-        let tasks: Api<ConfigMap> = Api::namespaced(context.client.clone(), &namespace);
-        let there = tasks.get_metadata_opt(name).await;
-        let there = there.map_err(|error| OperatorError::read("ConfigMap", &namespace, name, error))?;
-        if there.is_some_and(|there| !is_ours(restore, &there)) {
+    let client = &context.client;
+    let uid = restore.uid();
+    let Some(job) = objects::find::<Job>(client, &namespace, name).await? else {
+        let there = objects::find_metadata::<ConfigMap>(client, &namespace, name).await?;
+        if there.is_some_and(|there| !objects::is_owned_by(&there, uid.as_deref())) {
             return Ok(Ran::Failed(format!(
                 "ConfigMap {name} is there and is not of this restore: give it another name"
             )));
         }
-        apply::apply(&context.client, &what.task).await?;
-        let by = PostParams { field_manager: Some(apply::MANAGER.into()), ..PostParams::default() };
-        return match jobs.create(&by, &what.job).await {
-            Ok(_) => Ok(Ran::Pending(format!("Job {name} begins"))),
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Ran::Pending(format!("Job {name} begins"))),
-            Err(error) => Err(OperatorError::write("Job", &namespace, name, error)),
-        };
+        apply::apply(client, &what.task).await?;
+        objects::create(client, &what.job, apply::MANAGER).await?;
+        return Ok(Ran::Pending(format!("Job {name} begins")));
     };
-    if !is_ours(restore, &job) {
+    if !objects::is_owned_by(&job, uid.as_deref()) {
         let is_older =
             job.owner_references().iter().any(|owner| owner.kind == "Restore" && owner.name == restore.name_any());
         return Ok(if is_older {
@@ -59,7 +53,7 @@ pub(super) async fn run(context: &Context, restore: &Restore, what: &Built) -> R
     if job.metadata.deletion_timestamp.is_some() {
         return Ok(Ran::Pending(format!("Job {name} is begun anew")));
     }
-    match state(&context.client, &namespace, &job).await? {
+    match state(client, &namespace, &job).await? {
         State::Failed(why) => Ok(Ran::Failed(format!("Job {name}: {why}"))),
         State::Waiting(why) => Ok(Ran::Waiting(
             why.map_or_else(|| format!("Job {name} has not begun"), |why| format!("Job {name}: {why}")),
@@ -69,14 +63,13 @@ pub(super) async fn run(context: &Context, restore: &Restore, what: &Built) -> R
             Ok(Ran::Pending(format!("Job {name} is at work{why}")))
         }
         State::Ended => {
-            match told(&context.client, &namespace, name).await? {
+            match told(client, &namespace, name).await? {
                 Some(Ok(done)) => return Ok(Ran::Done(Box::new(done))),
                 Some(Err(why)) => return Ok(Ran::Failed(format!("Job {name}: what came of it cannot be read: {why}"))),
                 None => {}
             }
             // Its Pod is gone, and with it what came of it: what is done already is not done twice.
-            let deleted = jobs.delete(name, &DeleteParams::background()).await;
-            deleted.map_err(|error| OperatorError::write("Job", &namespace, name, error))?;
+            objects::delete::<Job>(client, &namespace, name, None).await?;
             Ok(Ran::Pending(format!("Job {name} is begun anew: its Pod was deleted before it was read")))
         }
     }
@@ -85,28 +78,15 @@ pub(super) async fn run(context: &Context, restore: &Restore, what: &Built) -> R
 /// Removes the Job of a task, so that it is carried out again.
 pub(super) async fn remove(context: &Context, restore: &Restore, what: &str) -> Result<(), OperatorError> {
     let (namespace, name) = (restore.namespace().unwrap_or_default(), format!("{}-{what}", restore.name_any()));
-    let jobs: Api<Job> = Api::namespaced(context.client.clone(), &namespace);
-    match jobs.delete(&name, &DeleteParams::background()).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(OperatorError::write("Job", &namespace, &name, error)),
-    }
-}
-
-fn is_ours(restore: &Restore, object: &impl ResourceExt) -> bool {
-    let uid = restore.uid();
-    object.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref())
+    objects::delete::<Job>(&context.client, &namespace, &name, None).await
 }
 
 /// Ends a task, whatever it is at; what of it is still there, in words.
 pub(super) async fn end(context: &Context, restore: &Restore, what: &str) -> Result<Option<String>, OperatorError> {
     remove(context, restore, what).await?;
     let (namespace, name) = (restore.namespace().unwrap_or_default(), format!("{}-{what}", restore.name_any()));
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &namespace);
-    let of_it = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={name}"));
-    let left = pods.list_metadata(&of_it).await;
-    let left = left.map_err(|error| OperatorError::read("Pods of Job", &namespace, &name, error))?;
-    Ok(left.items.first().map(|pod| format!("Pod {} is ending", pod.name_any())))
+    let left = pods(&context.client, &namespace, &name).await?;
+    Ok(left.first().map(|pod| format!("Pod {} is ending", pod.name_any())))
 }
 
 /// What the Pod that ended well has told; or why that cannot be read.
@@ -115,13 +95,8 @@ async fn told(
     namespace: &str,
     job: &str,
 ) -> Result<Option<Result<Done, serde_json::Error>>, OperatorError> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let listed = pods.list(&ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"))).await;
-    let listed = listed.map_err(|error| OperatorError::read("Pods of Job", namespace, job, error))?;
-    let containers = listed
-        .into_iter()
-        .filter_map(|pod| pod.status)
-        .flat_map(|status| status.container_statuses.unwrap_or_default());
+    let of = pods(client, namespace, job).await?.into_iter().filter_map(|pod| pod.status);
+    let containers = of.flat_map(|status| status.container_statuses.unwrap_or_default());
     let ended = containers.filter_map(|container| container.state?.terminated).find(|ended| ended.exit_code == 0);
     Ok(ended.map(|ended| serde_json::from_str(&ended.message.unwrap_or_default())))
 }

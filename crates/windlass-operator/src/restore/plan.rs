@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use serde_json::Value;
 use windlass_core::duration;
 use windlass_core::hex;
@@ -19,6 +19,7 @@ use crate::context::Context;
 use crate::error::OperatorError;
 use crate::kryton::claim;
 use crate::kryton::component;
+use crate::objects;
 use crate::snapshot;
 
 /// Seconds in which a plan is made.
@@ -141,7 +142,7 @@ async fn volume(
     let kryton = world.into.name_any();
     let old = claim::of_notes(&context.client, &namespace, &kryton).await?;
     let size = match &old {
-        Some(claim) => claim_of(context, &namespace, claim).await?.and_then(|claim| requested(&claim)),
+        Some(claim) => objects::find(&context.client, &namespace, claim).await?.and_then(|claim| requested(&claim)),
         None => None,
     };
     let Some(bytes) = status["restoreSize"].as_str().and_then(bytes).max(size) else {
@@ -164,17 +165,6 @@ async fn volume(
 fn notes_component() -> windlass_core::name::Name {
     #[expect(clippy::expect_used, reason = "it is written here")]
     "notes".parse().expect("a name")
-}
-
-/// A claim, where it is there.
-pub(super) async fn claim_of(
-    context: &Context,
-    namespace: &str,
-    name: &str,
-) -> Result<Option<PersistentVolumeClaim>, OperatorError> {
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
-    let found = claims.get_opt(name).await;
-    found.map_err(|error| OperatorError::read("PersistentVolumeClaim", namespace, name, error))
 }
 
 fn requested(claim: &PersistentVolumeClaim) -> Option<u64> {

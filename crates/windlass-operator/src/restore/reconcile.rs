@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use kube::api::{Patch, PatchParams};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::watcher;
@@ -30,6 +29,7 @@ use crate::context::Context;
 use crate::error::OperatorError;
 use crate::keeper::Shut;
 use crate::kryton::hold;
+use crate::objects;
 use crate::status::in_words;
 use crate::turns::{self, Turn};
 
@@ -79,7 +79,7 @@ async fn reconcile(
 
 /// What has to be done before the object may go.
 async fn finish(context: &Context, restore: &Restore) -> Result<Action, OperatorError> {
-    if !restore.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+    if !objects::is_held(restore, FINALIZER) {
         return Ok(Action::await_change());
     }
     let phase = restore.status.as_ref().and_then(|status| status.phase);
@@ -90,17 +90,14 @@ async fn finish(context: &Context, restore: &Restore) -> Result<Action, Operator
             other => return other,
         }
     }
-    let_go(context, restore).await?;
-    Ok(Action::await_change())
+    rest(context, restore).await
 }
 
 /// Whether the application it restores into is there to stay: what goes need not be put back.
 async fn is_into_something(context: &Context, restore: &Restore) -> Result<bool, OperatorError> {
     let into = restore.spec.into.as_ref().unwrap_or(&restore.spec.from);
     let namespace = restore.namespace().unwrap_or_default();
-    let api: Api<Kryton> = Api::namespaced(context.client.clone(), &namespace);
-    let found = api.get_metadata_opt(&into.kryton).await;
-    let found = found.map_err(|error| OperatorError::read("Kryton", &namespace, &into.kryton, error))?;
+    let found = objects::find_metadata::<Kryton>(&context.client, &namespace, &into.kryton).await?;
     Ok(found.is_some_and(|kryton| kryton.metadata.deletion_timestamp.is_none()))
 }
 
@@ -166,9 +163,7 @@ async fn go_on(context: &Context, restore: &Restore) -> Result<Action, OperatorE
 
 /// What nothing is left to be done about goes when somebody deletes it.
 async fn rest(context: &Context, restore: &Restore) -> Result<Action, OperatorError> {
-    if restore.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
-        let_go(context, restore).await?;
-    }
+    objects::let_go::<Restore>(&context.client, restore, FINALIZER).await?;
     Ok(Action::await_change())
 }
 
@@ -184,7 +179,7 @@ async fn turn(context: &Context, restore: &Restore, world: &World, mut status: R
     match status.phase {
         Some(Phase::Planning) => planning(context, restore, world, status).await,
         Some(Phase::Planned) => {
-            guard(context, restore).await?;
+            objects::hold(&context.client, restore, FINALIZER).await?;
             status.phase = Some(Phase::Running);
             status.started = Some(now());
             status.claim_before = hold::claim(&world.into).map(str::to_owned);
@@ -192,7 +187,7 @@ async fn turn(context: &Context, restore: &Restore, world: &World, mut status: R
             told(context, restore, &status).await
         }
         Some(Phase::Restored | Phase::Failed | Phase::PutBack) => {
-            guard(context, restore).await?;
+            objects::hold(&context.client, restore, FINALIZER).await?;
             turn_round(restore, &mut status);
             told(context, restore, &status).await
         }
@@ -415,32 +410,4 @@ async fn ended(
     }
     tell(context, restore, &status, "").await?;
     Ok(())
-}
-
-/// Sees to it that the object does not go half-way.
-async fn guard(context: &Context, restore: &Restore) -> Result<(), OperatorError> {
-    if restore.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
-        return Ok(());
-    }
-    let mut all = restore.finalizers().to_vec();
-    all.push(FINALIZER.to_owned());
-    set_finalizers(context, restore, &all).await
-}
-
-async fn let_go(context: &Context, restore: &Restore) -> Result<(), OperatorError> {
-    let others: Vec<String> =
-        restore.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).cloned().collect();
-    set_finalizers(context, restore, &others).await
-}
-
-/// Sets the finalizers, unless the object changed meanwhile: then its change brings us back.
-async fn set_finalizers(context: &Context, restore: &Restore, all: &[String]) -> Result<(), OperatorError> {
-    let (namespace, name) = (restore.namespace().unwrap_or_default(), restore.name_any());
-    let api: Api<Restore> = Api::namespaced(context.client.clone(), &namespace);
-    let patch = json!({ "metadata": { "finalizers": all, "resourceVersion": restore.resource_version() } });
-    match api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(OperatorError::write("Restore", &namespace, &name, error)),
-    }
 }

@@ -1,17 +1,17 @@
 //! Where recovery points come from: a `Kryton`, and its repository.
 
 use jiff::Timestamp;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use windlass_core::id::PointId;
 use windlass_core::point::ComponentData;
 use windlass_repo::catalog::Catalog;
 
 use crate::api::kryton::Kryton;
 use crate::context::Context;
-use crate::error::OperatorError;
 use crate::keeper::{Opened, Shut, open};
 use crate::kryton::dereference::Dereferenced;
 use crate::kryton::validate::{Backup, Fault, Own, Valid, validate};
+use crate::objects;
 
 /// A `Kryton` that has a repository.
 pub(crate) struct Source {
@@ -92,8 +92,7 @@ impl Source {
 
 /// A `Kryton`, which has to be there.
 pub(super) async fn kryton(context: &Context, namespace: &str, name: &str) -> Result<Kryton, Shut> {
-    let api: Api<Kryton> = Api::namespaced(context.client.clone(), namespace);
-    let found = api.get_opt(name).await.map_err(|error| OperatorError::read("Kryton", namespace, name, error))?;
+    let found = objects::find::<Kryton>(&context.client, namespace, name).await?;
     let missing = || Fault::new("NoApplication", format!("there is no Kryton {name} in namespace {namespace}"));
     found.ok_or_else(|| Shut::Fault(missing()))
 }

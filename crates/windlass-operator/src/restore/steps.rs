@@ -4,21 +4,21 @@ use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::{DeleteParams, PostParams, Preconditions};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use windlass_core::id::RestoreId;
 use windlass_core::restore::{Plan, ReplaceDatabase, ReplaceVolume, Step as Planned};
 use windlass_core::task::{Done, LayDown, Mentioned, PutBack, Replaced, Switch, Work};
 
 use super::build::{Order, RESTORE, claim, job};
 use super::jobs::{self, Ran};
-use super::plan::{self, claim_of};
+use super::plan;
 use super::tell::now;
 use super::world::World;
 use crate::api::restore::{Restore, RestoreStatus, Step};
 use crate::context::Context;
 use crate::error::OperatorError;
-use crate::kryton::{NOTES, claim as notes, hold};
+use crate::kryton::{NOTES, apply, claim as notes, hold};
+use crate::objects;
 
 /// How long an application may take to stop, or to start.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(15);
@@ -103,8 +103,7 @@ impl Confirmed<'_> {
 
     async fn volume(&self) -> Result<Went, OperatorError> {
         let Some(step) = self.replaced_volume() else { return Ok(Went::Done) };
-        let namespace = self.restore.namespace().unwrap_or_default();
-        if let Some(found) = claim_of(self.context, &namespace, &step.new).await? {
+        if let Some(found) = self.claim(&step.new).await? {
             return Ok(if is_ours(&found, self.restore) {
                 Went::Done
             } else {
@@ -112,16 +111,12 @@ impl Confirmed<'_> {
             });
         }
         let like = match &step.old {
-            Some(old) => claim_of(self.context, &namespace, old).await?.and_then(|claim| claim.spec),
+            Some(old) => self.claim(old).await?.and_then(|claim| claim.spec),
             None => None,
         };
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.context.client.clone(), &namespace);
         let claim = claim(self.restore, &self.world.into.name_any(), step, like.as_ref());
-        match claims.create(&PostParams::default(), &claim).await {
-            Ok(_) => Ok(Went::Done),
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Went::On("it is being made".to_owned())),
-            Err(error) => Err(OperatorError::write("PersistentVolumeClaim", &namespace, &step.new, error)),
-        }
+        objects::create(&self.context.client, &claim, apply::MANAGER).await?;
+        Ok(Went::On("it is being made".to_owned()))
     }
 
     async fn stop(&self, status: &mut RestoreStatus) -> Result<Went, OperatorError> {
@@ -273,20 +268,19 @@ impl Confirmed<'_> {
         }
     }
 
+    /// A claim, where it is there.
+    async fn claim(&self, name: &str) -> Result<Option<PersistentVolumeClaim>, OperatorError> {
+        objects::find(&self.context.client, &self.restore.namespace().unwrap_or_default(), name).await
+    }
+
     /// Removes the volume that was made for the restore.
     async fn remove_claim(&self, name: &str) -> Result<(), OperatorError> {
-        let namespace = self.restore.namespace().unwrap_or_default();
-        let Some(found) = claim_of(self.context, &namespace, name).await? else { return Ok(()) };
+        let Some(found) = self.claim(name).await? else { return Ok(()) };
         if !is_ours(&found, self.restore) || hold::claim(&self.world.into) == Some(name) {
             return Ok(());
         }
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.context.client.clone(), &namespace);
-        let only_it = Preconditions { uid: found.uid(), resource_version: None };
-        match claims.delete(name, &DeleteParams::default().preconditions(only_it)).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
-            Err(error) => Err(OperatorError::write("PersistentVolumeClaim", &namespace, name, error)),
-        }
+        let namespace = self.restore.namespace().unwrap_or_default();
+        objects::delete::<PersistentVolumeClaim>(&self.context.client, &namespace, name, found.uid()).await
     }
 
     async fn remove(&self, status: &mut RestoreStatus) -> Result<Went, OperatorError> {

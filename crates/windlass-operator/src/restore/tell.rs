@@ -4,15 +4,13 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 
-use crate::api::restore::{Phase, Restore, RestoreStatus, Step};
+use crate::api::restore::{PLANNED, Phase, RESTORED, Restore, RestoreStatus, Step};
 use crate::context::Context;
 use crate::error::OperatorError;
 use crate::kryton::apply;
 use crate::status::{self, Now, Told};
 
-const PLANNED: &str = "Planned";
 const CONFIRMED: &str = "Confirmed";
-const RESTORED: &str = "Restored";
 
 impl Told for Restore {
     const EXACT: bool = true;
@@ -37,9 +35,9 @@ pub(super) async fn tell(
     restore: &Restore,
     status: &RestoreStatus,
     said: &str,
-) -> Result<bool, OperatorError> {
+) -> Result<(), OperatorError> {
     let conditions = conditions(restore, status, said);
-    let Value::Object(mut fields) = json!(status) else { return Ok(true) };
+    let Value::Object(mut fields) = json!(status) else { return Ok(()) };
     fields.remove("conditions");
     status::write(context, restore, apply::MANAGER, conditions, fields).await
 }

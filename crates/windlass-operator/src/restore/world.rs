@@ -1,14 +1,12 @@
 //! What a restore works with: the repository of one `Kryton` and the database of another, which may be the same.
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 
 use super::source::{Source, kryton};
 use crate::api::kryton::Kryton;
 use crate::api::restore::Restore;
 use crate::connection::{Connection, connection};
 use crate::context::Context;
-use crate::error::OperatorError;
 use crate::keeper::Shut;
 use crate::kryton::dereference::{Found, database_secret};
 
@@ -34,18 +32,11 @@ impl World {
         let from = &restore.spec.from;
         let into = kryton(context, &namespace, &restore.spec.into.as_ref().unwrap_or(from).kryton).await?;
         let said = into.spec.backup.as_ref().and_then(|backup| backup.connection.as_ref());
-        let secret = secret(context, &into, &database_secret(&into, said)).await?;
+        let secret = Found::read(&context.client, &namespace, &database_secret(&into, said)).await?;
         let connection = connection(&into, said, secret.as_ref()).map_err(Shut::Fault)?;
         let source = Source::of(context, &namespace, &from.kryton).await;
         let image = into.spec.backup.as_ref().and_then(|backup| backup.image.clone());
         let image = image.or_else(|| source.as_ref().ok().map(|source| source.backup.image.clone()));
         Ok(Self { source, into, connection, image: image.unwrap_or_else(|| IMAGE.to_owned()) })
     }
-}
-
-async fn secret(context: &Context, kryton: &Kryton, name: &str) -> Result<Option<Found>, OperatorError> {
-    let namespace = kryton.namespace().unwrap_or_default();
-    let api: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
-    let found = api.get_opt(name).await.map_err(|error| OperatorError::read("Secret", &namespace, name, error))?;
-    Ok(found.as_ref().map(Found::of))
 }

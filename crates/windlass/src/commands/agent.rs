@@ -113,6 +113,7 @@ pub(crate) async fn snapshot(printer: &Printer, arguments: &cli::SnapshotOf) -> 
         claim: arguments.claim.clone(),
         class: arguments.class.clone(),
         retention: arguments.retention,
+        patience: arguments.patience,
         job: (arguments.job.clone(), arguments.uid.clone()),
     };
     let Snapped { snapshot, deleted } = take(&what).await?;

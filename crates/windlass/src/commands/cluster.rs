@@ -4,7 +4,7 @@ use serde::Serialize;
 use windlass_core::id::{EntryId, RestoreId};
 use windlass_core::restore::{Impact, Plan};
 use windlass_operator::api::drill::{DrillSpec, DrillStatus, DrillVerdict};
-use windlass_operator::api::restore::{Application, Notes, Old, Phase, RestoreSpec, RestoreStatus};
+use windlass_operator::api::restore::{Application, Notes, Old, PLANNED, Phase, RestoreSpec, RestoreStatus};
 use windlass_operator::client::Cluster;
 use windlass_repo::random::Fresh;
 
@@ -64,7 +64,7 @@ pub(crate) async fn restore(printer: &Printer, kryton: &str, arguments: &cli::Re
         }
     };
     let (Some(plan), Some(digest)) = (plan_of(&status), status.digest.clone()) else {
-        let why = status.conditions.iter().find(|condition| condition.type_ == "Planned");
+        let why = status.conditions.iter().find(|condition| condition.type_ == PLANNED);
         let why = why.map(|condition| condition.message.clone()).unwrap_or_default();
         cluster.drop_restore(&name).await?;
         return Err(Failure::usage(format!("there is no plan: {why}"), "nothing was touched"));

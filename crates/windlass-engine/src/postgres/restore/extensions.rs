@@ -5,11 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use serde::Deserialize;
 use windlass_core::point::DatabaseDump;
 use windlass_repo::format::dump::Toc;
 
 use super::PostgresError;
+use super::look::names;
 use crate::postgres::session::Session;
 use crate::postgres::tools::Tools;
 
@@ -29,15 +29,6 @@ const BARRED_BEFORE_13: &str = "\
 
 /// Extensions of a database that the role could neither have created nor may change.
 const FOREIGN: &str = "select extname as name from pg_extension where not pg_has_role(extowner, 'USAGE')";
-
-#[derive(Deserialize)]
-struct Named {
-    name: String,
-}
-
-async fn names(session: &mut Session, query: &str) -> Result<BTreeSet<String>, PostgresError> {
-    Ok(session.all::<Named>(query).await?.into_iter().map(|row| row.name).collect())
-}
 
 /// The extensions of a dump that its restore may not create.
 pub(super) async fn barred(

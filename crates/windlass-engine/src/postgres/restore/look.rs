@@ -132,7 +132,8 @@ async fn look_through(
     })
 }
 
-async fn names(session: &mut Session, query: &str) -> Result<BTreeSet<String>, PostgresError> {
+/// The column `name` of a query.
+pub(super) async fn names(session: &mut Session, query: &str) -> Result<BTreeSet<String>, PostgresError> {
     Ok(session.all::<Named>(query).await?.into_iter().map(|row| row.name).collect())
 }
 

@@ -14,8 +14,8 @@ use crate::kryton::validate::{self, Valid};
 /// Nobody that any image knows.
 const USER: i64 = 65532;
 
-/// Longer than the patience of the run inside, in seconds.
-const DEADLINE: i64 = 3600;
+/// Longer than three attempts that each lose their patience, in seconds.
+const DEADLINE: i64 = 2 * 3600;
 
 /// What is made for snapshots.
 pub(crate) struct Snapshot {
