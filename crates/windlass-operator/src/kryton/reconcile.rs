@@ -131,7 +131,7 @@ async fn reconcile(
     let held = hold::held(context, kryton).await?;
     let (backups, snapshots, released) = futures::join!(
         backups(context, kryton, &valid, &versions, held.by.is_some()),
-        snapshots::snapshots(context, &valid),
+        snapshots::snapshots(context, kryton, &valid),
         release::release(context, kryton, held.stopped.as_deref())
     );
     let mut conditions = Vec::new();

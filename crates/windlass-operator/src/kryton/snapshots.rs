@@ -12,6 +12,7 @@ use windlass_core::task::Run;
 
 use super::validate::{self, Valid};
 use super::{apply, build, claim, names};
+use crate::api::kryton::Kryton;
 use crate::context::Context;
 use crate::error::OperatorError;
 use crate::job::{State, state};
@@ -23,6 +24,9 @@ pub(super) const CONFIGURED: &str = "SnapshotConfigured";
 
 /// Whether the last run left a snapshot that can be used.
 const TAKEN: &str = "SnapshotTaken";
+
+/// The reason of a run that is not given up.
+const FAILING: &str = "SnapshotFailing";
 
 /// How soon a run is looked at again that the cluster's drivers keep waiting: what they say changes no object we watch.
 const SOON: Duration = Duration::from_secs(15);
@@ -41,7 +45,7 @@ impl From<Now> for Snapshots {
 }
 
 /// Sets up what takes them, and tells of the last run.
-pub(super) async fn snapshots(context: &Context, valid: &Valid) -> Result<Snapshots, OperatorError> {
+pub(super) async fn snapshots(context: &Context, kryton: &Kryton, valid: &Valid) -> Result<Snapshots, OperatorError> {
     let asked = match &valid.snapshot {
         None => {
             remove(context, valid).await?;
@@ -60,16 +64,26 @@ pub(super) async fn snapshots(context: &Context, valid: &Valid) -> Result<Snapsh
     let mut again = None;
     let taken = match state {
         State::Ended => Now::yes(TAKEN, "Taken", format!("Job {name} took VolumeSnapshot {made}")),
-        State::Failed(why) => Now::no(TAKEN, "SnapshotFailed", format!("Job {name}: {why}")),
+        State::Failed(why) => {
+            // Its last Pod, which said why, may be gone before it was heard; what was told while it tried is known.
+            let told = Now::before(kryton, TAKEN).filter(|told| told.reason == FAILING);
+            let told = told.as_ref().and_then(|told| told.message.strip_prefix(&trying(&name)));
+            let told = told.filter(|told| !why.contains(told)).map_or(String::new(), |told| format!("; {told}"));
+            Now::no(TAKEN, "SnapshotFailed", format!("Job {name}: {why}{told}"))
+        }
         State::Waiting(why) | State::Running(why) => {
             again = Some(SOON);
             match refused(&context.client, &valid.namespace, &made).await?.or(why) {
-                Some(why) => Now::no(TAKEN, "SnapshotFailing", format!("Job {name} goes on trying: {why}")),
+                Some(why) => Now::no(TAKEN, FAILING, trying(&name) + &why),
                 None => Now::unknown(TAKEN, "Running", format!("Job {name} takes VolumeSnapshot {made}")),
             }
         }
     };
     Ok(Snapshots { conditions: vec![configured, taken], again })
+}
+
+fn trying(job: &str) -> String {
+    format!("Job {job} goes on trying: ")
 }
 
 async fn remove(context: &Context, valid: &Valid) -> Result<(), OperatorError> {

@@ -10,7 +10,7 @@ use windlass_testkit::api_proxy::ApiProxy;
 use windlass_testkit::cluster::Cluster;
 use windlass_testkit::s3::{ACCESS_KEY, BUCKET, Kind, S3Server, SECRET_KEY};
 
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 /// As long as a machine that has much else to do may take.
 pub(crate) const LATER: Duration = Duration::from_mins(5);
 

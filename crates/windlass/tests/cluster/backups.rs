@@ -27,6 +27,7 @@ fn k02_one_object_is_left_by_a_run_and_stock_pg_restore_reads_it() -> Result<()>
     assert_eq!(pod["restartPolicy"], "OnFailure");
     assert_eq!(pod["automountServiceAccountToken"], false);
     stage.condition("shelf", "Ready", "True", LATER)?;
+    stage.condition("shelf", "DatabaseReachable", "True", LATER)?;
 
     let job = stage.run_now("shelf-backup", 29_395_860)?;
     ensure!(stage.ended(&job)?, "the Job failed: {}", stage.namespace.kubectl(&["logs", &format!("job/{job}")])?);
@@ -133,6 +134,7 @@ fn k05_clearing_backup_removes_what_was_made_for_it_and_no_data() -> Result<()> 
     let stage = Stage::new("k05")?;
     stage.namespace.apply(&kryton("shelf", "k05/shelf", ""))?;
     stage.condition("shelf", "Ready", "True", LATER)?;
+    stage.condition("shelf", "DatabaseReachable", "True", LATER)?;
     let job = stage.run_now("shelf-backup", 29_395_860)?;
     ensure!(stage.ended(&job)?, "the Job failed");
     let patch = r#"[{"op": "remove", "path": "/spec/backup"}]"#;
@@ -151,6 +153,7 @@ fn k06_no_secret_is_in_arguments_logs_events_or_status() -> Result<()> {
     let stage = Stage::new("k06")?;
     stage.namespace.apply(&kryton("shelf", "k06/shelf", ""))?;
     stage.condition("shelf", "Ready", "True", LATER)?;
+    stage.condition("shelf", "DatabaseReachable", "True", LATER)?;
     let job = stage.run_now("shelf-backup", 29_395_860)?;
     ensure!(stage.ended(&job)?, "the Job failed");
     let secret =

@@ -134,6 +134,7 @@ fn k49_no_secret_is_to_be_seen_of_what_runs() -> Result<()> {
         Ok(!helm.is_empty())
     })?;
     stage.condition("shelf", "Ready", "True", LATER)?;
+    stage.condition("shelf", "DatabaseReachable", "True", LATER)?;
     stage.fill()?;
     let job = stage.run_now("shelf-backup", FIRST)?;
     let (dump, pod) = stage.dump_stopped(&job)?;

@@ -39,8 +39,10 @@ impl Stage {
     /// A Kryton that is ready to be backed up.
     pub(crate) fn ready(&self, yaml: &str) -> Result<()> {
         self.namespace.apply(yaml)?;
-        self.condition("shelf", "Ready", "True", LATER)?;
-        self.condition("shelf", "RepositoryReady", "True", LATER).map(drop)
+        for what in ["Ready", "RepositoryReady", "DatabaseReachable"] {
+            self.condition("shelf", what, "True", LATER)?;
+        }
+        Ok(())
     }
 
     /// As [`Stage::run_now`], of a Job that is another in something.

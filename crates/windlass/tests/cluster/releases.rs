@@ -62,6 +62,7 @@ fn k34_with_the_policy_delete_volumes_and_passwords_go_and_dumps_stay() -> Resul
     let stage = Stage::new("k34")?;
     stage.namespace.apply(&kryton("shelf", "k34/shelf", "  deletionPolicy: Delete\n"))?;
     stage.condition("shelf", "Ready", "True", LATER)?;
+    stage.condition("shelf", "DatabaseReachable", "True", LATER)?;
     let job = stage.run_now("shelf-backup", 29_395_860)?;
     ensure!(stage.ended(&job)?, "the Job failed");
     stage.namespace.kubectl(&["delete", "kryton", "shelf", "--timeout=90s"])?;

@@ -11,7 +11,7 @@ use windlass_testkit::cluster::{Cluster, HOST, Namespace};
 use windlass_testkit::process::run;
 use windlass_testkit::s3::{ACCESS_KEY, BUCKET, Kind, S3Server, SECRET_KEY};
 
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 pub(crate) const LATER: Duration = Duration::from_mins(4);
 
 /// The image the dumps are taken with: as new as the server of the chart.
