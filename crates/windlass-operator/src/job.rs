@@ -9,6 +9,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use crate::error::OperatorError;
+use crate::objects::remembered;
 
 /// The note at a Job of what its last Pod said of its failure.
 const SAID: &str = "kryton.azrtydxb.io/said";
@@ -58,13 +59,26 @@ pub(crate) async fn state(client: &Client, namespace: &str, job: &Job) -> Result
 
 /// The Pods of a Job.
 pub(crate) async fn pods(client: &Client, namespace: &str, job: &str) -> Result<Vec<Pod>, OperatorError> {
+    listed(client, namespace, job, &ListParams::default().labels(&of(job))).await
+}
+
+/// Whether anything of a Job runs or ever ran, as it is now.
+pub(crate) async fn has_any_begun(client: &Client, namespace: &str, job: &str) -> Result<bool, OperatorError> {
+    Ok(pods(client, namespace, job).await?.iter().any(has_begun))
+}
+
+fn of(job: &str) -> String {
+    format!("batch.kubernetes.io/job-name={job}")
+}
+
+async fn listed(client: &Client, namespace: &str, job: &str, which: &ListParams) -> Result<Vec<Pod>, OperatorError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let listed = api.list(&ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"))).await;
+    let listed = api.list(which).await;
     Ok(listed.map_err(|error| OperatorError::read("Pods of Job", namespace, job, error))?.items)
 }
 
 async fn last_pod(client: &Client, namespace: &str, job: &str) -> Result<Option<Pod>, OperatorError> {
-    let pods = pods(client, namespace, job).await?;
+    let pods = listed(client, namespace, job, &remembered(&of(job))).await?;
     Ok(pods.into_iter().max_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0)))
 }
 

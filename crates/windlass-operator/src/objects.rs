@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -27,6 +27,13 @@ pub(crate) fn kind<K: Resource<DynamicType = ()>>() -> &'static str {
         // No kind of ours has one.
         std::borrow::Cow::Owned(_) => "object",
     }
+}
+
+/// Those that a selector of labels chooses, as the API server remembers them: in a namespace of a thousand, reading them all from
+/// its store for each turn would take it up. What is listed may be older than what was just seen; nothing may be done for good
+/// because of it, and who waits for what it says looks again.
+pub(crate) fn remembered(labels: &str) -> ListParams {
+    ListParams::default().labels(labels).match_any()
 }
 
 /// An object, where it is there.

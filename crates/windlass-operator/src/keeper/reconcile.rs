@@ -57,6 +57,9 @@ const MONTH: SignedDuration = SignedDuration::from_hours(31 * 24);
 /// The most runs that are looked at: of a schedule that comes more often, the longest gap is found among them.
 const RUNS: usize = 2000;
 
+/// After how long a `Kryton` whose own Secret was not there is looked at again, whatever is told of it.
+const NOT_MADE: Duration = Duration::from_mins(2);
+
 const REPOSITORY: &str = "RepositoryReady";
 const BACKED_UP: &str = "BackedUp";
 const RETENTION: &str = "RetentionApplied";
@@ -114,8 +117,9 @@ async fn reconcile(
             return Ok(Action::await_change());
         }
     };
-    // It is made with the CronJob, and its making brings us back.
-    let Some(own) = &backup.own else { return Ok(Action::requeue(Duration::from_secs(2))) };
+    // It is made with the CronJob, and what is then told of that in the status brings us back: to ask meanwhile, for each of
+    // a thousand, would keep those from being made.
+    let Some(own) = &backup.own else { return Ok(Action::requeue(backoff::jittered(NOT_MADE))) };
     let look = match open(context, kryton, &backup, own).await {
         Ok(opened) => look(context, kryton, &backup, &opened).await,
         Err(Shut::Fault(fault)) => return shut(context, kryton, &fault, failures.failed(&uid)).await,

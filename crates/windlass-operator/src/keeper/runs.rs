@@ -2,7 +2,6 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use windlass_core::id::PointId;
 use windlass_core::point::RecoveryPoint;
@@ -14,6 +13,7 @@ use super::open::Opened;
 use crate::error::OperatorError;
 use crate::job::{State, state};
 use crate::kryton::names;
+use crate::objects::remembered;
 
 /// A Job of a backup.
 pub(super) struct Attempted {
@@ -26,7 +26,7 @@ pub(super) struct Attempted {
 pub(super) async fn jobs(client: &Client, namespace: &str, kryton: &str) -> Result<Vec<Attempted>, OperatorError> {
     let api: Api<Job> = Api::namespaced(client.clone(), namespace);
     let of_it = format!("{}={kryton},app.kubernetes.io/component=backup", names::FOR);
-    let listed = api.list(&ListParams::default().labels(&of_it)).await;
+    let listed = api.list(&remembered(&of_it)).await;
     let listed = listed.map_err(|error| OperatorError::read("Jobs of Kryton", namespace, kryton, error))?;
     let mut all = Vec::new();
     for job in listed {

@@ -2,14 +2,13 @@
 //! there a Pod waits for as long as it may, and no other run begins meanwhile.
 
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 use super::names;
 use super::validate::Valid;
 use crate::error::OperatorError;
-use crate::job::{State, state};
-use crate::objects;
+use crate::job::{State, has_any_begun, state};
+use crate::objects::{self, remembered};
 
 /// At what is made of a template: which it was.
 pub(crate) const TEMPLATE: &str = "kryton.azrtydxb.io/template";
@@ -23,7 +22,9 @@ pub(super) async fn end(client: &Client, valid: &Valid, cron: &CronJob) -> Resul
         if is_over || job.annotations().get(TEMPLATE) == now {
             continue;
         }
-        if let State::Waiting(Some(_)) = state(client, &valid.namespace, &job).await? {
+        if let State::Waiting(Some(_)) = state(client, &valid.namespace, &job).await?
+            && !has_any_begun(client, &valid.namespace, &job.name_any()).await?
+        {
             objects::delete::<Job>(client, &valid.namespace, &job.name_any(), None).await?;
         }
     }
@@ -41,6 +42,6 @@ pub(super) async fn end_looks(client: &Client, namespace: &str, name: &str, but:
 async fn jobs(client: &Client, namespace: &str, name: &str, component: &str) -> Result<Vec<Job>, OperatorError> {
     let api: Api<Job> = Api::namespaced(client.clone(), namespace);
     let of_it = format!("{}={name},app.kubernetes.io/component={component}", names::FOR);
-    let listed = api.list(&ListParams::default().labels(&of_it)).await;
+    let listed = api.list(&remembered(&of_it)).await;
     Ok(listed.map_err(|error| OperatorError::read("Jobs of Kryton", namespace, name, error))?.items)
 }

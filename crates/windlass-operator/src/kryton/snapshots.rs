@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use windlass_core::task::Run;
 
@@ -16,6 +15,7 @@ use crate::api::kryton::Kryton;
 use crate::context::Context;
 use crate::error::OperatorError;
 use crate::job::{State, state};
+use crate::objects::remembered;
 use crate::snapshot;
 use crate::status::Now;
 
@@ -24,6 +24,9 @@ pub(super) const CONFIGURED: &str = "SnapshotConfigured";
 
 /// Whether the last run left a snapshot that can be used.
 const TAKEN: &str = "SnapshotTaken";
+
+/// The reason where no snapshots are asked for.
+const NOT_ASKED: &str = "NotAsked";
 
 /// The reason of a run that is not given up.
 const FAILING: &str = "SnapshotFailing";
@@ -48,9 +51,12 @@ impl From<Now> for Snapshots {
 pub(super) async fn snapshots(context: &Context, kryton: &Kryton, valid: &Valid) -> Result<Snapshots, OperatorError> {
     let asked = match &valid.snapshot {
         None => {
-            remove(context, valid).await?;
+            // Told once, it was removed before that.
+            if Now::before(kryton, CONFIGURED).is_none_or(|told| told.reason != NOT_ASKED) {
+                remove(context, valid).await?;
+            }
             let message = "spec.snapshot is not there: no snapshots are taken; those that are there stay";
-            return Ok(Now::no(CONFIGURED, "NotAsked", message).into());
+            return Ok(Now::no(CONFIGURED, NOT_ASKED, message).into());
         }
         Some(Err(fault)) => return Ok(Now::fault(CONFIGURED, fault).into()),
         Some(Ok(asked)) => asked,
@@ -115,7 +121,7 @@ async fn set_up(context: &Context, valid: &Valid, asked: &validate::Snapshot) ->
 /// The newest Job that takes one: its name, its run, and how it stands.
 async fn last(client: &Client, valid: &Valid) -> Result<Option<(String, Run, State)>, OperatorError> {
     let api: Api<Job> = Api::namespaced(client.clone(), &valid.namespace);
-    let listed = api.list(&ListParams::default().labels(&snapshot::labels_of(valid.name.as_str()))).await;
+    let listed = api.list(&remembered(&snapshot::labels_of(valid.name.as_str()))).await;
     let listed = listed.map_err(|e| OperatorError::read("Jobs of Kryton", &valid.namespace, valid.name.as_str(), e))?;
     let run = |job: &Job| {
         let created = job.metadata.creation_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0);
