@@ -106,6 +106,7 @@ impl Compressor {
                     .block_size(block)
                     .block_mode(lz4::BlockMode::Independent)
                     .checksum(lz4::ContentChecksum::ChecksumEnabled)
+                    .block_checksum(lz4::liblz4::BlockChecksum::NoBlockChecksum)
                     .content_size(plain.len() as u64)
                     .build(Vec::with_capacity(plain.len() / 2))
                     .map_err(failed)?;
@@ -193,7 +194,7 @@ mod tests {
         for compression in [Compression::Lz4, Compression::Zstd(1)] {
             let frame = Compressor::new(compression).unwrap().frame(b"content").unwrap();
             let packed = [&skippable[..], &frame, &skippable, &frame, &skippable].concat();
-            assert_eq!(unpack(compression.codec(), &packed).unwrap(), b"contentcontent");
+            assert_eq!(unpack(compression.codec(), &packed).ok(), Some(b"contentcontent".to_vec()), "{compression:?}");
         }
     }
 
@@ -227,6 +228,53 @@ mod tests {
         assert!(matches!(unpack(Codec::Brotli, &packed), Err(WalgError::Cut { .. } | WalgError::Damaged { .. })));
         // The stream of no bytes (RFC 7932, 9.1), and one with an uncompressed block.
         assert_eq!(unpack(Codec::Brotli, &[0x06]).unwrap(), b"");
+    }
+
+    /// A frame as others may make it: blocks that lean on those before, checksums of each or none at all.
+    fn lz4_frame(plain: &[u8], block: u8, linked: bool, checksums: bool) -> Vec<u8> {
+        let mut builder = lz4::EncoderBuilder::new();
+        builder.block_size(match block {
+            0 => lz4::BlockSize::Max64KB,
+            1 => lz4::BlockSize::Max256KB,
+            _ => lz4::BlockSize::Max4MB,
+        });
+        builder.block_mode(if linked { lz4::BlockMode::Linked } else { lz4::BlockMode::Independent });
+        if !checksums {
+            builder
+                .block_checksum(lz4::liblz4::BlockChecksum::NoBlockChecksum)
+                .checksum(lz4::ContentChecksum::NoChecksum);
+        }
+        let mut encoder = builder.build(Vec::new()).unwrap();
+        encoder.write_all(plain).unwrap();
+        encoder.finish().0
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn no_frame_is_read_beyond_its_end(
+            lengths in proptest::collection::vec(0_usize..600_000, 1..4), block in 0_u8..3, linked: bool, checksums: bool,
+            noise: bool, at_once in 1_usize..5000
+        ) {
+            let skippable = [&0x184D_2A50_u32.to_le_bytes()[..], &3_u32.to_le_bytes(), b"abc"].concat();
+            let mut packed = Vec::new();
+            let mut plain = Vec::new();
+            for length in lengths {
+                let more = if noise { crate::random::bytes::<5000>().unwrap().repeat(length / 5000 + 1) } else { sample(length) };
+                packed.extend(lz4_frame(&more, block, linked, checksums));
+                packed.extend(&skippable);
+                plain.extend(more);
+            }
+            let (mut reader, mut read, mut piece) = (decompress(Codec::Lz4, &packed[..]).unwrap(), Vec::<u8>::new(), vec![0; at_once]);
+            loop {
+                match reader.read(&mut piece).unwrap() {
+                    0 => break,
+                    some => read.extend(&piece[..some]),
+                }
+            }
+            prop_assert!(read == plain);
+        }
     }
 
     proptest! {

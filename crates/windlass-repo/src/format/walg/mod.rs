@@ -20,7 +20,7 @@
 //! | how bytes are compressed and sealed | [`codec`](Codec), [`seal`](SealKey), `open` |
 //! | what archives are made of | `archive`, [`part`](PartWriter), [`increment`](Step) |
 //! | how backups become a data folder | [`chain`](Step), [`target`](Target), [`unpack`](Archive) |
-//! | whose a WAL segment is, and what was committed in it | [`wal`](SegmentHeader), [`commits`](Commits) |
+//! | whose a WAL segment is, and what was committed in it | [`wal`](SegmentHeader), [`commits`](CommitWalk) |
 //!
 //! Promised: whatever bytes are given, nothing is written outside the target, nothing panics, and a backup is called whole only
 //! if every file it names was there. `pg_control` comes last, so that no server starts from less. Left to others: the store,
@@ -32,6 +32,7 @@
 mod archive;
 mod chain;
 mod codec;
+mod commits;
 mod error;
 mod increment;
 mod names;
@@ -41,9 +42,11 @@ mod seal;
 mod sentinel;
 mod target;
 mod unpack;
+mod wal;
 
 pub use chain::{Backup, Step};
 pub use codec::{Codec, Compression, Compressor, FRAME};
+pub use commits::{CommitWalk, Commits};
 pub use error::WalgError;
 pub use names::{BASE_BACKUPS, BackupName, Listing, PartKind, PartName, Present, WAL, wal_object};
 pub use open::open;
@@ -52,3 +55,4 @@ pub use seal::{KeyForm, Opener, SealKey, Sealer};
 pub use sentinel::{CorruptBlocks, Delta, FileDescription, FilesMetadata, Metadata, Sentinel, Spec, Tablespace};
 pub use target::Target;
 pub use unpack::{Archive, Unpacked};
+pub use wal::SegmentHeader;

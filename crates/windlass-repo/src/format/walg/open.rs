@@ -70,7 +70,8 @@ type Frame<R> = io::Chain<Cursor<[u8; 4]>, R>;
 
 enum Lz4State<R> {
     Between(R),
-    Within(lz4::Decoder<Frame<R>>),
+    /// The decoder reads beyond its frame where it is given little room, so the room is never less than [`BUFFER`].
+    Within(Box<BufReader<lz4::Decoder<Frame<R>>>>),
     Over,
 }
 
@@ -87,7 +88,8 @@ impl<R: Read> Lz4<R> {
             }
             match u32::from_le_bytes(magic) {
                 LZ4_FRAME => {
-                    self.0 = Lz4State::Within(lz4::Decoder::new(Cursor::new(magic).chain(packed))?);
+                    let frame = lz4::Decoder::new(Cursor::new(magic).chain(packed))?;
+                    self.0 = Lz4State::Within(Box::new(BufReader::with_capacity(BUFFER, frame)));
                     return Ok(true);
                 }
                 frame if SKIPPABLE.contains(&frame) => {
@@ -123,7 +125,7 @@ impl<R: Read> Read for Lz4<R> {
                         self.0 = Lz4State::Within(frame);
                         return read;
                     }
-                    let (packed, ended) = frame.finish();
+                    let (packed, ended) = frame.into_inner().finish();
                     ended.map_err(|_| Fault::Cut)?;
                     self.0 = Lz4State::Between(packed.into_inner().1);
                 }
