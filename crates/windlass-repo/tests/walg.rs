@@ -173,18 +173,71 @@ fn segments() -> Result<Vec<(Segment, Vec<u8>)>> {
     Ok(wal()?.into_iter().filter_map(one).collect())
 }
 
-/// What `pg_waldump` says of the ends of transactions in a segment: how many, and the first and last time.
-fn dumped(segment: &Path) -> Result<(u64, Option<(Timestamp, Timestamp)>)> {
-    let output = Command::new(postgres::bin()?.join("pg_waldump")).arg(segment).output()?;
+/// What `pg_waldump` says of the ends of transactions from one segment to another: how many, and the first and last time.
+fn dumped(first: &Path, last: &Path) -> Result<(u64, Option<(Timestamp, Timestamp)>)> {
+    let name = last.file_name().context("a name")?;
+    let output = Command::new(postgres::bin()?.join("pg_waldump")).arg(first).arg(name).output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let time = |line: &str| {
-        let at = line.split_once("desc: COMMIT ").or_else(|| line.split_once("desc: ABORT "))?.1;
-        let at = at.split_once(" UTC").context("a time in UTC").map(|(at, _)| at.replace(' ', "T") + "Z");
-        Some(at.and_then(|at| Ok(at.parse::<Timestamp>()?)))
+    let ends = |line: &&str| {
+        let said = line.split_once("rmgr: Transaction").and_then(|(_, line)| line.split_once("desc: "));
+        said.is_some_and(|(_, said)| said.starts_with("COMMIT") || said.starts_with("ABORT"))
     };
-    let times: Vec<Timestamp> = text.lines().filter_map(time).collect::<Result<_>>()?;
+    let time = |line: &str| -> Result<Timestamp> {
+        let said = line.split_once("desc: ").context("a description")?.1;
+        let at = said.split_once(" UTC").context("a time in UTC")?.0;
+        let at = at.get(at.len().saturating_sub(26)..).context("a time")?;
+        Ok((at.replace(' ', "T") + "Z").parse()?)
+    };
+    let times: Vec<Timestamp> = text.lines().filter(ends).map(time).collect::<Result<_>>()?;
     let span = times.iter().min().zip(times.iter().max()).map(|(first, last)| (*first, *last));
     Ok((times.len() as u64, span))
+}
+
+#[test]
+fn commits_are_found_in_records_that_go_on_over_pages_and_segments() -> Result<()> {
+    let cluster = PgCluster::start_with(&["max_prepared_transactions=5", "wal_keep_size=1GB", "full_page_writes=off"])?;
+    cluster.psql("postgres", "create table t (x text)");
+    // Records of all lengths; then the log is filled up to shortly before a segment's end, and short transactions follow, so
+    // that some of their ends lie on both sides of it.
+    let work = "do $$ begin for i in 1 .. 1000 loop \
+                perform pg_logical_emit_message(true, 'p', repeat('x', (i * 7919) % 20000)); \
+                insert into t values (i); if i % 7 = 0 then rollback; else commit; end if; end loop; end $$";
+    cluster.psql("postgres", work);
+    let ends = "do $$ declare room int; begin for segment in 1 .. 4 loop \
+                room := 16777216 - (pg_current_wal_insert_lsn() - '0/0') % 16777216; \
+                if room > 100000 then perform pg_logical_emit_message(false, 'l', repeat('y', room - 60000)); end if; \
+                for i in 1 .. 600 loop insert into t values (i); commit; end loop; end loop; end $$";
+    cluster.psql("postgres", ends);
+    for end in ["commit", "rollback"] {
+        cluster.psql("postgres", "begin; insert into t values ('p'); prepare transaction 'p'");
+        cluster.psql("postgres", &format!("{end} prepared 'p'"));
+    }
+    cluster.psql("postgres", "select pg_switch_wal()");
+    let folder = PathBuf::from(cluster.psql("postgres", "show data_directory")).join("pg_wal");
+    let size = SegmentSize::default();
+    let last: Segment =
+        Segment::parse(&cluster.psql("postgres", "select pg_walfile_name(pg_current_wal_lsn() - 1)"), size)?;
+    let first = Segment { number: 1, ..last };
+    let (mut walk, mut count, mut span) = (CommitWalk::new(), 0, None);
+    let mut segment = first;
+    let mut alone = 0;
+    while segment <= last {
+        let content = std::fs::read(folder.join(segment.name(size)))?;
+        let header = SegmentHeader::read("segment", &content)?;
+        let found = walk.segment(&header, &content);
+        alone += CommitWalk::new().segment(&header, &content).count;
+        count += found.count;
+        if let Some((earliest, latest)) = found.earliest.zip(found.latest) {
+            let (from, to) = span.unwrap_or((earliest, latest));
+            span = Some((earliest.min(from), latest.max(to)));
+        }
+        segment = segment.next();
+    }
+    let (meant, between) = dumped(&folder.join(first.name(size)), &folder.join(last.name(size)))?;
+    println!("{count} commits in {} segments, {alone} of them without what goes on", last.number);
+    assert_eq!((count, span), (meant, between));
+    assert!(last.number > 4 && count > 3000 && alone <= count);
+    Ok(())
 }
 
 #[test]
@@ -206,7 +259,7 @@ fn the_segments_are_those_of_the_cluster_and_their_commits_are_found() -> Result
         let found = walk.segment(&header, content);
         let path = folder.path().join(&name);
         std::fs::write(&path, content)?;
-        let (count, span) = dumped(&path)?;
+        let (count, span) = dumped(&path, &path)?;
         assert_eq!((found.count, found.earliest.zip(found.latest)), (count, span), "{name}");
         all += count;
         // Where the log ends, as the server said when it wrote the fixture.

@@ -14,7 +14,7 @@ use crc_fast::{CrcAlgorithm, Digest};
 use jiff::Timestamp;
 use windlass_core::wal::Lsn;
 
-use super::wal::{CONTINUES, GIVEN_UP, PAGE, Page, SHORT, SegmentHeader, number};
+use super::wal::{CONTINUES, GIVEN_UP, PAGE, Page, SegmentHeader, number};
 
 /// Bytes of a record's header; the last four are the checksum of the data and the bytes before.
 const HEADER: usize = 24;
@@ -245,4 +245,5 @@ fn ended_at(data: &[u8]) -> Option<Timestamp> {
     Timestamp::from_microsecond(micros.checked_add(EPOCH)?).ok()
 }
 
-const _: () = assert!(PAGE.is_multiple_of(8) && SHORT.is_multiple_of(8));
+#[cfg(test)]
+mod tests;
