@@ -1,5 +1,7 @@
 //! Archives that were damaged or tampered with: a clear error, and nothing outside the target.
 
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that cannot go on panics")]
+
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};

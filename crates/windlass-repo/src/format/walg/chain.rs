@@ -121,6 +121,7 @@ fn stands_on(backup: &Backup, before: Option<&Backup>) -> Result<(), String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of tests are small, or meant to be cut")]
 mod tests {
     use super::{Backup, Step};
     use crate::format::walg::{Delta, FileDescription, FilesMetadata, Sentinel};

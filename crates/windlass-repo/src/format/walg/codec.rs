@@ -124,11 +124,13 @@ fn failed(error: std::io::Error) -> WalgError {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of tests are small, or meant to be cut")]
 mod tests {
     use std::io::{Read, Write};
     use std::process::{Command, Stdio};
 
     use proptest::prelude::*;
+    use windlass_core::hex;
 
     use super::{Codec, Compression, Compressor};
     use crate::format::walg::WalgError;
@@ -145,7 +147,7 @@ mod tests {
         let mut state = 7_u32;
         let noise = |index: usize| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            if index / 5000 % 2 == 0 { (index / 100) as u8 } else { (state >> 24) as u8 }
+            if (index / 5000).is_multiple_of(2) { (index / 100) as u8 } else { (state >> 24) as u8 }
         };
         (0..length).map(noise).collect()
     }
@@ -223,10 +225,14 @@ mod tests {
 
     #[test]
     fn brotli_is_read() {
-        // "hello hello hello hello\n" by the brotli program, quality 3.
-        let packed = [0x0b, 0x0b, 0x80];
-        assert!(matches!(unpack(Codec::Brotli, &packed), Err(WalgError::Cut { .. } | WalgError::Damaged { .. })));
-        // The stream of no bytes (RFC 7932, 9.1), and one with an uncompressed block.
+        // 40 times "hello brotli, ", by libbrotlienc 1.0.9 with quality 3.
+        let packed = hex::decode("1b2f0200006a87d3faf65fa788e2785230180fdcd310d5e5590b").unwrap();
+        assert_eq!(unpack(Codec::Brotli, &packed).unwrap(), b"hello brotli, ".repeat(40));
+        for cut in 0..packed.len() {
+            let error = unpack(Codec::Brotli, &packed[..cut]).unwrap_err();
+            assert!(matches!(error, WalgError::Cut { .. } | WalgError::Damaged { .. }), "{cut}");
+        }
+        // The stream of no bytes (RFC 7932, 9.1).
         assert_eq!(unpack(Codec::Brotli, &[0x06]).unwrap(), b"");
     }
 

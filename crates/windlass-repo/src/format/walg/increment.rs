@@ -22,7 +22,7 @@ const PAGE: usize = 8192;
 const MAGIC: [u8; 4] = *b"wi1\x55";
 
 /// Bytes before the pages' numbers.
-const HEAD: u64 = 16;
+const HEAD: usize = 16;
 
 /// The largest file that can be made of pages: relations are cut into files of 1 GiB, if their server was not built otherwise.
 const LARGEST: u64 = 64 << 30;
@@ -32,7 +32,7 @@ const AT_ONCE: usize = 16;
 
 /// Reads pages from a body of this length and writes them into a file. Returns the bytes written; doing it again changes nothing.
 pub(super) fn apply(body: &mut impl Read, length: u64, file: &File) -> io::Result<u64> {
-    let mut head = [0; HEAD as usize];
+    let mut head = [0; HEAD];
     body.read_exact(&mut head)?;
     let field =
         |from: usize, to: usize| head[from..to].iter().rev().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
@@ -40,7 +40,7 @@ pub(super) fn apply(body: &mut impl Read, length: u64, file: &File) -> io::Resul
     if head[..4] != MAGIC {
         return Err(Fault::Damaged("it should hold changed pages, and does not begin as those do").into());
     }
-    if size > LARGEST || size % PAGE as u64 != 0 || length != HEAD + count * (4 + PAGE as u64) {
+    if size > LARGEST || size % PAGE as u64 != 0 || length != HEAD as u64 + count * (4 + PAGE as u64) {
         return Err(Fault::Damaged("its changed pages have impossible sizes").into());
     }
     let mut numbers = Vec::new();
@@ -71,6 +71,7 @@ pub(super) fn apply(body: &mut impl Read, length: u64, file: &File) -> io::Resul
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of tests are small, or meant to be cut")]
 mod tests {
     use std::io::Read;
 

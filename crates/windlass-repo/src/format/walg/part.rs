@@ -105,6 +105,7 @@ fn failed(why: &str) -> WalgError {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of tests are small, or meant to be cut")]
 mod tests {
     use std::process::Command;
 

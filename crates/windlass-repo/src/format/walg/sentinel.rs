@@ -213,7 +213,7 @@ struct RawSentinel {
     is_permanent: Option<bool>,
 }
 
-#[expect(clippy::ref_option, reason = "serde calls it so")]
+#[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_not(value: &Option<bool>) -> bool {
     *value != Some(true)
 }

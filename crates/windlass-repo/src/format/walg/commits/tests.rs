@@ -1,3 +1,5 @@
+#![expect(clippy::cast_possible_truncation, reason = "the numbers of tests are small, or meant to be cut")]
+
 use jiff::Timestamp;
 
 use super::{CommitWalk, Commits, EPOCH, HEADER, SUMMED, SWITCH, XACT, XLOG};

@@ -1,3 +1,5 @@
+#![expect(clippy::cast_possible_truncation, reason = "the numbers of tests are small, or meant to be cut")]
+
 use std::io::{Read, Write};
 
 use proptest::prelude::*;
