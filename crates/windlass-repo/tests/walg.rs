@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use windlass_core::wal::{Segment, SegmentSize, WalFile};
+use windlass_core::wal::{Lsn, Segment, SegmentSize, Timeline, WalFile};
 use windlass_repo::format::walg::{
-    Archive, Backup, BackupName, CommitWalk, FilesMetadata, Listing, Metadata, SegmentHeader, Sentinel, Step, Target,
-    Unpacked, open, wal_object,
+    Archive, Backup, BackupName, CommitWalk, Compression, Compressor, FileDescription, FilesMetadata, KeyForm, Listing,
+    Metadata, PartName, PartWriter, SealKey, Sealer, SegmentHeader, Sentinel, Step, Target, Unpacked, open, wal_object,
 };
 use windlass_testkit::postgres::{self, PgCluster};
 
@@ -127,6 +127,23 @@ fn documents_of_wal_g_are_understood_and_written_back_byte_for_byte() -> Result<
             (serde_json::from_slice(&files.write()?)?, serde_json::from_slice(&bytes)?);
         assert_eq!(ours, theirs);
         assert!(files.files.len() > 900);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_sentinel_may_say_little_but_nothing_that_does_not_fit_together() -> Result<()> {
+    let name: BackupName = CHAIN[0].parse()?;
+    let least = br#"{"LSN":1,"PgVersion":160004,"FinishLSN":2,"FilesMetadataDisabled":true,"Tomorrow":[]}"#;
+    let sentinel = Sentinel::read(&name, least)?;
+    assert_eq!((sentinel.start, sentinel.major(), sentinel.without_files_metadata), (Some(Lsn(1)), 16, true));
+    let again = Sentinel::read(&name, &sentinel.write()?)?;
+    assert_eq!((again.start, again.finish, again.without_files_metadata), (Some(Lsn(1)), Some(Lsn(2)), true));
+    let nulls =
+        br#"{"LSN":null,"PgVersion":150018,"FinishLSN":null,"Spec":null,"SystemIdentifier":null,"UserData":null}"#;
+    assert_eq!(Sentinel::read(&name, nulls)?.start, None);
+    for wrong in ["", "{", "[]", r#"{"LSN":"0/1"}"#, r#"{"DeltaLSN":1}"#, r#"{"DeltaFrom":"base_0","DeltaCount":1}"#] {
+        assert!(Sentinel::read(&name, wrong.as_bytes()).is_err(), "{wrong}");
     }
     Ok(())
 }
@@ -300,6 +317,127 @@ fn postgresql_starts_from_what_was_laid_down_and_replays_the_archive() -> Result
         assert!(expected.starts_with(&cluster.psql("postgres", counted)), "{name}");
         // An unlogged table is empty after a restore, and its files are made anew.
         assert_eq!(cluster.psql("postgres", "select count(*) from u"), "0");
+    }
+    Ok(())
+}
+
+/// Takes a full base backup of a data folder: what a capture does, without a server.
+fn store(data: &Path, repository: &Path, compression: Compression, key: Option<&SealKey>) -> Result<Backup> {
+    let (size, codec) = (SegmentSize::default(), compression.codec());
+    let name = BackupName::full(Segment { timeline: Timeline(1), number: 6 }, size);
+    let mut files = FilesMetadata::default();
+    let mut compressor = Compressor::new(compression)?;
+    let mut put = |part: &PartName, archive: PartWriter| -> Result<()> {
+        let mut stored = Vec::new();
+        for piece in archive.finish()? {
+            stored.extend(compressor.frame(&piece)?);
+        }
+        if let Some(key) = key {
+            let mut sealer = Sealer::new(key, Vec::new())?;
+            sealer.write_all(&stored)?;
+            stored = sealer.finish()?;
+        }
+        write(repository, &name.part(part), &stored)
+    };
+    let mut folders = vec![data.to_owned()];
+    let (mut archive, mut number) = (PartWriter::new(), 1);
+    while let Some(folder) = folders.pop() {
+        let own = format!("/{}", folder.strip_prefix(data)?.display());
+        archive.folder(&own, 0o700, 0)?;
+        describe(&mut files, &own);
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let name = format!("/{}", path.strip_prefix(data)?.display());
+            if path.is_dir() {
+                folders.push(path);
+            } else if !["/backup_label", "/tablespace_map", "/global/pg_control"].contains(&name.as_str()) {
+                let body = std::fs::read(&path)?;
+                archive.file(&name, 0o600, 1_700_000_000, body.len() as u64)?;
+                archive.body(&body)?;
+                describe(&mut files, &name);
+            }
+        }
+        if archive.written() > 5_000_000 {
+            put(&PartName::numbered(number, codec), std::mem::take(&mut archive))?;
+            number += 1;
+        }
+    }
+    put(&PartName::numbered(number, codec), archive)?;
+    for (part, name, path) in [
+        (PartName::control(codec), "/global/pg_control", "global/pg_control"),
+        (PartName::label(codec), "backup_label", "backup_label"),
+    ] {
+        let (mut archive, body) = (PartWriter::new(), std::fs::read(data.join(path))?);
+        archive.file(name, 0o600, 0, body.len() as u64)?;
+        archive.body(&body)?;
+        put(&part, archive)?;
+    }
+    let sentinel = Sentinel {
+        start: Some(Lsn(0x0600_0028)),
+        finish: Some(Lsn(0x0600_0100)),
+        pg_version: 150_018,
+        ..Sentinel::default()
+    };
+    write(repository, &name.files_metadata(), &files.write()?)?;
+    write(repository, &name.metadata(), &sentinel.metadata().write()?)?;
+    write(repository, &name.sentinel(), &sentinel.write()?)?;
+    Ok(Backup { name, sentinel, files: Some(files) })
+}
+
+fn describe(files: &mut FilesMetadata, name: &str) {
+    let (is_incremented, is_skipped, modified) = (false, false, Timestamp::UNIX_EPOCH);
+    let description = FileDescription { is_incremented, is_skipped, modified, updates_count: 0, corrupt_blocks: None };
+    files.files.insert(name.to_owned(), description);
+}
+
+fn write(repository: &Path, name: &str, content: &[u8]) -> Result<()> {
+    let path = repository.join(name);
+    std::fs::create_dir_all(path.parent().context("a folder")?)?;
+    Ok(std::fs::write(path, content)?)
+}
+
+#[test]
+fn a_backup_that_was_written_here_is_read_back_and_its_archives_by_tar() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let source = folder.path().join("source");
+    restore(CHAIN[2], &source, &folder.path().join("ts"))?;
+    // One cluster without tablespaces is enough here; what was in this one becomes a folder.
+    std::fs::remove_file(source.join("pg_tblspc/16384"))?;
+    std::fs::remove_file(source.join("tablespace_map"))?;
+    std::fs::rename(folder.path().join("ts"), source.join("pg_tblspc/in_place"))?;
+    let before = sums(&source)?;
+    let key = SealKey::parse(&"5a".repeat(32), KeyForm::Hex)?;
+    for (compression, key) in
+        [(Compression::Zstd(1), None), (Compression::Lz4, None), (Compression::Zstd(3), Some(&key))]
+    {
+        let place = tempfile::tempdir()?;
+        let (repository, data) = (place.path().join("repository"), place.path().join("data"));
+        let backup = store(&source, &repository, compression, key)?;
+        let read = Sentinel::read(&backup.name, &std::fs::read(repository.join(backup.name.sentinel()))?)?;
+        assert_eq!(read.start, backup.sentinel.start);
+
+        let target = Target::create(&data, None, &BTreeMap::new())?;
+        let step = &Step::plan(std::slice::from_ref(&backup))?[0];
+        let folder = repository.join(backup.name.part(&PartName::numbered(1, compression.codec())));
+        for entry in std::fs::read_dir(folder.parent().context("a folder")?)? {
+            let path = entry?.path();
+            let name = PartName::parse(&path.file_name().context("a name")?.to_string_lossy()).context("an archive")?;
+            target.unpack(step, Archive { name: &name, key, stored: File::open(&path)?, again: false })?;
+            if key.is_none() {
+                let program = if compression == Compression::Lz4 { "lz4" } else { "zstd" };
+                let by_tar = place.path().join("by-tar");
+                std::fs::create_dir_all(&by_tar)?;
+                let mut unpacked = Command::new("sh");
+                unpacked.args(["-c", "\"$0\" -dc \"$1\" | tar -x -f - -C \"$2\" 2>/dev/null", program]);
+                assert!(unpacked.arg(&path).arg(&by_tar).status()?.success());
+            }
+        }
+        step.is_whole()?;
+        target.finish()?;
+        assert_eq!(sums(&data)?, before);
+        if key.is_none() {
+            assert_eq!(sums(&place.path().join("by-tar"))?, before);
+        }
     }
     Ok(())
 }

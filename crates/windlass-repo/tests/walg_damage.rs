@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -123,6 +124,30 @@ fn what_is_neither_file_nor_folder_is_refused() {
         assert!(matches!(error, WalgError::Hostile { .. }), "{kind:?}: {error}");
         assert!(!place.path().join("base/1/1259").exists());
         assert!(place.is_untouched());
+    }
+}
+
+#[test]
+fn absurd_sizes_are_refused_and_modes_are_tamed() {
+    for (name, size) in [("base/1/1", 2 << 40), ("backup_label", 2 << 20)] {
+        let place = Place::new();
+        let mut header = tar::Header::new_gnu();
+        header.set_path(name).unwrap();
+        header.set_size(size);
+        header.set_cksum();
+        let error = unpack(&place.target(), &step(None), &part(), header.as_bytes()).unwrap_err();
+        assert!(matches!(error, WalgError::Hostile { .. }), "{name}: {error}");
+    }
+    let place = Place::new();
+    let mut archive = PartWriter::new();
+    archive.folder("/base", 0o777, 0).unwrap();
+    for (name, mode) in [("/base/open", 0o6777), ("/base/usual", 0o600), ("/base/shut", 0)] {
+        archive.file(name, mode, 0, 0).unwrap();
+    }
+    unpack(&place.target(), &step(None), &part(), &archive.finish().unwrap().concat()).unwrap();
+    for (name, mode) in [("base", 0o755), ("base/open", 0o755), ("base/usual", 0o600), ("base/shut", 0o600)] {
+        let found = std::fs::metadata(place.path().join(name)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(found, mode, "{name}");
     }
 }
 

@@ -19,7 +19,7 @@
 //! | what the documents say | [`sentinel`](Sentinel) |
 //! | how bytes are compressed and sealed | [`codec`](Codec), [`seal`](SealKey), `open` |
 //! | what archives are made of | `archive`, [`part`](PartWriter), [`increment`](Step) |
-//! | how backups become a data folder | [`chain`](Step), [`target`](Target), [`unpack`](Archive) |
+//! | how backups become a data folder | [`chain`](Step), [`target`](Target), [`unpack`](Archive), `body` |
 //! | whose a WAL segment is, and what was committed in it | [`wal`](SegmentHeader), [`commits`](CommitWalk) |
 //!
 //! Promised: whatever bytes are given, nothing is written outside the target, nothing panics, and a backup is called whole only
@@ -30,6 +30,7 @@
 //! Source: `wal-g` 3.0, and what it wrote; `docs/decisions/0017-physical-postgres-format.md`.
 
 mod archive;
+mod body;
 mod chain;
 mod codec;
 mod commits;

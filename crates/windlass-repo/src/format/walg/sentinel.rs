@@ -176,7 +176,6 @@ struct RawSentinel {
     delta_full_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     delta_count: Option<u32>,
-    #[serde(default)]
     pg_version: u32,
     #[serde(rename = "FinishLSN", default, with = "number")]
     finish: Option<Lsn>,

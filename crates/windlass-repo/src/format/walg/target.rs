@@ -21,6 +21,9 @@ use super::{Spec, WalgError};
 /// Folders that are kept open.
 const OPEN: usize = 200;
 
+/// What is kept of a mode: nobody else may write, and nothing runs as its owner.
+const NOT_FOR_OTHERS: u32 = 0o755;
+
 /// Where the links to tablespaces are.
 const LINKS: &str = "pg_tblspc";
 
@@ -160,7 +163,7 @@ impl Target {
     /// Makes a folder, with this mode; ours it stays.
     pub(super) fn make_folder(&self, below: &Below<'_>, mode: u32) -> Result<(), WalgError> {
         let folder = self.folder(below)?;
-        fchmod(folder, Mode::from_raw_mode(mode & 0o777 | 0o700)).map_err(|error| self.failed(below, error))
+        fchmod(folder, Mode::from_raw_mode(mode & NOT_FOR_OTHERS | 0o700)).map_err(|error| self.failed(below, error))
     }
 
     /// Makes a file, with this mode. It must not be there, unless it is unpacked again.
@@ -170,7 +173,7 @@ impl Target {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | how;
         let failed = |error: Errno| self.failed(below, error);
         let file = openat(&folder, name, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
-        let mode = Mode::from_raw_mode(mode & 0o777 | 0o600);
+        let mode = Mode::from_raw_mode(mode & NOT_FOR_OTHERS | 0o600);
         if mode != Mode::RUSR | Mode::WUSR {
             fchmod(&file, mode).map_err(failed)?;
         }

@@ -4,18 +4,14 @@
 //! chain only when all of one are ([`Step::is_whole`]). Memory is that of a codec and a piece of a file. What an archive holds
 //! beside what the backup's list names is left out; what no base backup holds at all is refused, and so is the archive.
 
-use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::sync::atomic::Ordering;
 
 use super::archive::{Entries, Entry, Kind};
-use super::error::Fault;
+use super::body::Room;
 use super::open::open;
 use super::target::{self, Below, CONTROL, LABEL, MAP, Target};
 use super::{PartName, SealKey, Step, WalgError, increment};
-
-/// Bytes written at once: writes through the page cache become slower where they are larger.
-const PIECE: usize = 128 << 10;
 
 /// The largest file there may be.
 const LARGEST: u64 = 1 << 40;
@@ -66,11 +62,11 @@ struct Unpacking<'a, R> {
 impl<R: Read> Unpacking<'_, R> {
     fn run(mut self) -> Result<Unpacked, WalgError> {
         let mut done = Unpacked::default();
-        let mut piece = vec![0; PIECE];
+        let mut room = Room::new();
         while let Some(entry) = self.entries.next().map_err(|error| WalgError::of_read(self.object, error))? {
             let below = target::below(&entry.name).map_err(|why| self.hostile(&entry, why))?;
             let below: Vec<_> = below.iter().map(AsRef::as_ref).collect();
-            if let Some(bytes) = self.entry(&entry, &below, &mut piece)? {
+            if let Some(bytes) = self.entry(&entry, &below, &mut room)? {
                 done.files += 1;
                 done.bytes += bytes;
             }
@@ -84,7 +80,7 @@ impl<R: Read> Unpacking<'_, R> {
     }
 
     /// Bytes written, where it is a file that was meant.
-    fn entry(&mut self, entry: &Entry, below: &Below<'_>, piece: &mut [u8]) -> Result<Option<u64>, WalgError> {
+    fn entry(&mut self, entry: &Entry, below: &Below<'_>, room: &mut Room) -> Result<Option<u64>, WalgError> {
         match entry.kind {
             Kind::File | Kind::Folder => {}
             // A stream of `pg_basebackup` holds the links that were made from what the sentinel says.
@@ -124,7 +120,7 @@ impl<R: Read> Unpacking<'_, R> {
         let bytes = if wanted.is_some_and(|wanted| wanted.is_increment) {
             self.pages(entry, below)
         } else {
-            self.file(entry, below, piece)
+            self.file(entry, below, room)
         }?;
         if let Some(wanted) = wanted {
             wanted.is_there.store(true, Ordering::Relaxed);
@@ -132,14 +128,14 @@ impl<R: Read> Unpacking<'_, R> {
         Ok(Some(bytes))
     }
 
-    fn file(&mut self, entry: &Entry, below: &Below<'_>, piece: &mut [u8]) -> Result<u64, WalgError> {
-        let mut file = match self.target.make_file(below, entry.mode, self.again) {
+    fn file(&mut self, entry: &Entry, below: &Below<'_>, room: &mut Room) -> Result<u64, WalgError> {
+        let file = match self.target.make_file(below, entry.mode, self.again) {
             Err(WalgError::Target { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
                 return Err(self.hostile(entry, "it is there twice"));
             }
             made => made?,
         };
-        let copied = copy(&mut self.entries, &mut file, piece);
+        let copied = room.copy(&mut self.entries, entry.size, &file);
         copied.map_err(|error| {
             self.target.remove(below);
             WalgError::of_copy(self.object, &self.target.path_of(below), error)
@@ -168,17 +164,5 @@ impl<R: Read> Unpacking<'_, R> {
         } else {
             Err(self.hostile(entry, "it is there twice, and not the same"))
         }
-    }
-}
-
-fn copy(from: &mut impl Read, to: &mut File, piece: &mut [u8]) -> std::io::Result<u64> {
-    let mut bytes = 0;
-    loop {
-        let read = super::open::fill(from, piece)?;
-        if read == 0 {
-            return Ok(bytes);
-        }
-        to.write_all(&piece[..read]).map_err(Fault::Target)?;
-        bytes += read as u64;
     }
 }
