@@ -58,7 +58,7 @@ fn archive(name: &BackupName, bytes: &[u8]) {
     let steps = Step::plan(&[backup]).expect("a full backup");
     let part = PartName::numbered(1, Codec::None);
     let _ = target.unpack(&steps[0], Archive { name: &part, key: None, stored: bytes, again: false });
-    let _ = target.finish();
+    let _ = target.finish(&steps);
     let beside = std::fs::read_dir(&folder).expect("the folder").count();
     assert_eq!(beside, 1, "something lies beside the target");
     let _ = std::fs::remove_dir_all(&folder);

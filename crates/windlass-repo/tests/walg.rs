@@ -68,11 +68,12 @@ fn restore(newest: &str, data: &Path, tablespace: &Path) -> Result<Unpacked> {
     let spec = chain[0].sentinel.spec.clone();
     let target = Target::create(data, spec.as_ref(), &BTreeMap::from([(16384, tablespace.to_owned())]))?;
     let mut all = Unpacked::default();
-    for step in Step::plan(&chain)? {
+    let steps = Step::plan(&chain)?;
+    for step in &steps {
         let parts = &listing.backups[&step.backup].parts;
         let done: Vec<_> = std::thread::scope(|scope| {
             let one = |name| {
-                let (target, step) = (&target, &step);
+                let target = &target;
                 scope.spawn(move || {
                     let stored = File::open(fixtures().join(step.backup.part(name)))?;
                     Ok(target.unpack(step, Archive { name, key: None, stored, again: false })?)
@@ -84,13 +85,13 @@ fn restore(newest: &str, data: &Path, tablespace: &Path) -> Result<Unpacked> {
                 .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .collect::<Result<_>>()
         })?;
-        step.is_whole()?;
+        step.check()?;
         for Unpacked { files, bytes } in done {
             all.files += files;
             all.bytes += bytes;
         }
     }
-    target.finish()?;
+    target.finish(&steps)?;
     Ok(all)
 }
 
@@ -417,12 +418,12 @@ fn a_backup_that_was_written_here_is_read_back_and_its_archives_by_tar() -> Resu
         assert_eq!(read.start, backup.sentinel.start);
 
         let target = Target::create(&data, None, &BTreeMap::new())?;
-        let step = &Step::plan(std::slice::from_ref(&backup))?[0];
+        let steps = Step::plan(std::slice::from_ref(&backup))?;
         let folder = repository.join(backup.name.part(&PartName::numbered(1, compression.codec())));
         for entry in std::fs::read_dir(folder.parent().context("a folder")?)? {
             let path = entry?.path();
             let name = PartName::parse(&path.file_name().context("a name")?.to_string_lossy()).context("an archive")?;
-            target.unpack(step, Archive { name: &name, key, stored: File::open(&path)?, again: false })?;
+            target.unpack(&steps[0], Archive { name: &name, key, stored: File::open(&path)?, again: false })?;
             if key.is_none() {
                 let program = if compression == Compression::Lz4 { "lz4" } else { "zstd" };
                 let by_tar = place.path().join("by-tar");
@@ -432,8 +433,7 @@ fn a_backup_that_was_written_here_is_read_back_and_its_archives_by_tar() -> Resu
                 assert!(unpacked.arg(&path).arg(&by_tar).status()?.success());
             }
         }
-        step.is_whole()?;
-        target.finish()?;
+        target.finish(&steps)?;
         assert_eq!(sums(&data)?, before);
         if key.is_none() {
             assert_eq!(sums(&place.path().join("by-tar"))?, before);

@@ -192,7 +192,10 @@ fn what_is_not_listed_is_left_out_and_what_is_missing_is_named() {
     let (target, step) = (place.target(), step(Some(&["/PG_VERSION", "/base/1/1"])));
     unpack(&target, &step, &part(), &packed(&[("/PG_VERSION", b"15\n"), ("/more", b"x")])).unwrap();
     assert!(!place.path().join("more").exists());
-    let error = step.is_whole().unwrap_err();
+    let begins: [(&str, &[u8]); 2] = [("/global/pg_control", b"control"), ("backup_label", b"label")];
+    unpack(&target, &step, &part(), &packed(&begins)).unwrap();
+    let error = target.finish(&[step]).unwrap_err();
+    assert!(!place.path().join("global/pg_control").exists());
     assert_eq!(
         error.to_string(),
         format!("unpack the base backup `{NAME}`: 1 files are in none of its archives, `/base/1/1` for one")
@@ -210,13 +213,13 @@ fn nothing_starts_without_what_begins_recovery_and_pg_control_is_last() {
             files.iter().enumerate().filter(|(index, _)| *index != without).map(|(_, file)| *file).collect();
         unpack(&target, &step(None), &part(), &packed(&some)).unwrap();
         assert!(!place.path().join("global/pg_control").exists());
-        assert!(target.finish().is_err());
+        assert!(target.finish(&[]).is_err());
         assert!(!place.path().join("global/pg_control").exists());
     }
     let place = Place::new();
     let target = place.target();
     unpack(&target, &step(None), &part(), &packed(&files)).unwrap();
-    target.finish().unwrap();
+    target.finish(&[]).unwrap();
     assert_eq!(std::fs::read(place.path().join("global/pg_control")).unwrap(), b"control");
     assert!(Target::create(&place.path(), None, &BTreeMap::new()).is_err(), "it is not empty");
 }
@@ -240,7 +243,7 @@ fn tablespaces_go_where_they_are_told_and_nowhere_else() {
         ("tablespace_map", b"16384 /srv/ts\n"),
     ];
     unpack(&target, &step(None), &part(), &packed(&files)).unwrap();
-    target.finish().unwrap();
+    target.finish(&[]).unwrap();
     assert_eq!(std::fs::read(odd.join("PG_15/5/1")).unwrap(), b"1");
     let map = std::fs::read_to_string(place.path().join("tablespace_map")).unwrap();
     assert_eq!(map, format!("16384 {}\n", odd.to_str().unwrap().replace('\\', "\\\\").replace('\n', "\\\n")));
@@ -249,7 +252,7 @@ fn tablespaces_go_where_they_are_told_and_nowhere_else() {
     let place = Place::new();
     let target = place.target();
     unpack(&target, &step(None), &part(), &packed(&files[1..])).unwrap();
-    assert!(target.finish().is_err());
+    assert!(target.finish(&[]).is_err());
 }
 
 #[test]

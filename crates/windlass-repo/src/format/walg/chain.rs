@@ -88,8 +88,8 @@ impl Step {
         Ok(steps)
     }
 
-    /// Whether its archives held everything they should.
-    pub fn is_whole(&self) -> Result<(), WalgError> {
+    /// Refuses where its archives, as far as they were unpacked, did not hold everything they should.
+    pub fn check(&self) -> Result<(), WalgError> {
         let missing = || {
             let wanted = self.wanted.iter().flatten();
             wanted.filter(|(_, wanted)| !wanted.is_there.load(Ordering::Relaxed)).map(|(name, _)| name)

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fsync, mkdirat, openat, renameat, symlinkat, syncfs, unlinkat};
 use rustix::io::Errno;
 
-use super::{Spec, WalgError};
+use super::{Spec, Step, WalgError};
 
 /// Folders that are kept open.
 const OPEN: usize = 200;
@@ -203,9 +203,10 @@ impl Target {
         }
     }
 
-    /// Ends it: what was written goes to disk, then what begins recovery, and `pg_control` as the last, by being renamed: a
-    /// server does not start from a folder that is not whole.
-    pub fn finish(self) -> Result<(), WalgError> {
+    /// Ends it, if the archives of these steps held everything they should: what was written goes to disk, then what begins
+    /// recovery, and `pg_control` as the last, by being renamed. A server does not start from a folder that is not whole.
+    pub fn finish(self, steps: &[Step]) -> Result<(), WalgError> {
+        steps.iter().try_for_each(Step::check)?;
         let mut last = std::mem::take(&mut *self.last.lock().unwrap_or_else(PoisonError::into_inner));
         let mut take = |name: &'static str| last.remove(name);
         let absent = |name: &str| self.failed(&[OsStr::new(name)], io::Error::other("it is in none of the archives"));

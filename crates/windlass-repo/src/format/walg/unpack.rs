@@ -1,7 +1,7 @@
 //! Unpacks the archives of base backups into a [`Target`].
 //!
 //! Archives of one backup may be unpacked in any order and side by side, each by a thread of its own; those of the next in the
-//! chain only when all of one are ([`Step::is_whole`]). Memory is that of a codec and a piece of a file. What an archive holds
+//! chain only when all of one are ([`Step::check`]). Memory is that of a codec and a piece of a file. What an archive holds
 //! beside what the backup's list names is left out; what no base backup holds at all is refused, and so is the archive.
 
 use std::io::Read;
