@@ -24,3 +24,4 @@ pub mod selector;
 pub mod size;
 pub mod task;
 pub mod verification;
+pub mod wal;

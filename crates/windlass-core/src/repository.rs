@@ -28,6 +28,39 @@ pub enum Format {
         /// Its password.
         password: SecretRef,
     },
+    /// Someone else's WAL-G repository of a PostgreSQL cluster: listed, verified and restored, never written or swept.
+    WalG {
+        /// The libsodium key it is sealed with, where it is.
+        key: Option<LibsodiumKey>,
+    },
+}
+
+impl Format {
+    /// Whether it is someone else's, which is only read.
+    pub fn is_foreign(&self) -> bool {
+        !matches!(self, Self::Windlass(_))
+    }
+}
+
+/// A libsodium key as `wal-g` is told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LibsodiumKey {
+    /// Where its text is.
+    pub secret: SecretRef,
+    /// How it is written down.
+    pub transform: KeyTransform,
+}
+
+/// How a libsodium key is written down: `WALG_LIBSODIUM_KEY_TRANSFORM`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyTransform {
+    /// The text itself, of at least 25 characters.
+    #[default]
+    None,
+    /// In base64.
+    Base64,
+    /// In hexadecimal digits.
+    Hex,
 }
 
 /// The place objects lie.

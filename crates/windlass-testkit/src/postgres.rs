@@ -53,6 +53,21 @@ impl PgCluster {
         Ok(cluster)
     }
 
+    /// Starts a server from what is laid down, such as a base backup, in a folder that is not there yet: it is given
+    /// `data` in one that is empty, and may put more beside it.
+    pub fn start_from(lay_down: impl FnOnce(&Path) -> Result<()>, settings: &[&str]) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("wl-pg-").tempdir_in("/tmp")?;
+        let user = unprivileged()?;
+        let settings = settings.iter().map(ToString::to_string).collect();
+        let mut cluster = Self { folder, bin: bin()?, server: None, guardian: None, settings, user };
+        lay_down(&cluster.data())?;
+        if let Some((uid, gid)) = user {
+            run(Command::new("chown").args(["-R", &format!("{uid}:{gid}")]).arg(cluster.folder.path()))?;
+        }
+        cluster.up()?;
+        Ok(cluster)
+    }
+
     /// Starts it again after [`PgCluster::down`].
     pub fn up(&mut self) -> Result<()> {
         let mut server = self.command("postgres");

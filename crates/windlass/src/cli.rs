@@ -33,6 +33,12 @@ Exit codes:
   1  ran and failed; `status`: not protected
   2  could not run: usage, settings, something unreachable; nothing was touched";
 
+const FETCH_HELP: &str = "\
+Exit codes, which are not those of other verbs: PostgreSQL ends recovery at 1 to 125.
+  0    the file is there
+  1    the archive ends before it
+  126  anything else: PostgreSQL stops, and loses nothing";
+
 /// A format of standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
@@ -55,7 +61,7 @@ pub(crate) enum Verb {
     },
     /// List recovery points
     Points {
-        /// The application, or a repository of `format = "restic"`
+        /// The application, or a repository of `format = "restic"` or `"wal-g"`
         application: Name,
     },
     /// Restore a recovery point, or parts of it: plan, preview, confirm, run
@@ -74,6 +80,20 @@ pub(crate) enum Verb {
     Repo(Repo),
     /// Check settings, tools, credentials, space and clocks; say what to fix
     Doctor,
+    /// Fetch a file of the WAL archive, as PostgreSQL's `restore_command`
+    #[command(after_help = FETCH_HELP)]
+    WalFetch {
+        /// A repository of `format = "wal-g"`
+        #[arg(long, value_name = "REPOSITORY")]
+        component: Name,
+        /// The system identifier of the cluster: a segment of another is refused
+        #[arg(long, value_name = "IDENTIFIER")]
+        cluster: Option<u64>,
+        /// The file, `%f`
+        name: String,
+        /// Where it goes, `%p`
+        path: PathBuf,
+    },
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -271,9 +291,10 @@ pub(crate) struct Restore {
     /// one only
     pub application: Option<Application>,
     /// The point [default: the newest complete one]
-    #[arg(long, value_name = "ID", conflicts_with = "at")]
+    #[arg(long, value_name = "ID")]
     pub point: Option<String>,
-    /// The newest complete point at or before this time, such as 2026-03-01T14:30:00+01:00
+    /// The newest complete point at or before this time, such as 2026-03-01T14:30:00+01:00; of a repository of `wal-g` that very
+    /// moment
     #[arg(long, value_name = "TIME")]
     pub at: Option<String>,
     /// The parts wanted, with SQL quoting

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use windlass_core::application::Application;
 use windlass_core::name::Name;
-use windlass_core::repository::{Format, Repository};
+use windlass_core::repository::Repository;
 use windlass_host::host::{Host, Site};
 use windlass_repo::vault::Vault;
 
@@ -59,8 +59,7 @@ impl Context {
     /// Someone else's repository of that name, where no application has it.
     pub(crate) fn foreign(&self, name: &Name) -> Option<&Repository> {
         let repository = self.settings.repositories.get(name)?;
-        let foreign =
-            matches!(repository.format, Format::Restic { .. }) && !self.settings.applications.contains_key(name);
+        let foreign = repository.format.is_foreign() && !self.settings.applications.contains_key(name);
         foreign.then_some(repository)
     }
 

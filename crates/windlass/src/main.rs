@@ -22,11 +22,27 @@ use crate::printer::Printer;
 /// is memory.
 const STACK: usize = 64 << 20;
 
+/// What `wal-fetch` ends with where anything is wrong: PostgreSQL takes 125 and less for the end of the archive.
+const NOT_FETCHED: u8 = 126;
+
 fn main() -> ExitCode {
+    let fetches = std::env::args_os().any(|argument| argument == "wal-fetch");
+    match std::panic::catch_unwind(|| run(fetches)) {
+        Ok(code) => code,
+        Err(_) => ExitCode::from(if fetches { NOT_FETCHED } else { 101 }),
+    }
+}
+
+fn run(fetches: bool) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
+        Err(error) if fetches && error.use_stderr() => {
+            refused(&error);
+            return ExitCode::from(NOT_FETCHED);
+        }
         Err(error) => return refused(&error),
     };
+    let failed = ExitCode::from(if matches!(cli.verb, Verb::WalFetch { .. }) { NOT_FETCHED } else { 1 });
     if matches!(cli.verb, Verb::Supervise) {
         return match windlass_engine::supervisor::serve() {
             Ok(()) => ExitCode::SUCCESS,
@@ -42,7 +58,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => {
             printer.warning(&format!("start: {error}"));
-            return ExitCode::from(2);
+            return if fetches { failed } else { ExitCode::from(2) };
         }
     };
     allow_many_files();
@@ -56,13 +72,13 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     if let Some(error) = printer::unwritten() {
         printer.warning(&format!("what this command prints could not be written: {error}"));
-        return ExitCode::from(1);
+        return failed;
     }
     match status {
         Some(Ok(status)) => status.into(),
         Some(Err(failure)) => {
             printer.failure(&failure);
-            failure.exit_code()
+            if matches!(cli.verb, Verb::WalFetch { .. }) { failed } else { failure.exit_code() }
         }
         None => {
             printer.warning(match cli.verb {
@@ -70,12 +86,13 @@ fn main() -> ExitCode {
                     "interrupted: run the same again to finish it, or `windlass undo` to see how to put back what was there"
                 }
                 Verb::Undo(_) => "interrupted: run the same again to finish it",
+                Verb::WalFetch { .. } => "interrupted",
                 Verb::Restore(_) => {
                     "interrupted: what was restored so far is left as it is, and is not whole: look at the targets, and remove them before the next attempt"
                 }
                 _ => "interrupted: nothing was committed; after-hooks are run and scratch places removed by the supervisor",
             });
-            ExitCode::from(1)
+            failed
         }
     }
 }
@@ -186,6 +203,9 @@ async fn dispatch(cli: &Cli, printer: &Printer) -> Result {
         Verb::Retention(verb) => commands::retention::run(context, verb).await,
         Verb::Repo(verb) => repo(context, verb).await,
         Verb::Doctor => commands::doctor::run(context).await,
+        Verb::WalFetch { component, cluster, name, path } => {
+            commands::wal::fetch(context, component, name, *cluster, path).await
+        }
         Verb::Init(_)
         | Verb::Completions { .. }
         | Verb::Operator(_)

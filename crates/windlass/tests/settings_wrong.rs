@@ -286,6 +286,20 @@ fn passwords_in_urls() {
 }
 
 #[test]
+fn what_wal_g_sealed_is_opened_with_a_libsodium_key_or_not_at_all() {
+    let in_walg = |encryption: &str, what: &str, hint: &str| {
+        in_repository(
+            &format!("url = \"file:///b\"\nformat = \"wal-g\"\nencryption = {encryption} # <--\n"),
+            what,
+            hint,
+        );
+    };
+    in_walg("{ passphrase = { env = \"P\" } }", "has none", "libsodium");
+    in_walg("\"some\"", "is a text other than", "libsodium");
+    in_walg("{ libsodium = { env = \"K\" }, transform = \"rot13\" }", "is none of", "WALG_LIBSODIUM_KEY_TRANSFORM");
+}
+
+#[test]
 fn what_is_not_supported_yet_is_not_ignored() {
     let url = "url = \"postgresql://db/shop\"\n";
     in_postgres(
@@ -300,11 +314,6 @@ fn what_is_not_supported_yet_is_not_ignored() {
     );
     in_postgres(&format!("{url}full = {{ every = \"7d\" }} # <--\n"), "is not supported yet", "physical");
     in_postgres(&format!("{url}data_directory = \"/var/lib/pg\" # <--\n"), "is not supported yet", "physical");
-    in_repository(
-        "url = \"file:///b\"\nencryption = { passphrase = { env = \"P\" } }\nformat = \"wal-g\" # <--\n",
-        "is not supported yet",
-        "wal-g",
-    );
     after_repository(
         "[notify.ops] # <--\nheartbeat = \"5m\"\n",
         "`notify` at the top of the file is not supported yet",
@@ -455,7 +464,7 @@ fn keys_that_seal_a_repository() {
             "[repository.main]\nurl = \"file:///b\"\nformat = \"restic\"\nencryption = {{ passphrase = {{ env = \"P\" }} }}\n\
              [application.shop]\nrepository = \"main\" # <--\n{FILES}"
         ),
-        "someone else's restic repository, which Windlass never writes",
+        "someone else's repository, which Windlass never writes",
         "a repository of its own",
     );
     in_repository(

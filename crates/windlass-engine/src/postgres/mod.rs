@@ -12,6 +12,7 @@ pub mod impact;
 pub mod inspect;
 mod installed;
 mod message;
+pub mod physical;
 mod quote;
 pub mod replace;
 pub mod restore;

@@ -20,7 +20,7 @@ pub(crate) const REACHABLE: &str = "DatabaseReachable";
 /// After how long a look that failed is tried again, with nothing changed.
 const AGAIN: Duration = Duration::from_mins(10);
 
-/// After how long a look of which nothing is told yet is asked after: that no Pod can be made for it changes no object.
+/// After how long a look that has no Pod yet is asked after: that none can be made for it changes no object.
 const SOON: Duration = Duration::from_secs(5);
 
 /// What a look has found.
@@ -58,6 +58,8 @@ pub(super) async fn look(context: &Context, kryton: &Kryton, what: &Preflight) -
             let now = Now::no(REACHABLE, "NotReachable", format!("Job {name} tries again: {why}"));
             Ok(Looked { now, digest: None, again: None })
         }
+        // What becomes of a Pod that is there is seen by the watch.
+        State::Waiting(None) | State::Running(None) if has_pod(&job) => Ok(pending(&name, AGAIN)),
         State::Waiting(None) | State::Running(None) => {
             let made = job.metadata.creation_timestamp.as_ref().map(|time| time.0);
             let age = made.map(|made| jiff::Timestamp::now().duration_since(made).unsigned_abs());
@@ -75,6 +77,10 @@ pub(super) async fn look(context: &Context, kryton: &Kryton, what: &Preflight) -
             Ok(Looked { now, digest: None, again: Some(AGAIN) })
         }
     }
+}
+
+fn has_pod(job: &Job) -> bool {
+    job.status.as_ref().and_then(|status| status.active).is_some_and(|active| active > 0)
 }
 
 fn pending(job: &str, again: Duration) -> Looked {

@@ -35,6 +35,7 @@ struct Drilled<'a> {
 /// `windlass restore kryton/NAME`: plan, preview, confirm, run.
 pub(crate) async fn restore(printer: &Printer, kryton: &str, arguments: &cli::Restore) -> Result {
     cli::without(&arguments.of_settings(), "a Kryton of a cluster")?;
+    super::restore::one_of_both(arguments)?;
     if !arguments.in_place {
         let hint = "add --in-place: the plan is shown first, and what is there is kept; or order a drill, which restores into a copy";
         return Err(Failure::usage("a Kryton is restored in place", hint));

@@ -57,7 +57,7 @@ pub(crate) async fn run(context: &Context) -> Result {
     for repository in context.settings.repositories.values() {
         match &repository.format {
             Format::Windlass(_) => findings.extend(repositories(context, repository).await),
-            Format::Restic { .. } => {}
+            Format::Restic { .. } | Format::WalG { .. } => {}
         }
     }
     for application in context.settings.applications.values() {

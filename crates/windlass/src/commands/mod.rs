@@ -21,3 +21,4 @@ pub(crate) mod retention;
 pub(crate) mod status;
 pub(crate) mod undo;
 pub(crate) mod verify;
+pub(crate) mod wal;

@@ -149,7 +149,16 @@ fn report_json(printer: &Printer, planned: &Planned, done: bool, notes: Vec<Stri
     }
 }
 
+/// Refuses a point together with a moment, where each says which point is meant.
+pub(crate) fn one_of_both(arguments: &cli::Restore) -> Result<()> {
+    if arguments.point.is_some() && arguments.at.is_some() {
+        return Err(Failure::usage("--point and --at say two things", "give one of them"));
+    }
+    Ok(())
+}
+
 pub(crate) fn which(printer: &Printer, arguments: &cli::Restore) -> Result<Which> {
+    one_of_both(arguments)?;
     match (&arguments.at, &arguments.point) {
         (Some(text), _) => Ok(Which::At(crate::time::parse(text, printer.zone())?)),
         (None, Some(text)) => Ok(Which::Point(point(text)?)),

@@ -162,17 +162,17 @@ pub(super) const REPOSITORY: Spec = Spec {
         ),
         optional(
             "format",
-            r#"`"restic"`"#,
+            r#"`"restic"` or `"wal-g"`"#,
             "Windlass's own layout",
             r#""restic""#,
-            "Someone else's restic repository: listed, verified and restored, never written or swept. Its password is `encryption.passphrase`.",
+            "Someone else's repository: listed, verified and restored, never written or swept. restic's password is `encryption.passphrase`; what `wal-g` sealed is opened with `encryption.libsodium`.",
         ),
     ],
 };
 
 pub(super) const ENCRYPTION: Spec = Spec {
     table: "repository.NAME.encryption",
-    about: "Either a passphrase or recipients.",
+    about: "Either a passphrase or recipients; of `format = \"wal-g\"` a libsodium key.",
     keys: &[
         optional(
             "passphrase",
@@ -194,6 +194,20 @@ pub(super) const ENCRYPTION: Spec = Spec {
             "this host only writes dumps",
             r#"{ file = "/etc/windlass/identity" }"#,
             "The age identity that opens what is sealed to `recipients`. Only with them.",
+        ),
+        optional(
+            "libsodium",
+            "secret",
+            "nothing is sealed",
+            r#"{ file = "/etc/wal-g/key" }"#,
+            "What `WALG_LIBSODIUM_KEY` held. Only with `format = \"wal-g\"`.",
+        ),
+        optional(
+            "transform",
+            r#"`"none"`, `"base64"` or `"hex"`"#,
+            r#"`"none"`"#,
+            r#""base64""#,
+            "What `WALG_LIBSODIUM_KEY_TRANSFORM` held. Only with `libsodium`.",
         ),
     ],
 };

@@ -148,9 +148,8 @@ impl Settings {
 fn fits(application: &Application, repository: &Repository, item: &cursor::Item<'_>, faults: &mut Faults<'_>) {
     let Some(named) = item.open(faults).and_then(|table| table.get("repository")) else { return };
     match &repository.format {
-        Format::Restic { .. } => {
-            let why =
-                format!("names `{}`, someone else's restic repository, which Windlass never writes", repository.name);
+        Format::Restic { .. } | Format::WalG { .. } => {
+            let why = format!("names `{}`, someone else's repository, which Windlass never writes", repository.name);
             named.refuse(faults, why, "give the application a repository of its own");
         }
         Format::Windlass(Encryption::Recipients { identity: None, .. }) => {

@@ -1,7 +1,7 @@
 //! `[repository.NAME]`: where recovery points lie, and how they are sealed.
 
 use windlass_core::name::Name;
-use windlass_core::repository::{Encryption, Format, Place, Repository, S3};
+use windlass_core::repository::{Encryption, Format, KeyTransform, LibsodiumKey, Place, Repository, S3};
 
 use super::cursor::{Faults, Item, Table};
 use super::problem::Fault;
@@ -82,19 +82,15 @@ fn read_s3(table: &Table<'_>, bucket: String, prefix: String, faults: &mut Fault
 }
 
 fn read_format(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Format> {
-    let restic = match table.get("format") {
-        None => false,
+    let format = match table.get("format") {
+        None => "windlass",
         Some(item) => match item.text(faults)? {
-            "restic" => true,
-            "wal-g" => {
-                let what = format!("`format = \"wal-g\"` {}", item.place());
-                let hint = "read it with wal-g itself for now".to_owned();
-                faults.add(item.at(), Fault::NotSupportedYet { what, hint });
-                return None;
-            }
+            known @ ("restic" | "wal-g") => known,
             other => {
-                let guess = suggest::nearest(other, ["restic"]).map_or("", |_| "did you mean \"restic\"? ");
-                let hint = format!("{guess}leave the key out for Windlass's own layout, or write \"restic\"");
+                let near = suggest::nearest(other, ["restic", "wal-g"]);
+                let guess = near.map_or(String::new(), |near| format!("did you mean \"{near}\"? "));
+                let hint =
+                    format!("{guess}leave the key out for Windlass's own layout, or write \"restic\" or \"wal-g\"");
                 item.refuse(faults, format!("is of an unknown format, `{}`", other.escape_debug()), hint);
                 return None;
             }
@@ -107,11 +103,13 @@ fn read_format(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Format> {
         faults.add(table.at, fault);
         return None;
     };
+    if format == "wal-g" {
+        return read_libsodium(&item, faults).map(|key| Format::WalG { key });
+    }
     let encryption = read_encryption(&item, faults)?;
-    match (restic, encryption) {
-        (false, encryption) => Some(Format::Windlass(encryption)),
-        (true, Encryption::Passphrase(password)) => Some(Format::Restic { password }),
-        (true, _) => {
+    match (format, encryption) {
+        ("restic", Encryption::Passphrase(password)) => Some(Format::Restic { password }),
+        ("restic", _) => {
             let fault = Fault::Conflict {
                 why: format!(
                     "a restic repository is opened with a password, and `encryption` {} has none",
@@ -122,7 +120,47 @@ fn read_format(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Format> {
             faults.add(item.at(), fault);
             None
         }
+        (_, encryption) => Some(Format::Windlass(encryption)),
     }
+}
+
+/// How a repository of WAL-G is sealed; `Some(None)` where it is not.
+#[expect(clippy::option_option, reason = "wrong, not sealed, sealed")]
+fn read_libsodium(item: &Item<'_>, faults: &mut Faults<'_>) -> Option<Option<LibsodiumKey>> {
+    let hint =
+        "write `encryption = { libsodium = { file = \"/etc/wal-g/key\" }, transform = \"none\" }`, or exactly \"none\"";
+    match item.as_text() {
+        Some("none") => return Some(None),
+        Some(_) => {
+            item.refuse(faults, "is a text other than \"none\"", hint);
+            return None;
+        }
+        None => {}
+    }
+    let table = item.table(&[&keys::ENCRYPTION], faults)?;
+    let Some(key) = table.get("libsodium") else {
+        let why = format!("`wal-g` seals with a libsodium key, and `encryption` {} has none", item.place());
+        faults.add(item.at(), Fault::Conflict { why, hint: hint.to_owned() });
+        return None;
+    };
+    let secret = secret::read(&key, faults);
+    let transform = match table.get("transform") {
+        None => KeyTransform::None,
+        Some(item) => match item.text(faults)? {
+            "none" => KeyTransform::None,
+            "base64" => KeyTransform::Base64,
+            "hex" => KeyTransform::Hex,
+            _ => {
+                item.refuse(
+                    faults,
+                    "is none of `none`, `base64` and `hex`",
+                    "write what WALG_LIBSODIUM_KEY_TRANSFORM held",
+                );
+                return None;
+            }
+        },
+    };
+    Some(Some(LibsodiumKey { secret: secret?, transform }))
 }
 
 fn read_encryption(item: &Item<'_>, faults: &mut Faults<'_>) -> Option<Encryption> {

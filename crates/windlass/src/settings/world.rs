@@ -227,7 +227,9 @@ impl World<'_> {
             Format::Windlass(Encryption::Recipients { identity: Some(identity), .. }) => {
                 self.secret(&encryption.below("identity"), identity);
             }
-            Format::Windlass(Encryption::Recipients { identity: None, .. } | Encryption::None) => {}
+            Format::WalG { key: Some(key) } => self.secret(&encryption.below("libsodium"), &key.secret),
+            Format::Windlass(Encryption::Recipients { identity: None, .. } | Encryption::None)
+            | Format::WalG { key: None } => {}
         }
     }
 

@@ -1,4 +1,4 @@
-//! Someone else's restic repository: listed, verified and restored, never written.
+//! A restic repository.
 
 use std::path::PathBuf;
 
@@ -21,14 +21,12 @@ fn files(repository: &Repository) -> Result<Files> {
     let store = open(&repository.place)?;
     match &repository.format {
         Format::Restic { password } => Ok(Files::foreign(&store, &windlass_repo::secret::resolve(password)?)),
-        Format::Windlass(_) => {
-            Err(Failure::usage(format!("`{}` is our own repository", repository.name), "name an application"))
-        }
+        Format::WalG { .. } | Format::Windlass(_) => Err(super::ours(repository)),
     }
 }
 
 /// `points REPOSITORY`.
-pub(crate) async fn points(context: &Context, repository: &Repository) -> Result {
+pub(super) async fn points(context: &Context, repository: &Repository) -> Result {
     let snapshots = files(repository)?.snapshots().await?;
     context.printer.result(&snapshots, |printer| {
         let row = |s: &SnapshotInfo| {
@@ -55,11 +53,7 @@ struct Checked {
 }
 
 /// `verify REPOSITORY`.
-pub(crate) async fn verify(context: &Context, repository: &Repository, arguments: &cli::Verify) -> Result {
-    if arguments.deep {
-        let hint = "leave `--deep` out: every byte is read back and hashed, which restic's format can prove by itself";
-        return Err(Failure::usage("what restores into it is not known of someone else's repository", hint));
-    }
+pub(super) async fn verify(context: &Context, repository: &Repository, arguments: &cli::Verify) -> Result {
     let files = files(repository)?;
     let snapshots = files.snapshots().await?;
     let wanted: Vec<&SnapshotInfo> = match &arguments.point {
@@ -111,7 +105,7 @@ struct Report<'a> {
 }
 
 /// `restore REPOSITORY --into files=FOLDER`.
-pub(crate) async fn restore(context: &Context, repository: &Repository, arguments: &cli::Restore) -> Result {
+pub(super) async fn restore(context: &Context, repository: &Repository, arguments: &cli::Restore) -> Result {
     let printer = &context.printer;
     let folder = target(arguments)?;
     let files = files(repository)?;

@@ -1,0 +1,164 @@
+//! Makes a data folder that was laid down recover: what it asks for, how far it goes, and nothing of what its source did.
+//!
+//! Promised: recovery settings are ours alone, whatever the source had; the restored server archives nothing, so it can never
+//! push into its source's archive. Everything else stays as it was. Written last is `recovery.signal`, without which a server
+//! would take the end of the WAL that lies there for the end of all.
+//!
+//! Source: <https://www.postgresql.org/docs/current/runtime-config-wal.html#RUNTIME-CONFIG-WAL-RECOVERY-TARGET>; of versions
+//! 13 to 18.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use windlass_core::wal::Timeline;
+
+/// Where settings are that override those of `postgresql.conf`.
+const OVERRIDES: &str = "postgresql.auto.conf";
+
+/// What makes a server recover from an archive.
+const SIGNAL: &str = "recovery.signal";
+
+/// What would make a server a standby, or one of before version 12 recover.
+const OF_OTHERS: [&str; 2] = ["standby.signal", "recovery.conf"];
+
+/// What is set to nothing: `postgresql.conf` may say where else recovery is to end, or run commands of the source's.
+const UNSET: [&str; 8] = [
+    "archive_cleanup_command",
+    "primary_conninfo",
+    "primary_slot_name",
+    "recovery_end_command",
+    "recovery_target",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_xid",
+];
+
+/// What is set otherwise.
+const SET: [&str; 6] = [
+    "archive_mode",
+    "recovery_target_action",
+    "recovery_target_inclusive",
+    "recovery_target_time",
+    "recovery_target_timeline",
+    "restore_command",
+];
+
+/// How a data folder is to recover.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// What fetches a file of the archive, a command for a shell in which `%f` is the file and `%p` where it goes.
+    pub restore_command: String,
+    /// The timeline it is brought to.
+    pub timeline: Timeline,
+    /// The moment up to which transactions are replayed; to the end of the WAL where there is none.
+    pub until: Option<Timestamp>,
+}
+
+impl Recovery {
+    /// Writes it into a data folder.
+    pub fn write(&self, data: &Path) -> io::Result<()> {
+        for signal in OF_OTHERS {
+            match std::fs::remove_file(data.join(signal)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        // Not there where it was a link: no server starts without it.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data.join("pg_wal"))?;
+        let before = match std::fs::read(data.join(OVERRIDES)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let mut after = without_ours(&before);
+        after.extend(self.settings().into_bytes());
+        replace(&data.join(OVERRIDES), &after)?;
+        replace(&data.join(SIGNAL), b"")?;
+        std::fs::File::open(data)?.sync_all()
+    }
+
+    fn settings(&self) -> String {
+        let mut text = String::new();
+        let mut set = |name: &str, value: &str| {
+            let _ = writeln!(text, "{name} = '{}'", value.replace('\\', r"\\").replace('\'', "''"));
+        };
+        // Before the target that is set: PostgreSQL refuses one behind another, even one that is empty.
+        for name in UNSET {
+            set(name, "");
+        }
+        set("restore_command", &self.restore_command);
+        set("recovery_target_timeline", &self.timeline.0.to_string());
+        let in_utc = |at: Timestamp| at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S%.6f+00").to_string();
+        set("recovery_target_time", &self.until.map(in_utc).unwrap_or_default());
+        set("recovery_target_inclusive", "on");
+        set("recovery_target_action", "promote");
+        set("archive_mode", "off");
+        text
+    }
+}
+
+/// The lines that set nothing we set.
+fn without_ours(text: &[u8]) -> Vec<u8> {
+    let is_ours = |line: &[u8]| {
+        let line = String::from_utf8_lossy(line);
+        let name = line.trim_start().split(|c: char| c == '=' || c.is_whitespace()).next().unwrap_or_default();
+        let name = name.to_ascii_lowercase();
+        UNSET.iter().chain(&SET).any(|ours| name == *ours)
+    };
+    let mut kept: Vec<u8> =
+        text.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_ours(line)).flatten().copied().collect();
+    if kept.last().is_some_and(|last| *last != b'\n') {
+        kept.push(b'\n');
+    }
+    kept
+}
+
+/// Writes a file whole or not at all, for the owner of the folder alone.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let part = path.with_extension("windlass");
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    std::fs::rename(part, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sources_recovery_goes_and_everything_else_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let before = "# Do not edit this file manually!\nwork_mem = '8MB'\nrestore_command='cp /old/%f %p'\n  PRIMARY_CONNINFO = 'host=a'\n";
+        std::fs::write(folder.path().join(OVERRIDES), before).unwrap();
+        std::fs::write(folder.path().join("standby.signal"), "").unwrap();
+        let recovery = Recovery {
+            restore_command: "windlass wal-fetch --component 'it''s' %f %p".to_owned(),
+            timeline: Timeline(3),
+            until: Some("2026-11-20T08:23:38.5Z".parse().unwrap()),
+        };
+        recovery.write(folder.path()).unwrap();
+        let after = std::fs::read_to_string(folder.path().join(OVERRIDES)).unwrap();
+        assert_eq!(
+            after,
+            "# Do not edit this file manually!\nwork_mem = '8MB'\n\
+             archive_cleanup_command = ''\nprimary_conninfo = ''\nprimary_slot_name = ''\nrecovery_end_command = ''\n\
+             recovery_target = ''\nrecovery_target_lsn = ''\nrecovery_target_name = ''\nrecovery_target_xid = ''\n\
+             restore_command = 'windlass wal-fetch --component ''it''''s'' %f %p'\n\
+             recovery_target_timeline = '3'\nrecovery_target_time = '2026-11-20 08:23:38.500000+00'\n\
+             recovery_target_inclusive = 'on'\nrecovery_target_action = 'promote'\narchive_mode = 'off'\n"
+        );
+        assert!(folder.path().join(SIGNAL).exists() && folder.path().join("pg_wal").is_dir());
+        assert!(!folder.path().join("standby.signal").exists(), "it is to come out of recovery");
+        recovery.write(folder.path()).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(folder.path().join(OVERRIDES)).unwrap(),
+            after,
+            "written again it is the same"
+        );
+    }
+}

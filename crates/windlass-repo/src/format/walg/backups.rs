@@ -1,0 +1,557 @@
+//! A prefix in the layout of WAL-G, in a store: what it holds, and how that is read. Nothing is written there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use tokio::task::JoinSet;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+use windlass_core::wal::{History, Segment, SegmentSize, Timeline, WalFile};
+
+use super::archive::Entries;
+use super::error::Fault;
+use super::replay::Replay;
+use super::{
+    Archive, Backup, BackupName, Codec, CommitWalk, FilesMetadata, Listing, PartName, Present, SealKey, SegmentHeader,
+    Sentinel, Step, Target, Unpacked, WalgError, open, wal_object,
+};
+use crate::store::{Key, Store, StoreError};
+
+/// Archives that are read at once: as many as two cores can unpack, and one that is waited for.
+const AT_ONCE: usize = 3;
+
+/// Segments whose headers are tried to learn how large segments are: one may be damaged, or sealed by another key.
+const TRIED: usize = 8;
+
+/// The longest file of the archive but a segment, and the longest segment.
+const SMALL: u64 = 1 << 20;
+const LARGE: u64 = 1 << 30;
+
+/// A prefix: where it is, and what opens it. Nothing is read until it is used.
+#[derive(Clone)]
+pub struct Backups {
+    store: Store,
+    key: Option<Arc<SealKey>>,
+}
+
+/// What a prefix holds.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Base backups that are finished, the oldest first.
+    pub backups: Vec<BaseBackup>,
+    /// Base backups without a sentinel: under way, or left over.
+    pub unfinished: Vec<BackupName>,
+    /// What could not be read, in words: base backups and timelines that are left out because of it.
+    pub unreadable: Vec<String>,
+    /// How large segments are here.
+    pub size: SegmentSize,
+    listing: Listing,
+    histories: BTreeMap<Timeline, History>,
+}
+
+/// A base backup that is finished.
+#[derive(Clone, Debug)]
+pub struct BaseBackup {
+    /// Its name.
+    pub name: BackupName,
+    /// What it says of itself.
+    pub sentinel: Sentinel,
+    /// The timeline it was taken on, and the segment it starts in.
+    pub segment: Segment,
+    /// When it ended: as it says, or when the store got it.
+    pub at: Timestamp,
+    /// Bytes of its objects as stored.
+    pub stored_bytes: u64,
+}
+
+/// What reading everything back has shown.
+#[derive(Clone, Debug, Default)]
+pub struct ReadBack {
+    /// Objects that were read.
+    pub objects: u64,
+    /// Bytes of them, unpacked.
+    pub bytes: u64,
+    /// What cannot be restored, in words; nothing where all is well.
+    pub damage: Vec<String>,
+}
+
+impl ReadBack {
+    /// That the store cannot be asked says nothing of the backup; everything else is damage.
+    fn add(&mut self, object: Result<u64, WalgError>, progress: &(dyn Fn(u64) + Send + Sync)) -> Result<(), WalgError> {
+        match object {
+            Ok(bytes) => {
+                progress(bytes);
+                (self.objects, self.bytes) = (self.objects + 1, self.bytes + bytes);
+            }
+            Err(error @ WalgError::Read { .. }) => return Err(error),
+            Err(error) => self.damage.push(error.to_string()),
+        }
+        Ok(())
+    }
+}
+
+impl Backups {
+    /// Someone else's, at the root of a store.
+    pub fn foreign(store: &Store, key: Option<SealKey>) -> Self {
+        Self { store: store.clone(), key: key.map(Arc::new) }
+    }
+
+    /// Looks at everything by name, and reads the sentinels and histories.
+    pub async fn look(&self) -> Result<Held, WalgError> {
+        let mut objects = Vec::new();
+        for folder in [super::BASE_BACKUPS, super::WAL] {
+            let listed = self.store.list_all(Some(&Key::foreign(folder))).await;
+            objects.extend(listed.map_err(|error| unread(folder, error))?);
+        }
+        let size = self.segment_size(objects.iter().map(|object| object.key.as_str())).await?;
+        let listing = Listing::read(objects.iter().map(|object| object.key.as_str()), size);
+        let (mut backups, mut unfinished, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, present) in &listing.backups {
+            if !present.sentinel {
+                unfinished.push(name.clone());
+                continue;
+            }
+            let (sentinel, segment) = match self.sentinel(name, size).await {
+                Ok(found) => found,
+                Err(error @ WalgError::Read { .. }) => return Err(error),
+                Err(error) => {
+                    unreadable.push(error.to_string());
+                    continue;
+                }
+            };
+            let folder = format!("{}/{name}/", super::BASE_BACKUPS);
+            let of_it = |key: &str| key.starts_with(&folder);
+            let stored = objects.iter().filter(|object| of_it(object.key.as_str()));
+            let stored_bytes = stored.map(|object| object.size).sum();
+            let written = objects.iter().find(|object| object.key.as_str() == name.sentinel());
+            let at = sentinel.finished.or(written.map(|object| object.modified)).unwrap_or_default();
+            backups.push(BaseBackup { segment, name: name.clone(), sentinel, at, stored_bytes });
+        }
+        backups.sort_by_key(|backup| backup.at);
+        let mut histories = BTreeMap::new();
+        for (file, codecs) in &listing.wal {
+            if let (WalFile::History(timeline), Some(codec)) = (file, codecs.first()) {
+                match self.history(*timeline, *codec).await {
+                    Ok(history) => drop(histories.insert(*timeline, history)),
+                    Err(error @ WalgError::Read { .. }) => return Err(error),
+                    Err(error) => unreadable.push(error.to_string()),
+                }
+            }
+        }
+        Ok(Held { backups, unfinished, unreadable, size, listing, histories })
+    }
+
+    async fn sentinel(&self, name: &BackupName, size: SegmentSize) -> Result<(Sentinel, Segment), WalgError> {
+        let sentinel = Sentinel::read(name, &self.document(&name.sentinel()).await?)?;
+        let segment = name.segment(size);
+        let segment = segment.map_err(|error| WalgError::Chain { backup: name.to_string(), why: error.to_string() })?;
+        Ok((sentinel, segment))
+    }
+
+    /// As the newest segments say; the usual size where none can be read.
+    async fn segment_size<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<SegmentSize, WalgError> {
+        let any = any_size();
+        let listing = Listing::read(names, any);
+        let segments = listing.wal.iter().rev().filter(|(file, _)| matches!(file, WalFile::Segment(_)));
+        for (file, codecs) in segments.take(TRIED) {
+            let Some(codec) = codecs.first() else { continue };
+            let object = wal_object(*file, any, *codec);
+            let head = self.blocking(object.clone(), *codec, |content| {
+                let mut head = vec![0; super::wal::LONG];
+                content.read_exact(&mut head).map(|()| head)
+            });
+            match head.await.and_then(|head| SegmentHeader::read(&object, &head)) {
+                Ok(header) => return Ok(header.size),
+                Err(error @ WalgError::Read { .. }) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(SegmentSize::default())
+    }
+
+    async fn history(&self, timeline: Timeline, codec: Codec) -> Result<History, WalgError> {
+        let object = wal_object(WalFile::History(timeline), SegmentSize::default(), codec);
+        let text = self.blocking(object.clone(), codec, |content| {
+            let mut text = String::new();
+            content.take(1 << 20).read_to_string(&mut text).map(|_| text)
+        });
+        let text = text.await?;
+        History::parse(timeline, &text).map_err(|error| WalgError::Document { object, why: error.to_string() })
+    }
+
+    /// A base backup and those it stands on, the newest first.
+    pub async fn chain(&self, held: &Held, newest: &BackupName) -> Result<Vec<Backup>, WalgError> {
+        let mut chain: Vec<Backup> = Vec::new();
+        let mut next = Some(newest.clone());
+        while let Some(name) = next {
+            let broken = |why: String| WalgError::Chain { backup: newest.to_string(), why };
+            if chain.iter().any(|backup| backup.name == name) {
+                return Err(broken(format!("it stands on `{name}` twice")));
+            }
+            let present = held.listing.backups.get(&name).filter(|present| present.sentinel);
+            let present = present.ok_or_else(|| broken(format!("`{name}`, on which it stands, is not there")))?;
+            usable(&name, present).map_err(broken)?;
+            let sentinel = Sentinel::read(&name, &self.document(&name.sentinel()).await?)?;
+            let files = if present.files_metadata && !sentinel.without_files_metadata {
+                Some(FilesMetadata::read(&name, &self.document(&name.files_metadata()).await?)?)
+            } else {
+                None
+            };
+            next = sentinel.delta.as_ref().map(|delta| delta.from.clone());
+            chain.push(Backup { name, sentinel, files });
+        }
+        Ok(chain)
+    }
+
+    /// Lays a chain down, whole and on disk.
+    pub async fn lay_down(
+        &self,
+        held: &Held,
+        chain: &[Backup],
+        target: Target,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<Unpacked, WalgError> {
+        let mut all = Unpacked::default();
+        let target = Arc::new(target);
+        let mut done = Vec::new();
+        for step in Step::plan(chain)? {
+            let step = Arc::new(step);
+            let mut parts = parts(held, &step.backup).into_iter();
+            let mut running = JoinSet::new();
+            loop {
+                while running.len() < AT_ONCE
+                    && let Some(name) = parts.next()
+                {
+                    let object = step.backup.part(&name);
+                    let stored = self.stored(&object).await?;
+                    let (key, step, target) = (self.key.clone(), Arc::clone(&step), Arc::clone(&target));
+                    running.spawn_blocking(move || {
+                        target.unpack(&step, Archive { name: &name, key: key.as_deref(), stored, again: false })
+                    });
+                }
+                let Some(unpacked) = running.join_next().await else { break };
+                let Unpacked { files, bytes } = unpacked.map_err(|error| ended(&step.backup, &error))??;
+                progress(bytes);
+                (all.files, all.bytes) = (all.files + files, all.bytes + bytes);
+            }
+            done.push(step);
+        }
+        // No thread has them any more.
+        let steps: Vec<Step> = done.into_iter().filter_map(Arc::into_inner).collect();
+        if let Some(target) = Arc::into_inner(target) {
+            tokio::task::spawn_blocking(move || target.finish(&steps))
+                .await
+                .map_err(|error| WalgError::Target { path: PathBuf::new(), source: std::io::Error::other(error) })??;
+        }
+        Ok(all)
+    }
+
+    /// Reads every archive of a chain back, opened and unpacked, and the WAL that makes its newest consistent: whether every
+    /// file is there, and every segment is the one it should be.
+    pub async fn read_back(
+        &self,
+        held: &Held,
+        chain: &[Backup],
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<ReadBack, WalgError> {
+        let mut read = ReadBack::default();
+        let steps = match Step::plan(chain) {
+            Ok(steps) => steps,
+            Err(error) => return Ok(ReadBack { damage: vec![error.to_string()], ..read }),
+        };
+        for step in steps {
+            let step = Arc::new(step);
+            for part in parts(held, &step.backup) {
+                let ticked = Arc::clone(&step);
+                let walked =
+                    self.blocking(step.backup.part(&part), part.codec(), move |content| walk(content, &ticked));
+                read.add(walked.await, progress)?;
+            }
+            read.damage.extend(step.check().err().map(|error| error.to_string()));
+        }
+        let Some(newest) = chain.first() else { return Ok(read) };
+        let segments = match held.until_consistent(&newest.name) {
+            Ok(segments) => segments,
+            Err(why) => {
+                read.damage.push(why);
+                return Ok(read);
+            }
+        };
+        for segment in segments {
+            let Some((object, codec)) = held.object(segment) else { continue };
+            let (name, cluster) = (object.clone(), newest.sentinel.system_identifier);
+            let walked = self.blocking(object, codec, move |content| {
+                let mut head = vec![0; super::wal::LONG];
+                content.read_exact(&mut head)?;
+                let bytes = head.len() as u64 + std::io::copy(&mut content.take(LARGE), &mut std::io::sink())?;
+                let checked = SegmentHeader::read(&name, &head).and_then(|header| {
+                    header.check(&name, segment, cluster.unwrap_or(header.system_identifier), bytes)
+                });
+                checked.map(|()| bytes).map_err(std::io::Error::other)
+            });
+            read.add(walked.await, progress)?;
+        }
+        Ok(read)
+    }
+
+    /// When the last transaction ended whose end is in these segments, of the cluster with this identifier.
+    pub async fn last_end(
+        &self,
+        held: &Held,
+        segments: &[Segment],
+        cluster: Option<u64>,
+    ) -> Result<Option<Timestamp>, WalgError> {
+        for segment in segments.iter().rev() {
+            let Some((object, codec)) = held.object(*segment) else { continue };
+            let size = held.size.bytes();
+            let bytes = self.blocking(object.clone(), codec, move |content| {
+                let mut bytes = Vec::new();
+                content.take(size).read_to_end(&mut bytes).map(|_| bytes)
+            });
+            let bytes = bytes.await?;
+            let header = SegmentHeader::read(&object, &bytes)?;
+            header.check(&object, *segment, cluster.unwrap_or(header.system_identifier), bytes.len() as u64)?;
+            let found = CommitWalk::new().segment(&header, &bytes);
+            if found.latest.is_some() {
+                return Ok(found.latest);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes a file of the archive, by its name, which becomes visible whole; `false` where it is not there. A segment must be
+    /// of the cluster with this identifier, where one is given.
+    pub async fn fetch(&self, file: &str, cluster: Option<u64>, to: &Path) -> Result<bool, WalgError> {
+        let Some((object, codec)) = self.find(file).await? else { return Ok(false) };
+        let (name, place) = (file.to_owned(), to.to_owned());
+        let small = matches!(WalFile::parse(file, any_size()), Ok(WalFile::History(_) | WalFile::Backup { .. }));
+        let limit = if small { SMALL } else { LARGE };
+        let written = self.blocking(object, codec, move |content| {
+            let failed = |source| std::io::Error::from(Fault::Target(source));
+            let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let mut part = tempfile::Builder::new().prefix(".windlass-").tempfile_in(folder).map_err(failed)?;
+            let bytes = std::io::copy(&mut content.take(limit + 1), part.as_file_mut())?;
+            if bytes > limit {
+                return Err(Fault::Damaged("it is longer than such a file can be").into());
+            }
+            is_meant(&name, cluster, part.path(), bytes).map_err(std::io::Error::other)?;
+            part.as_file().sync_all().map_err(failed)?;
+            part.persist(&place).map_err(|error| failed(error.error))?;
+            Ok(())
+        });
+        match written.await {
+            Ok(()) => Ok(true),
+            Err(WalgError::Target { source, .. }) => Err(WalgError::Target { path: to.to_owned(), source }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the archive goes on behind a file that is not in it: then it has a gap. An archive in which nothing is at all has
+    /// not come to its end: it is not there.
+    pub async fn goes_on_behind(&self, file: &str) -> Result<bool, WalgError> {
+        let listed = self.store.list_all(Some(&Key::foreign(super::WAL))).await;
+        let listed = listed.map_err(|error| unread(super::WAL, error))?;
+        let names = || listed.iter().map(|object| object.key.as_str());
+        let size = self.segment_size(names()).await?;
+        let listing = Listing::read(names(), size);
+        let all: BTreeSet<Segment> = whole(&listing).collect();
+        if all.is_empty() {
+            let source = std::io::Error::other("there is no segment in it at all: is this the place?");
+            return Err(WalgError::Read { object: super::WAL.to_owned(), source });
+        }
+        let Ok(WalFile::Segment(asked)) = WalFile::parse(file, size) else { return Ok(false) };
+        let mut histories = BTreeMap::new();
+        for (file, codecs) in &listing.wal {
+            if let (WalFile::History(timeline), Some(codec)) = (file, codecs.first())
+                && *timeline >= asked.timeline
+            {
+                histories.insert(*timeline, self.history(*timeline, *codec).await?);
+            }
+        }
+        // What a timeline took over from the one before was never written on it.
+        let switch = histories.get(&asked.timeline).and_then(|history| history.switches().last());
+        let is_of_before = switch.is_some_and(|switch| asked.end(size) <= switch.at);
+        Ok(!is_of_before
+            && all.iter().any(|one| {
+                let leads_on =
+                    |history: &History| history.end_of(asked.timeline).is_some_and(|end| asked.start(size) < end);
+                let is_on_the_way =
+                    one.timeline == asked.timeline || histories.get(&one.timeline).is_some_and(leads_on);
+                one.number > asked.number && is_on_the_way
+            }))
+    }
+
+    /// Where a file of the archive is; each way of compressing it is asked for, the usual ones first.
+    async fn find(&self, file: &str) -> Result<Option<(String, Codec)>, WalgError> {
+        let Ok(file) = WalFile::parse(file, any_size()) else { return Ok(None) };
+        for codec in [Codec::Zstd, Codec::Lz4, Codec::Brotli, Codec::Lzma, Codec::Gzip, Codec::None] {
+            let object = wal_object(file, any_size(), codec);
+            match self.store.head(&Key::foreign(&object)).await {
+                Ok(_) => return Ok(Some((object, codec))),
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(unread(&object, error)),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn document(&self, object: &str) -> Result<Vec<u8>, WalgError> {
+        let bytes = self.store.get(&Key::foreign(object)).await;
+        bytes.map(|bytes| bytes.to_vec()).map_err(|error| unread(object, error))
+    }
+
+    /// An object as it is stored, for a thread that reads.
+    async fn stored(&self, object: &str) -> Result<impl Read + Send + use<>, WalgError> {
+        let stream = self.store.read(&Key::foreign(object)).await.map_err(|error| unread(object, error))?;
+        let stream = stream.map_err(std::io::Error::other).boxed();
+        Ok(SyncIoBridge::new(StreamReader::new(stream)))
+    }
+
+    /// Reads the content of an object on a thread of its own.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        object: String,
+        codec: Codec,
+        read: impl FnOnce(&mut (dyn Read + Send)) -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T, WalgError> {
+        let (stored, key) = (self.stored(&object).await?, self.key.clone());
+        let name = object.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let mut content = open(&object, codec, key.as_deref(), stored)?;
+            read(&mut *content).map_err(|error| WalgError::of_read(&object, error))
+        });
+        task.await.map_err(|error| WalgError::Read { object: name, source: std::io::Error::other(error) })?
+    }
+}
+
+impl Held {
+    /// The WAL behind a base backup.
+    pub fn replay(&self, backup: &BackupName) -> Option<Replay> {
+        let backup = self.backups.iter().find(|one| one.name == *backup)?;
+        let start = backup.sentinel.start.unwrap_or_else(|| backup.segment.start(self.size));
+        let all = whole(&self.listing).collect();
+        let consistent = backup.sentinel.finish.unwrap_or(start);
+        Some(Replay::behind(backup.segment.timeline, (start, consistent), &all, &self.histories, self.size))
+    }
+
+    /// The segments that make a base backup consistent; or which is missing, in words.
+    pub fn until_consistent(&self, backup: &BackupName) -> Result<Vec<Segment>, String> {
+        let unknown = || format!("there is no base backup `{backup}`");
+        let replay = self.replay(backup).ok_or_else(unknown)?;
+        let held = self.backups.iter().find(|one| one.name == *backup).ok_or_else(unknown)?;
+        let finish = held.sentinel.finish.ok_or_else(|| format!("`{backup}` does not say where it is consistent"))?;
+        if !replay.reaches(finish, self.size) {
+            let next = replay.segments.last().map_or(held.segment, |last| last.next());
+            return Err(format!(
+                "the WAL segment {} is missing: `{backup}` is consistent at {finish} only",
+                next.name(self.size)
+            ));
+        }
+        Ok(replay.segments.into_iter().filter(|segment| segment.start(self.size) < finish).collect())
+    }
+
+    /// What is missing of a base backup and of those it stands on, by name; nothing where all is there.
+    pub fn lacks(&self, backup: &BackupName) -> Option<String> {
+        let (mut seen, mut next) = (Vec::new(), Some(backup));
+        while let Some(name) = next {
+            let Some(held) = self.backups.iter().find(|one| one.name == *name) else {
+                return Some(format!("`{name}`, on which it stands, is not there"));
+            };
+            if seen.contains(&name) {
+                return Some(format!("it stands on `{name}` twice"));
+            }
+            seen.push(name);
+            let present = self.listing.backups.get(name).cloned().unwrap_or_default();
+            if let Err(why) = usable(name, &present) {
+                return Some(why);
+            }
+            next = held.sentinel.delta.as_ref().map(|delta| &delta.from);
+        }
+        None
+    }
+
+    /// Where a segment is, and how it is compressed.
+    fn object(&self, segment: Segment) -> Option<(String, Codec)> {
+        let file = WalFile::Segment(segment);
+        let codec = *self.listing.wal.get(&file)?.first()?;
+        Some((wal_object(file, self.size, codec), codec))
+    }
+}
+
+fn whole(listing: &Listing) -> impl Iterator<Item = Segment> {
+    listing.wal.keys().filter_map(|file| match file {
+        WalFile::Segment(segment) => Some(*segment),
+        _ => None,
+    })
+}
+
+/// The archives of a base backup, those of files first.
+fn parts(held: &Held, backup: &BackupName) -> Vec<PartName> {
+    let mut parts = held.listing.backups.get(backup).map(|present| present.parts.clone()).unwrap_or_default();
+    parts.sort_by_key(|part| (part.kind(), part.to_string()));
+    parts
+}
+
+/// Whether a base backup can be restored by what is there of it.
+fn usable(name: &BackupName, present: &Present) -> Result<(), String> {
+    let has = |kind| present.parts.iter().any(|part| part.kind() == kind);
+    if !has(super::PartKind::Control) {
+        return Err(format!("`{name}` has no archive of pg_control"));
+    }
+    if !has(super::PartKind::Files) {
+        return Err(format!("`{name}` has no archive of files"));
+    }
+    // They are numbered without a gap.
+    let parts = || present.parts.iter().filter(|part| part.kind() == super::PartKind::Files).map(ToString::to_string);
+    let number = |part: &str| part.strip_prefix("part_")?.split('.').next()?.parse::<u64>().ok();
+    let numbers: BTreeSet<u64> = parts().filter_map(|part| number(&part)).collect();
+    if let Some(missing) = (1..=numbers.last().copied().unwrap_or(0)).find(|number| !numbers.contains(number)) {
+        return Err(format!("`{name}` has no archive part_{missing:03}"));
+    }
+    Ok(())
+}
+
+/// A size by which the name of any segment can be read and written, but not counted with: the smallest there is.
+fn any_size() -> SegmentSize {
+    SegmentSize::new(1 << 20).unwrap_or_default()
+}
+
+/// Walks an archive, and ticks off what it holds. Returns the bytes of its files.
+fn walk(content: &mut (dyn Read + Send), step: &Step) -> std::io::Result<u64> {
+    let mut entries = Entries::new(content);
+    let mut bytes = 0;
+    while let Some(entry) = entries.next()? {
+        bytes += entry.size;
+        if let Some(wanted) = step.wanted.as_ref().and_then(|wanted| wanted.get(&*String::from_utf8_lossy(&entry.name)))
+        {
+            wanted.is_there.store(true, Ordering::Relaxed);
+        }
+    }
+    Ok(bytes)
+}
+
+/// Whether what was fetched is the segment of that name, of that cluster, and all of it; other files are believed.
+fn is_meant(file: &str, cluster: Option<u64>, path: &Path, bytes: u64) -> Result<(), WalgError> {
+    let failed = |source| WalgError::Target { path: path.to_owned(), source };
+    if !matches!(WalFile::parse(file, any_size()), Ok(WalFile::Segment(_))) {
+        return Ok(());
+    }
+    let mut head = vec![0; super::wal::LONG];
+    std::fs::File::open(path).and_then(|mut part| part.read_exact(&mut head)).map_err(failed)?;
+    let header = SegmentHeader::read(file, &head)?;
+    let named = Segment::parse(file, header.size);
+    let named = named.map_err(|error| WalgError::Segment { object: file.to_owned(), why: error.to_string() })?;
+    header.check(file, named, cluster.unwrap_or(header.system_identifier), bytes)
+}
+
+fn unread(object: &str, error: StoreError) -> WalgError {
+    WalgError::Read { object: object.to_owned(), source: std::io::Error::other(error) }
+}
+
+fn ended(backup: &BackupName, error: &tokio::task::JoinError) -> WalgError {
+    WalgError::Read { object: backup.to_string(), source: std::io::Error::other(error.to_string()) }
+}

@@ -1,0 +1,249 @@
+//! When transactions in a WAL segment ended: its records are walked, each proven by its checksum.
+//!
+//! ```text
+//! record  u32 length of all   u32 transaction   u64 the record before   u8 kind   u8 resource manager   u32 CRC-32C
+//!         headers of what it holds, the last of them of its main data; the data
+//! ```
+//!
+//! Records begin at multiples of 8 and go on over pages, behind each page's header, and over segments. The walk ends, without a
+//! word, at the first that is not valid: behind it the log was not written yet, or is what a reused file held before.
+//!
+//! Source: `xlogrecord.h`, `xlogreader.c` and `xact.h` of PostgreSQL 13 to 18.
+
+use crc_fast::{CrcAlgorithm, Digest};
+use jiff::Timestamp;
+use windlass_core::wal::Lsn;
+
+use super::wal::{CONTINUES, GIVEN_UP, PAGE, Page, SegmentHeader, number};
+
+/// Bytes of a record's header; the last four are the checksum of the data and the bytes before.
+const HEADER: usize = 24;
+const SUMMED: usize = 20;
+
+/// The longest record that is followed into the next segment: those that end transactions are far shorter.
+const LONGEST_CARRIED: usize = 4 << 20;
+
+/// Resource managers.
+const XLOG: u8 = 0;
+const XACT: u8 = 1;
+
+/// The kind of record behind which a segment holds nothing.
+const SWITCH: u8 = 0x40;
+
+/// Kinds of records that end a transaction: commit, abort, and both of a prepared one.
+const ENDS: [u8; 4] = [0x00, 0x20, 0x30, 0x40];
+
+/// Microseconds from 1970 to 2000, where PostgreSQL's time begins.
+const EPOCH: i64 = 946_684_800_000_000;
+
+/// What was found in a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Commits {
+    /// When the first transaction ended, by its own clock; `None` where none did.
+    pub earliest: Option<Timestamp>,
+    /// When the last did. Restored to the end of this segment, everything up to then is there.
+    pub latest: Option<Timestamp>,
+    /// How many ended.
+    pub count: u64,
+    /// The first byte behind the last valid record.
+    pub end: Lsn,
+}
+
+/// Walks segments, one after the other; a record that goes on in the next is seen if that comes next.
+#[derive(Default)]
+pub struct CommitWalk {
+    /// The record that goes on, as far as it is there.
+    begun: Vec<u8>,
+    /// Its length.
+    total: usize,
+    /// Where it began, and where it goes on.
+    from: Lsn,
+    next: Lsn,
+}
+
+impl CommitWalk {
+    /// Before any segment.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Walks a segment. What follows its size is not looked at; one that is shorter is walked as far as it goes.
+    pub fn segment(&mut self, header: &SegmentHeader, bytes: &[u8]) -> Commits {
+        let size = usize::try_from(header.size.bytes()).unwrap_or(usize::MAX);
+        let bytes = bytes.get(..size).unwrap_or(bytes);
+        let mut walk = Walk {
+            header,
+            bytes,
+            at: 0,
+            record: Vec::new(),
+            found: Commits { end: header.start, ..Commits::default() },
+        };
+        let begun = std::mem::take(self);
+        if let Some(rest) = walk.run(begun) {
+            *self = rest;
+        }
+        walk.found
+    }
+}
+
+struct Walk<'a> {
+    header: &'a SegmentHeader,
+    bytes: &'a [u8],
+    at: usize,
+    /// The record being read, of which nothing was in the page it began in, or all.
+    record: Vec<u8>,
+    found: Commits,
+}
+
+/// Why a record could not be put together.
+enum Stop {
+    /// The segment is over.
+    Over,
+    /// A page is none, or says something else.
+    Invalid,
+    /// It was given up by the server; others follow from here.
+    GivenUp,
+}
+
+impl Walk<'_> {
+    fn lsn(&self) -> Lsn {
+        self.header.start + self.at as u64
+    }
+
+    /// The header of the page at this place.
+    fn page(&self, at: usize) -> Option<Page> {
+        let page = Page::read(self.bytes.get(at..)?)?;
+        let is_it = page.magic == self.header.magic && page.address == self.header.start + at as u64;
+        is_it.then_some(page)
+    }
+
+    /// Walks the segment; what of a record is left for the next.
+    fn run(&mut self, begun: CommitWalk) -> Option<CommitWalk> {
+        let first = self.page(0)?;
+        let mut before = None;
+        if first.flags & CONTINUES != 0 {
+            let missing = begun.total.saturating_sub(begun.begun.len());
+            let goes_on = begun.total > 0 && begun.next == self.header.start && missing == first.rest;
+            (self.record, self.at) = (if goes_on { begun.begun } else { Vec::new() }, 0);
+            // Where its beginning is not known, it is passed over.
+            let (total, from) = if goes_on { (begun.total, begun.from) } else { (first.rest, self.header.start) };
+            match self.collect(total) {
+                Ok(()) if goes_on => {
+                    self.judge(None)?;
+                    before = Some(from);
+                }
+                Ok(()) | Err(Stop::GivenUp) => {}
+                Err(Stop::Over) => return goes_on.then(|| self.carry(total, from)).flatten(),
+                Err(Stop::Invalid) => return None,
+            }
+        }
+        loop {
+            self.at = self.at.next_multiple_of(8);
+            if self.at.is_multiple_of(PAGE) {
+                let page = self.page(self.at)?;
+                // A record's rest has been passed over already; here none is expected.
+                if page.flags & CONTINUES != 0 {
+                    return None;
+                }
+                self.at += page.header();
+            }
+            let from = self.lsn();
+            let total = usize::try_from(number::<4>(self.bytes.get(self.at..)?.get(..4)?, 0)).ok()?;
+            if total < HEADER {
+                return None;
+            }
+            self.record.clear();
+            match self.collect(total) {
+                Ok(()) => {
+                    let is_last = self.judge(before)?;
+                    before = Some(from);
+                    if is_last {
+                        return None;
+                    }
+                }
+                Err(Stop::Over) => return self.carry(total, from),
+                Err(Stop::GivenUp) => before = None,
+                Err(Stop::Invalid) => return None,
+            }
+        }
+    }
+
+    fn carry(&mut self, total: usize, from: Lsn) -> Option<CommitWalk> {
+        let next = self.header.start + self.header.size.bytes();
+        let begun = std::mem::take(&mut self.record);
+        let is_whole = self.bytes.len() as u64 == self.header.size.bytes();
+        (total <= LONGEST_CARRIED && is_whole).then_some(CommitWalk { begun, total, from, next })
+    }
+
+    /// Reads on until the record has this length, over pages.
+    fn collect(&mut self, total: usize) -> Result<(), Stop> {
+        while self.record.len() < total {
+            if self.at.is_multiple_of(PAGE) {
+                if self.at >= self.bytes.len() {
+                    return Err(Stop::Over);
+                }
+                let page = self.page(self.at).ok_or(Stop::Invalid)?;
+                if page.flags & GIVEN_UP != 0 {
+                    return Err(Stop::GivenUp);
+                }
+                if page.flags & CONTINUES == 0 || page.rest != total - self.record.len() {
+                    return Err(Stop::Invalid);
+                }
+                self.at += page.header();
+            }
+            let left = PAGE - self.at % PAGE;
+            let length = left.min(total - self.record.len());
+            let piece = self.bytes.get(self.at..self.at + length).ok_or(Stop::Over)?;
+            self.record.extend_from_slice(piece);
+            self.at += length;
+        }
+        Ok(())
+    }
+
+    /// Proves the record and notes when its transaction ended; `true` where nothing follows it in the segment. `before` is
+    /// where the record before began, if that is known.
+    fn judge(&mut self, before: Option<Lsn>) -> Option<bool> {
+        let record = &self.record;
+        let (header, data) = record.split_at_checked(HEADER)?;
+        let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
+        digest.update(data);
+        digest.update(&header[..SUMMED]);
+        let says = Lsn(number::<8>(header, 8));
+        if digest.finalize() != number::<4>(header, SUMMED) || before.is_some_and(|before| before != says) {
+            return None;
+        }
+        self.found.end = self.header.start + self.at as u64;
+        let (kind, manager) = (header[16] & 0xF0, header[17]);
+        if manager == XACT
+            && ENDS.contains(&(kind & 0x70))
+            && let Some(at) = ended_at(data)
+        {
+            let found = &mut self.found;
+            found.earliest = Some(found.earliest.map_or(at, |earliest| earliest.min(at)));
+            found.latest = Some(found.latest.map_or(at, |latest| latest.max(at)));
+            found.count += 1;
+        }
+        Some(manager == XLOG && kind == SWITCH)
+    }
+}
+
+/// The first field of the main data of a record that ends a transaction: when.
+fn ended_at(data: &[u8]) -> Option<Timestamp> {
+    let mut at = 0;
+    // What may stand before the header of the main data: where it was replicated from, the transaction it is part of.
+    let length = loop {
+        match *data.get(at)? {
+            253 => at += 1 + 2,
+            252 => at += 1 + 4,
+            255 => break usize::from(*data.get(at + 1)?),
+            254 => break usize::try_from(number::<4>(data.get(at + 1..at + 5)?, 0)).ok()?,
+            _ => return None,
+        }
+    };
+    let main = data.get(data.len().checked_sub(length)?..)?;
+    let micros = i64::from_le_bytes(*main.first_chunk()?);
+    Timestamp::from_microsecond(micros.checked_add(EPOCH)?).ok()
+}
+
+#[cfg(test)]
+mod tests;
