@@ -50,6 +50,7 @@ pub struct Held {
     /// How large segments are here.
     pub size: SegmentSize,
     listing: Listing,
+    segments: BTreeSet<Segment>,
     histories: BTreeMap<Timeline, History>,
 }
 
@@ -142,7 +143,8 @@ impl Backups {
                 }
             }
         }
-        Ok(Held { backups, unfinished, unreadable, size, listing, histories })
+        let segments = whole(&listing).collect();
+        Ok(Held { backups, unfinished, unreadable, size, listing, segments, histories })
     }
 
     async fn sentinel(&self, name: &BackupName, size: SegmentSize) -> Result<(Sentinel, Segment), WalgError> {
@@ -177,7 +179,7 @@ impl Backups {
         let object = wal_object(WalFile::History(timeline), SegmentSize::default(), codec);
         let text = self.blocking(object.clone(), codec, |content| {
             let mut text = String::new();
-            content.take(1 << 20).read_to_string(&mut text).map(|_| text)
+            content.take(SMALL).read_to_string(&mut text).map(|_| text)
         });
         let text = text.await?;
         History::parse(timeline, &text).map_err(|error| WalgError::Document { object, why: error.to_string() })
@@ -185,24 +187,15 @@ impl Backups {
 
     /// A base backup and those it stands on, the newest first.
     pub async fn chain(&self, held: &Held, newest: &BackupName) -> Result<Vec<Backup>, WalgError> {
-        let mut chain: Vec<Backup> = Vec::new();
-        let mut next = Some(newest.clone());
-        while let Some(name) = next {
-            let broken = |why: String| WalgError::Chain { backup: newest.to_string(), why };
-            if chain.iter().any(|backup| backup.name == name) {
-                return Err(broken(format!("it stands on `{name}` twice")));
-            }
-            let present = held.listing.backups.get(&name).filter(|present| present.sentinel);
-            let present = present.ok_or_else(|| broken(format!("`{name}`, on which it stands, is not there")))?;
-            usable(&name, present).map_err(broken)?;
-            let sentinel = Sentinel::read(&name, &self.document(&name.sentinel()).await?)?;
+        let broken = |why| WalgError::Chain { backup: newest.to_string(), why };
+        let mut chain = Vec::new();
+        for (BaseBackup { name, sentinel, .. }, present) in held.chain(newest).map_err(broken)? {
             let files = if present.files_metadata && !sentinel.without_files_metadata {
-                Some(FilesMetadata::read(&name, &self.document(&name.files_metadata()).await?)?)
+                Some(FilesMetadata::read(name, &self.document(&name.files_metadata()).await?)?)
             } else {
                 None
             };
-            next = sentinel.delta.as_ref().map(|delta| delta.from.clone());
-            chain.push(Backup { name, sentinel, files });
+            chain.push(Backup { name: name.clone(), sentinel: sentinel.clone(), files });
         }
         Ok(chain)
     }
@@ -433,9 +426,8 @@ impl Held {
     pub fn replay(&self, backup: &BackupName) -> Option<Replay> {
         let backup = self.backups.iter().find(|one| one.name == *backup)?;
         let start = backup.sentinel.start.unwrap_or_else(|| backup.segment.start(self.size));
-        let all = whole(&self.listing).collect();
         let consistent = backup.sentinel.finish.unwrap_or(start);
-        Some(Replay::behind(backup.segment.timeline, (start, consistent), &all, &self.histories, self.size))
+        Some(Replay::behind(backup.segment.timeline, (start, consistent), &self.segments, &self.histories, self.size))
     }
 
     /// The segments that make a base backup consistent; or which is missing, in words.
@@ -456,22 +448,25 @@ impl Held {
 
     /// What is missing of a base backup and of those it stands on, by name; nothing where all is there.
     pub fn lacks(&self, backup: &BackupName) -> Option<String> {
-        let (mut seen, mut next) = (Vec::new(), Some(backup));
+        self.chain(backup).err()
+    }
+
+    /// A base backup and those it stands on, the newest first, with what is there of each; or what is missing, in words.
+    fn chain(&self, newest: &BackupName) -> Result<Vec<(&BaseBackup, &Present)>, String> {
+        let mut chain: Vec<(&BaseBackup, &Present)> = Vec::new();
+        let mut next = Some(newest);
         while let Some(name) = next {
-            let Some(held) = self.backups.iter().find(|one| one.name == *name) else {
-                return Some(format!("`{name}`, on which it stands, is not there"));
-            };
-            if seen.contains(&name) {
-                return Some(format!("it stands on `{name}` twice"));
+            if chain.iter().any(|(backup, _)| backup.name == *name) {
+                return Err(format!("it stands on `{name}` twice"));
             }
-            seen.push(name);
-            let present = self.listing.backups.get(name).cloned().unwrap_or_default();
-            if let Err(why) = usable(name, &present) {
-                return Some(why);
-            }
+            let held = self.backups.iter().find(|one| one.name == *name);
+            let there = held.zip(self.listing.backups.get(name));
+            let (held, present) = there.ok_or_else(|| format!("`{name}`, on which it stands, is not there"))?;
+            usable(name, present)?;
+            chain.push((held, present));
             next = held.sentinel.delta.as_ref().map(|delta| &delta.from);
         }
-        None
+        Ok(chain)
     }
 
     /// Where a segment is, and how it is compressed.

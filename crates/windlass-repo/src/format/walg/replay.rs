@@ -63,10 +63,10 @@ fn at(history: &History, number: u64, segments: &BTreeSet<Segment>, size: Segmen
     let of = |timeline| Segment { timeline, number };
     let first = history.timeline_at(of(history.timeline()).start(size));
     let last = timeline_of(history, number, size);
-    let goes_on = segments.iter().any(|one| one.timeline == last && one.number > number);
+    let goes_on = || segments.range(of(last)..).any(|one| one.timeline == last && one.number > number);
     let found = |timeline| Some(of(timeline)).filter(|segment| segments.contains(segment));
     // What is left of the older one serves only where the newer one wrote nothing behind.
-    found(last).or_else(|| found(first).filter(|_| !goes_on))
+    found(last).or_else(|| found(first).filter(|_| !goes_on()))
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 mod restic;
 mod walg;
 
+use std::path::Path;
+
 use windlass_core::repository::{Format, Repository};
 
 use crate::cli;
@@ -44,6 +46,20 @@ pub(crate) async fn restore(context: &Context, repository: &Repository, argument
         Format::WalG { key } => walg::restore(context, repository, key.as_ref(), arguments).await,
         Format::Windlass(_) => Err(ours(repository)),
     }
+}
+
+/// What reading back has shown, in words.
+fn verdict(damage: &[String]) -> String {
+    if damage.is_empty() { "read - passed".to_owned() } else { format!("DAMAGED:\n  {}", damage.join("\n  ")) }
+}
+
+/// Refuses a folder in which something is.
+fn is_empty(folder: &Path) -> Result<()> {
+    if folder.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+        let why = format!("the folder `{}` is not empty", folder.display());
+        return Err(Failure::usage(why, "name one that does not exist yet"));
+    }
+    Ok(())
 }
 
 fn ours(repository: &Repository) -> Failure {

@@ -67,11 +67,7 @@ pub(super) async fn verify(context: &Context, repository: &Repository, arguments
         checked.push(Checked { snapshot: snapshot.id.clone(), packs, bytes, damage });
     }
     let line = |c: &Checked| {
-        let verdict = if c.damage.is_empty() {
-            "read - passed".to_owned()
-        } else {
-            format!("DAMAGED:\n  {}", c.damage.join("\n  "))
-        };
+        let verdict = super::verdict(&c.damage);
         format!("snapshot {}: {} packs, {}: {verdict}", c.snapshot, c.packs, Printer::size(c.bytes))
     };
     context.printer.result(&checked, |_| checked.iter().map(line).collect::<Vec<_>>().join("\n"));
@@ -168,10 +164,7 @@ fn target(arguments: &cli::Restore) -> Result<PathBuf> {
         return Err(Failure::usage(why, "write `--into files=/FOLDER`"));
     };
     let folder = PathBuf::from(folder);
-    if folder.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-        let why = format!("the folder `{}` is not empty", folder.display());
-        return Err(Failure::usage(why, "name one that does not exist yet"));
-    }
+    super::is_empty(&folder)?;
     Ok(folder)
 }
 

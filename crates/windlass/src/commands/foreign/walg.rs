@@ -13,7 +13,7 @@ use windlass_core::wal::Lsn;
 use windlass_engine::postgres::physical::place::{self, FolderError};
 use windlass_engine::postgres::physical::recovery::Recovery;
 use windlass_engine::progress::{Event, Progress};
-use windlass_repo::format::walg::{Backups, BaseBackup, Held, KeyForm, ReadBack, SealKey, Target};
+use windlass_repo::format::walg::{Backup, Backups, BaseBackup, Held, KeyForm, ReadBack, Replay, SealKey, Target};
 use windlass_repo::hex::sha256;
 use windlass_repo::secret::resolve;
 use windlass_repo::store::open::open;
@@ -70,10 +70,7 @@ impl Row {
         let lacks = held.lacks(&backup.name);
         let consistent = held.until_consistent(&backup.name);
         let replay = held.replay(&backup.name);
-        let gap = replay.as_ref().and_then(|replay| replay.gap).map(|(missing, there)| {
-            let (missing, there) = (missing.name(held.size), there.name(held.size));
-            format!("the WAL has a gap: {missing} is missing, and {there} is there")
-        });
+        let gap = replay.as_ref().and_then(|replay| gap(held, replay));
         let end = replay.and_then(|replay| replay.end(held.size));
         Self {
             backup: backup.name.to_string(),
@@ -88,6 +85,13 @@ impl Row {
             trouble: lacks.or(consistent.err()).or(gap),
         }
     }
+}
+
+/// Where the WAL has a gap, in words.
+fn gap(held: &Held, replay: &Replay) -> Option<String> {
+    let (missing, there) = replay.gap?;
+    let (missing, there) = (missing.name(held.size), there.name(held.size));
+    Some(format!("the WAL has a gap: {missing} is missing, and {there} is there"))
 }
 
 /// `points REPOSITORY`.
@@ -146,16 +150,14 @@ pub(super) async fn verify(
     };
     let mut checked = Vec::new();
     for backup in wanted {
-        let ReadBack { objects, bytes, damage } =
-            read_back(&context.printer, repository, &backups, &held, backup).await?;
+        let ReadBack { objects, bytes, damage } = match backups.chain(&held, &backup.name).await {
+            Ok(chain) => read_back(&context.printer, repository, &backups, &held, &chain).await?,
+            Err(error) => ReadBack { damage: vec![error.to_string()], ..ReadBack::default() },
+        };
         checked.push(Checked { backup: backup.name.to_string(), objects, bytes, damage });
     }
     let line = |c: &Checked| {
-        let verdict = if c.damage.is_empty() {
-            "read - passed".to_owned()
-        } else {
-            format!("DAMAGED:\n  {}", c.damage.join("\n  "))
-        };
+        let verdict = super::verdict(&c.damage);
         format!("{}: {} objects, {}: {verdict}", c.backup, c.objects, Printer::size(c.bytes))
     };
     context.printer.result(&checked, |_| checked.iter().map(line).collect::<Vec<_>>().join("\n"));
@@ -167,16 +169,12 @@ async fn read_back(
     repository: &Repository,
     backups: &Backups,
     held: &Held,
-    backup: &BaseBackup,
+    chain: &[Backup],
 ) -> Result<ReadBack> {
     let watch = Watch::new(printer);
     let component = &repository.name;
     watch.event(Event::Step { component, text: "read back", total: None });
-    let chain = match backups.chain(held, &backup.name).await {
-        Ok(chain) => chain,
-        Err(error) => return Ok(ReadBack { damage: vec![error.to_string()], ..ReadBack::default() }),
-    };
-    Ok(backups.read_back(held, &chain, &|more| watch.event(Event::Bytes { component, more })).await?)
+    Ok(backups.read_back(held, chain, &|more| watch.event(Event::Bytes { component, more })).await?)
 }
 
 /// What a restore would do; its digest is what is confirmed.
@@ -220,7 +218,9 @@ pub(super) async fn restore(
     let held = backups.look().await?;
     let chosen = choose(&held, arguments.point.as_deref(), until)?;
     let chain = backups.chain(&held, &chosen.name).await?;
-    let end = is_possible(&backups, &held, chosen, until).await?;
+    let replay = held.replay(&chosen.name);
+    let replay = replay.ok_or_else(|| Failure::usage(format!("there is no base backup `{}`", chosen.name), POINTS))?;
+    let end = is_possible(&backups, &held, chosen, &replay, until).await?;
     let spec = chosen.sentinel.spec.as_ref();
     if let Some(oid) = tablespaces.keys().find(|oid| spec.is_none_or(|spec| !spec.tablespaces.contains_key(oid))) {
         return Err(Failure::usage(format!("the cluster has no tablespace {oid}"), "leave its `--into` out"));
@@ -231,8 +231,7 @@ pub(super) async fn restore(
             return Err(Failure::usage(why, format!("say where it goes: `--into {oid}=/FOLDER`")));
         }
     }
-    let replay = held.replay(&chosen.name);
-    let timeline = replay.map_or(chosen.segment.timeline, |replay| replay.timeline);
+    let timeline = replay.timeline;
     let plan = Plan {
         backup: chosen.name.to_string(),
         at: chosen.at,
@@ -241,7 +240,7 @@ pub(super) async fn restore(
         timeline: timeline.0,
         until,
         end_of_wal: until.is_none().then(|| end.to_string()),
-        warnings: warnings(&held, chosen, repository, key),
+        warnings: warnings(&held, &replay, repository, key),
         restore_command: restore_command(context, &repository.name, chosen.sentinel.system_identifier)?,
         data,
         tablespaces,
@@ -257,7 +256,7 @@ pub(super) async fn restore(
         printer.note(&words);
     }
     confirmed(&digest, arguments.confirm.as_deref(), arguments.yes, "Run this plan?")?;
-    let damage = read_back(printer, repository, &backups, &held, chosen).await?.damage;
+    let damage = read_back(printer, repository, &backups, &held, &chain).await?.damage;
     if !damage.is_empty() {
         for damage in &damage {
             printer.warning(damage);
@@ -312,9 +311,9 @@ fn words(printer: &Printer, plan: &Plan, digest: &str) -> String {
 }
 
 /// What whoever confirms should know.
-fn warnings(held: &Held, chosen: &BaseBackup, repository: &Repository, key: Option<&LibsodiumKey>) -> Vec<String> {
+fn warnings(held: &Held, replay: &Replay, repository: &Repository, key: Option<&LibsodiumKey>) -> Vec<String> {
     let mut warnings = Vec::new();
-    if let Some((missing, there)) = held.replay(&chosen.name).and_then(|replay| replay.gap) {
+    if let Some((missing, there)) = replay.gap {
         let (missing, there) = (missing.name(held.size), there.name(held.size));
         warnings.push(format!("the WAL goes on behind its end: {missing} is missing, and {there} is there"));
     }
@@ -337,26 +336,24 @@ fn warnings(held: &Held, chosen: &BaseBackup, repository: &Repository, key: Opti
 }
 
 /// Whether the WAL leads where it is to lead; where it ends.
-async fn is_possible(backups: &Backups, held: &Held, chosen: &BaseBackup, until: Option<Timestamp>) -> Result<Lsn> {
+async fn is_possible(
+    backups: &Backups,
+    held: &Held,
+    chosen: &BaseBackup,
+    replay: &Replay,
+    until: Option<Timestamp>,
+) -> Result<Lsn> {
     let missing = |why: String| Failure::usage(why, POINTS);
     if let Some(at) = until.filter(|at| *at < chosen.at) {
         let why = format!("{} is consistent at {} only, and {at} is before that", chosen.name, chosen.at);
         return Err(Failure::usage(why, "name an older base backup, or leave `--point` out"));
     }
     held.until_consistent(&chosen.name).map_err(missing)?;
-    let replay =
-        held.replay(&chosen.name).ok_or_else(|| missing(format!("there is no base backup `{}`", chosen.name)))?;
     let end = replay.end(held.size).ok_or_else(|| missing("there is no WAL behind the base backup".to_owned()))?;
     let Some(until) = until else {
         // Recovery would stop at the gap, and PostgreSQL with it.
-        return match replay.gap {
-            None => Ok(end),
-            Some((gap, there)) => {
-                let (gap, there) = (gap.name(held.size), there.name(held.size));
-                let why = format!("the WAL has a gap: {gap} is missing, and {there} is there");
-                Err(Failure::usage(why, "name a moment before it by `--at`, or a base backup behind it by `--point`"))
-            }
-        };
+        let hint = "name a moment before it by `--at`, or a base backup behind it by `--point`";
+        return gap(held, replay).map_or(Ok(end), |why| Err(Failure::usage(why, hint)));
     };
     let last = backups.last_end(held, &replay.segments, chosen.sentinel.system_identifier).await?;
     if last.is_some_and(|last| until < last) {
@@ -384,10 +381,7 @@ fn targets(arguments: &cli::Restore) -> Result<(PathBuf, BTreeMap<u32, PathBuf>)
         let wrong = || Failure::usage(format!("`{into}` does not say what goes where"), hint);
         let (part, place) = into.split_once('=').ok_or_else(wrong)?;
         let place = std::path::absolute(place).map_err(|_| wrong())?;
-        if place.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-            let why = format!("the folder `{}` is not empty", place.display());
-            return Err(Failure::usage(why, "name one that does not exist yet"));
-        }
+        super::is_empty(&place)?;
         if place
             .symlink_metadata()
             .is_ok_and(|there| !there.is_dir() || there.uid() != rustix::process::geteuid().as_raw())
