@@ -110,6 +110,8 @@ pub struct Component {
 pub enum Strategy {
     /// Databases of a PostgreSQL server, dumped by `pg_dump`.
     Postgres(Postgres),
+    /// A PostgreSQL server, all of it, by base backups.
+    Physical(Physical),
     /// Directories and files.
     Disk(Disk),
     /// Commands of the user's own.
@@ -120,7 +122,7 @@ impl Strategy {
     /// The word for it in settings, manifests and on the screen.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Postgres(_) => "postgres",
+            Self::Postgres(_) | Self::Physical(_) => "postgres",
             Self::Disk(_) => "disk",
             Self::Action(_) => "action",
         }
@@ -140,6 +142,15 @@ pub struct Postgres {
     pub owners: bool,
     /// A command the client tools are run through, such as `docker compose exec -T postgres`. Empty: run directly.
     pub via: Vec<String>,
+}
+
+/// A PostgreSQL server whose data folder is at hand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Physical {
+    /// How it is reached: all its databases are meant.
+    pub server: Postgres,
+    /// Its data folder, as it is mounted on this machine, absolute; where the server says it is, where there is none.
+    pub data_directory: Option<PathBuf>,
 }
 
 /// Which databases of a server.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::evidence::Head;
 use crate::id::{PointId, WriterId};
 use crate::name::Name;
+use crate::wal::{Lsn, SegmentSize, Timeline};
 
 /// The version of the documents below. A reader refuses a greater one.
 pub const FORMAT: u32 = 1;
@@ -127,7 +128,7 @@ impl RecoveryPoint {
 pub struct ComponentSummary {
     /// Its name.
     pub name: Name,
-    /// `postgres`, `disk` or `action`.
+    /// `postgres`, `physical`, `disk` or `action`.
     pub kind: String,
     /// The span in which it was captured.
     pub window: Window,
@@ -204,6 +205,7 @@ impl ComponentManifest {
             ComponentData::Postgres(data) => {
                 data.databases.iter().map(|d| &d.object).chain(data.globals.as_ref().map(|g| &g.object)).collect()
             }
+            ComponentData::Physical(data) => data.objects.iter().chain(&data.wal).collect(),
             ComponentData::Disk(_) => Vec::new(),
             ComponentData::Action(data) => vec![&data.object],
         }
@@ -213,7 +215,7 @@ impl ComponentManifest {
     pub fn snapshot(&self) -> Option<&str> {
         match &self.data {
             ComponentData::Disk(data) => Some(&data.snapshot),
-            ComponentData::Postgres(_) | ComponentData::Action(_) => None,
+            ComponentData::Postgres(_) | ComponentData::Physical(_) | ComponentData::Action(_) => None,
         }
     }
 
@@ -229,6 +231,7 @@ impl ComponentManifest {
     pub fn data_bytes(&self) -> u64 {
         match &self.data {
             ComponentData::Disk(data) => data.bytes,
+            ComponentData::Physical(data) => data.data_bytes,
             _ => self.objects().iter().map(|o| o.plain_size).sum(),
         }
     }
@@ -258,6 +261,8 @@ pub struct ObjectRef {
 pub enum ComponentData {
     /// Databases, by `pg_dump`.
     Postgres(PostgresData),
+    /// A server, by a base backup in the layout of WAL-G.
+    Physical(PhysicalData),
     /// Directories and files, in a restic snapshot.
     Disk(DiskData),
     /// The output of a command.
@@ -269,6 +274,7 @@ impl ComponentData {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Postgres(_) => "postgres",
+            Self::Physical(_) => "physical",
             Self::Disk(_) => "disk",
             Self::Action(_) => "action",
         }
@@ -285,6 +291,43 @@ pub struct PostgresData {
     /// Roles and settings, by `pg_dumpall --globals-only`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub globals: Option<Globals>,
+}
+
+/// A base backup of a server, in `postgres/<application>.<component>/<system identifier>/`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhysicalData {
+    /// `server_version_num`, such as `150018`.
+    pub server_version: u32,
+    /// The cluster's identifier: as text, for many a reader of JSON knows no numbers of 64 bits.
+    pub system_identifier: String,
+    /// Its name: `base_000000010000000000000002`.
+    pub backup: String,
+    /// The timeline it was taken on.
+    pub timeline: Timeline,
+    /// Where replay begins.
+    pub start: Lsn,
+    /// Where it is consistent.
+    pub stop: Lsn,
+    /// The size of the cluster's WAL segments.
+    pub segment_size: SegmentSize,
+    /// The role that the cluster was made with, which may do everything.
+    pub superuser: String,
+    /// Its databases, but templates and those nobody may connect to.
+    pub databases: Vec<String>,
+    /// Whether archives and WAL are sealed with the keyring's libsodium key.
+    pub sealed: bool,
+    /// Its objects, the sentinel last.
+    pub objects: Vec<ObjectRef>,
+    /// The WAL from start to stop, and how its timeline came to be: others may need that too.
+    pub wal: Vec<ObjectRef>,
+    /// Bytes of its files.
+    pub data_bytes: u64,
+    /// Where its tablespaces were that are not in the data folder, by their oid.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tablespaces: BTreeMap<u32, String>,
+    /// Pages whose checksums were wrong when they were read, by file and by number in it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub corrupt: BTreeMap<String, Vec<u32>>,
 }
 
 /// The dump of one database.

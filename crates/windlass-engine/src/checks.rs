@@ -42,16 +42,31 @@ pub async fn database(
     database: &str,
 ) -> Result<Found, PostgresError> {
     let mut found = rows(dump, tools, database).await?;
+    let asked = asked(checks, component, &dump.name, tools, database).await?;
+    found.held.extend(asked.held);
+    found.failed.extend(asked.failed);
+    Ok(found)
+}
+
+/// Asks the queries that are checks of a component; `called` is what the database was called where it was captured.
+pub async fn asked(
+    checks: &[Check],
+    component: &Name,
+    called: &str,
+    tools: &Tools,
+    database: &str,
+) -> Result<Found, PostgresError> {
+    let mut found = Found::default();
     for check in checks {
         let Check::Sql { component: of, sql } = check else { continue };
         if of == component {
             match lines(tools, database, sql).await? {
-                Ok(lines) if is_true(&lines) => found.held.push(format!("{}: {sql}", dump.name)),
+                Ok(lines) if is_true(&lines) => found.held.push(format!("{called}: {sql}")),
                 Ok(lines) => {
                     let came = lines.first().map_or("nothing", String::as_str);
-                    found.failed.push(format!("{}: the check `{sql}` gave {came} instead of true", dump.name));
+                    found.failed.push(format!("{called}: the check `{sql}` gave {came} instead of true"));
                 }
-                Err(why) => found.failed.push(format!("{}: the check `{sql}`: {why}", dump.name)),
+                Err(why) => found.failed.push(format!("{called}: the check `{sql}`: {why}")),
             }
         }
     }

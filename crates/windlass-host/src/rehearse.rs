@@ -9,12 +9,13 @@ use std::time::Instant;
 use jiff::{SignedDuration, Timestamp};
 use windlass_core::application::{Action, Strategy};
 use windlass_core::diagnose::chain;
-use windlass_core::point::{ComponentData, ComponentManifest, DiskData, PostgresData};
+use windlass_core::point::{ComponentData, ComponentManifest, DiskData, PhysicalData, PostgresData};
 use windlass_core::restore::{DatabaseFacts, DatabaseStep, FolderStep};
 use windlass_core::verification::{ComponentVerdict, DrillReport, Level, Verdict, Verification};
 use windlass_engine::action;
 use windlass_engine::postgres::restore::{Roles, look};
-use windlass_engine::postgres::scratch::{Place, ScratchServer, stale, teardown};
+use windlass_engine::postgres::scratch::{Amcheck, Place, ScratchServer, stale, teardown};
+use windlass_engine::postgres::{PostgresError, database_of};
 use windlass_engine::progress::{Event, Progress};
 use windlass_engine::restore::{self, dump_of};
 use windlass_engine::supervisor::{Orders, Supervisor};
@@ -107,6 +108,7 @@ async fn bring_up(
 ) {
     match &manifest.data {
         ComponentData::Postgres(data) => databases(site, manifest, data, place, verdict, progress).await,
+        ComponentData::Physical(data) => cluster(site, manifest, data, place, verdict, progress).await,
         ComponentData::Disk(data) => folder(site, manifest, data, place, verdict, progress).await,
         ComponentData::Action(_) => output(site, manifest, verdict, progress).await,
     }
@@ -205,6 +207,78 @@ async fn check_database(
     let database = &step.target.database;
     let checked = checks::database(&site.application.checks, &manifest.component, dump, &server.tools, database);
     let found = checked.await.map_err(TaskError::Postgres)?;
+    verdict.checked.extend(found.held);
+    for failure in found.failed {
+        worsen(verdict, Verdict::Failed, failure);
+    }
+    Ok(())
+}
+
+/// Lays a base backup down, has a server recover on it, and looks at everything in it.
+async fn cluster(
+    site: &Site,
+    manifest: &ComponentManifest,
+    data: &PhysicalData,
+    place: &Place,
+    verdict: &mut ComponentVerdict,
+    progress: &dyn Progress,
+) {
+    let name = &manifest.component;
+    let free = restore::free_bytes(&place.path);
+    if free < data.data_bytes {
+        let (free, needed) = (windlass_core::size::display(free), windlass_core::size::display(data.data_bytes));
+        let why = format!("{} has {free} free, and {needed} are needed", place.path.display());
+        return worsen(verdict, Verdict::Inconclusive, why);
+    }
+    let target = place.path.join(format!("cluster-{name}"));
+    let laid_down = match std::fs::create_dir(&target) {
+        Ok(()) => restore::data_folder_into(&site.vault, manifest, data, &target, progress).await,
+        Err(error) => return worsen(verdict, Verdict::Inconclusive, format!("make {}: {error}", target.display())),
+    };
+    let folder = match laid_down {
+        Ok(folder) => folder,
+        Err(error) => return worsen(verdict, judge(&error), chain(&error)),
+    };
+    progress.event(Event::Step { component: name, text: "recover", total: None });
+    let (major, database) = (data.server_version / 10_000, data.databases.first().map_or("postgres", String::as_str));
+    let server = match ScratchServer::start_on(place, &folder, major, &data.superuser, database).await {
+        Ok(server) => server,
+        Err(error @ PostgresError::Scratch { .. }) => return worsen(verdict, Verdict::Failed, chain(&error)),
+        Err(error) => return worsen(verdict, Verdict::Inconclusive, chain(&error)),
+    };
+    if let Err(error) = look_at_all(site, manifest, data, &server, verdict, progress).await {
+        worsen(verdict, Verdict::Inconclusive, chain(&error));
+    }
+    if let Err(error) = server.halt() {
+        progress.event(Event::Warning { text: &chain(&error) });
+    }
+}
+
+async fn look_at_all(
+    site: &Site,
+    manifest: &ComponentManifest,
+    data: &PhysicalData,
+    server: &ScratchServer,
+    verdict: &mut ComponentVerdict,
+    progress: &dyn Progress,
+) -> Result<(), PostgresError> {
+    let component = &manifest.component;
+    verdict.checked.push(format!("recovered up to {}", data.stop));
+    progress.event(Event::Step { component, text: "check every table and index", total: None });
+    match server.check_all().await? {
+        Amcheck::Right => verdict.checked.push(format!("every table and index of {}", data.databases.join(", "))),
+        Amcheck::Wrong(said) => worsen(verdict, Verdict::Failed, said),
+        Amcheck::NotInstalled => {
+            verdict.left_out.push("tables and indexes were not looked at: pg_amcheck is not installed".to_owned());
+        }
+    }
+    let settings = site.application.components.iter().find(|other| other.name == *component);
+    let url = settings.and_then(|settings| match &settings.strategy {
+        Strategy::Physical(source) => Some(&source.server.url),
+        _ => None,
+    });
+    let database = url.and_then(|url| database_of(url).ok().flatten()).unwrap_or_else(|| "postgres".to_owned());
+    let found = checks::asked(&site.application.checks, component, &database, &server.tools, &database).await?;
     verdict.checked.extend(found.held);
     for failure in found.failed {
         worsen(verdict, Verdict::Failed, failure);

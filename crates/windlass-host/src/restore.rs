@@ -126,7 +126,7 @@ async fn facts_of(vault: &Vault, part: &Wanted<'_>, here: Option<Here<'_>>) -> R
     };
     match &part.manifest.data {
         ComponentData::Postgres(_) => database_facts(vault, part, target, settings).await,
-        ComponentData::Disk(_) => folder_facts(vault, target).map(TargetFacts::Folder),
+        ComponentData::Disk(_) | ComponentData::Physical(_) => folder_facts(vault, target).map(TargetFacts::Folder),
         ComponentData::Action(_) => {
             let action = settings.and_then(|application| action_of(application, &part.manifest.component));
             let command = action.and_then(|action| action.restore.as_deref()).map(CommandStep::of);
@@ -190,7 +190,7 @@ pub(crate) fn source_of<'a>(settings: Option<&'a Application>, component: &Name)
     let component = settings?.components.iter().find(|c| c.name == *component)?;
     match &component.strategy {
         Strategy::Postgres(source) => Some(source),
-        Strategy::Disk(_) | Strategy::Action(_) => None,
+        Strategy::Physical(_) | Strategy::Disk(_) | Strategy::Action(_) => None,
     }
 }
 
@@ -198,7 +198,7 @@ fn action_of<'a>(application: &'a Application, component: &Name) -> Option<&'a A
     let component = application.components.iter().find(|c| c.name == *component)?;
     match &component.strategy {
         Strategy::Action(action) => Some(action),
-        Strategy::Postgres(_) | Strategy::Disk(_) => None,
+        Strategy::Postgres(_) | Strategy::Physical(_) | Strategy::Disk(_) => None,
     }
 }
 
@@ -228,6 +228,9 @@ pub async fn run(
             }
             Step::Folder(step) => {
                 notes.extend(engine::folder(vault, step, progress).await.map_err(TaskError::Restore)?);
+            }
+            Step::DataFolder(step) => {
+                notes.extend(engine::data_folder(vault, manifest, step, progress).await.map_err(TaskError::Restore)?);
             }
             Step::Action(step) => {
                 if let Some(action) = settings.and_then(|application| action_of(application, &step.component)) {

@@ -9,6 +9,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use crate::error::OperatorError;
+use crate::lost;
 use crate::objects::remembered;
 
 /// The note at a Job of what its last Pod said of its failure.
@@ -34,12 +35,15 @@ pub(crate) enum State {
 pub(crate) async fn state(client: &Client, namespace: &str, job: &Job) -> Result<State, OperatorError> {
     let conditions = job.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let holds = |type_: &str| conditions.iter().find(|c| c.type_ == type_ && c.status == "True");
-    if holds("Complete").is_some() {
+    // The latter of each is said first, and alone while a Pod of an earlier attempt is not gone from a node that does not answer.
+    let (complete, failed) =
+        (holds("Complete").or_else(|| holds("SuccessCriteriaMet")), holds("Failed").or_else(|| holds("FailureTarget")));
+    if complete.is_some() {
         return Ok(State::Ended);
     }
     let pod = last_pod(client, namespace, &job.name_any()).await?;
     let said = pod.as_ref().and_then(why);
-    if let Some(failed) = holds("Failed") {
+    if let Some(failed) = failed {
         let reason = failed.reason.clone().unwrap_or_else(|| "Failed".to_owned());
         let message = failed.message.clone().unwrap_or_default();
         let said = said.or_else(|| job.annotations().get(SAID).cloned());
@@ -113,8 +117,15 @@ async fn note(client: &Client, namespace: &str, job: &Job, said: Option<&str>) -
 const USUAL: [&str; 2] = ["PodInitializing", "ContainerCreating"];
 
 /// What a Pod tells of why it does not start, or did not end well.
-fn why(pod: &Pod) -> Option<String> {
+pub(crate) fn why(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
+    let node = || pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
+    if lost::is_silent(pod) {
+        let (pod, node) = (pod.name_any(), node());
+        return Some(format!(
+            "Pod {pod} is to end, and node {node} tells nothing of it: it is waited for until the node is back, or removed from the cluster"
+        ));
+    }
     if let Some(reason) = &status.reason {
         return Some(format!("{reason}: {}", status.message.clone().unwrap_or_default()));
     }
@@ -128,7 +139,18 @@ fn why(pod: &Pod) -> Option<String> {
     if is_ending(pod) {
         return None;
     }
+    if is_cut_off(pod) {
+        return Some(format!("node {}, on which it runs, does not answer", node()));
+    }
     containers(pod).find_map(|container| failed(container).or_else(|| waits(container)))
+}
+
+/// Whether its node does not answer: all its containers are ready, as the node said last, and the Pod is not, as the cluster
+/// says for a node that is silent.
+fn is_cut_off(pod: &Pod) -> bool {
+    let conditions = || pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let is = |type_: &str, said: &str| conditions().any(|c| c.type_ == type_ && c.status == said);
+    is("ContainersReady", "True") && is("Ready", "False")
 }
 
 /// Whether it was told to end: how its containers end then is not why.
@@ -168,6 +190,8 @@ fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
 
 #[cfg(test)]
 mod tests {
+    use jiff::{SignedDuration, Timestamp};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::Value;
 
     use super::*;
@@ -197,8 +221,26 @@ mod tests {
     fn how_a_pod_ends_that_was_told_to_is_not_why_its_job_failed() {
         let mut pod = backup(&json!({ "terminated": { "exitCode": 143 } }), &json!({}));
         assert!(why(&pod).is_some());
-        pod.metadata.deletion_timestamp = serde_json::from_value(json!("2026-11-21T10:00:00Z")).unwrap();
+        pod.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
         assert_eq!(why(&pod), None);
+        pod.metadata.deletion_timestamp = Some(Time(Timestamp::now() - SignedDuration::from_mins(2)));
+        assert!(why(&pod).unwrap().contains("tells nothing of it"));
+        pod.status.as_mut().unwrap().phase = Some("Failed".to_owned());
+        assert_eq!(why(&pod), None);
+    }
+
+    #[test]
+    fn a_pod_that_is_not_ready_though_its_containers_are_is_on_a_node_that_is_silent() {
+        let with = |ready: &str, containers: &str| {
+            let condition = |type_: &str, status: &str| json!({ "type": type_, "status": status });
+            let conditions = [condition("Ready", ready), condition("ContainersReady", containers)];
+            let running = json!({ "name": "backup", "state": { "running": {} } });
+            let mut pod = pod(&json!({ "conditions": conditions, "containerStatuses": [running] }));
+            pod.spec = serde_json::from_value(json!({ "nodeName": "far", "containers": [] })).unwrap();
+            why(&pod)
+        };
+        assert_eq!(with("False", "True").unwrap(), "node far, on which it runs, does not answer");
+        assert_eq!([with("True", "True"), with("False", "False")], [None, None]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod job;
 mod keeper;
 mod kryton;
 mod leadership;
+mod lost;
 mod metrics;
 mod objects;
 mod operator;

@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::error::OperatorError;
 use crate::metrics::Metrics;
 use crate::release::Helm;
-use crate::{drill, keeper, kryton, leadership, restore};
+use crate::{drill, keeper, kryton, leadership, lost, restore};
 
 /// How the operator is run.
 #[derive(Clone, Debug)]
@@ -96,6 +96,7 @@ async fn lead(mut leads: tokio::sync::watch::Receiver<bool>, context: Arc<Contex
             () = keeper::run(context.clone()) => {}
             () = restore::run(context.clone()) => {}
             () = drill::run(context.clone()) => {}
+            () = lost::run(context.clone()) => {}
         }
         tracing::info!("another operator leads");
     }

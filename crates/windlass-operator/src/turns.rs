@@ -15,8 +15,7 @@ use windlass_core::diagnose::chain;
 use crate::backoff::{self, Backoff};
 use crate::context::Context;
 use crate::error::OperatorError;
-use crate::objects::kind;
-use crate::status::Told;
+use crate::objects::{Kind, kind};
 
 /// One turn of a reconciler.
 pub(crate) type Turn<K> =
@@ -40,7 +39,7 @@ impl Pauses for Steady {
 }
 
 /// Runs a controller until the future is dropped; `failed` is what the log says of a turn that failed.
-pub(crate) async fn take<K: Told + Send + Sync + 'static>(
+pub(crate) async fn take<K: Kind + Send + Sync + 'static>(
     controller: Controller<DeserializeGuard<K>>,
     context: Arc<Context>,
     turn: Turn<K>,

@@ -14,6 +14,7 @@ use crate::catalog::{Catalog, Intent, point_of};
 use crate::error::RepositoryError;
 use crate::evidence;
 use crate::format::restic::{Files, FilesError};
+use crate::format::walg;
 use crate::hex;
 use crate::keyring::StoredKeyring;
 use crate::layout;
@@ -153,11 +154,15 @@ fn is_ours(key: &Key, applications: &[Name]) -> bool {
         }),
         ["points", application, _] => known(application) && point_of(key).is_some(),
         ["runs", application, run, file] => {
-            known(application) && point(run) && (*file == "intent.json" || file.starts_with("component."))
+            let is_one = ["component.", "attempt."].iter().any(|kind| file.starts_with(kind));
+            known(application) && point(run) && (*file == "intent.json" || is_one)
         }
         ["verified", application, of, file] => known(application) && point(of) && file.ends_with(".json"),
         ["holds", application, file] => known(application) && file.ends_with(".json"),
         ["dumps", application, _, of, _] => known(application) && point(of),
+        ["postgres", of, _, walg::BASE_BACKUPS, ..] | ["postgres", of, _, walg::WAL, _] => {
+            of.split_once('.').is_some_and(|(application, _)| known(application))
+        }
         ["files", application, "config"] => known(application),
         ["files", application, "keys" | "snapshots" | "index" | "locks", id] => known(application) && id.len() == 64,
         ["files", application, "data", folder, id] => known(application) && id.len() == 64 && id.starts_with(folder),
@@ -353,8 +358,16 @@ async fn leftovers(
         catalog.entries.iter().map(|e| e.point.id).chain(catalog.damaged.iter().filter_map(|d| d.point)).collect();
     let named: BTreeSet<&str> = manifests.iter().flat_map(|(_, m)| m.objects()).map(|o| o.key.as_str()).collect();
     let mut findings = lost_commits(vault, &committed, &marked, listing).await?;
+    let theirs = |of: &str| of.split_once('.').is_some_and(|(name, _)| name == application.as_str());
     for key in listing.keys() {
         let segments: Vec<&str> = key.segments().collect();
+        if let ["postgres", of, _, walg::BASE_BACKUPS, ..] = segments.as_slice() {
+            if theirs(of) && !named.contains(key.as_str()) {
+                let why = "no recovery point names it: a base backup was not finished, or is still being taken";
+                findings.push(finding(Kind::Leftover, key, why, Vec::new()));
+            }
+            continue;
+        }
         let (of, is_dump) = match segments.as_slice() {
             ["dumps", name, _, of, _] if *name == application.as_str() => (of, true),
             ["runs", name, of, _] if *name == application.as_str() => (of, false),

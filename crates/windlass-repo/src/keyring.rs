@@ -279,6 +279,13 @@ impl Keyring {
         &self.restic_password
     }
 
+    /// The key that base backups and WAL are sealed with, as `WALG_LIBSODIUM_KEY` in hex: made of the password of the restic
+    /// repository, so that it is as old as the keyring.
+    pub fn libsodium_key(&self) -> SecretString {
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, self.restic_password.expose_secret().as_bytes());
+        SecretString::from(crate::hex::encode(ring::hmac::sign(&key, b"windlass libsodium key of WAL-G").as_ref()))
+    }
+
     /// The key that endorses writers.
     pub fn authority(&self) -> Result<SigningKey, KeyError> {
         BASE64_STANDARD_NO_PAD
@@ -304,6 +311,8 @@ impl Keyring {
         );
         let _ = writeln!(text, "# restic-password: {}", self.restic_password.expose_secret());
         let _ = writeln!(text, "# authority: {}", self.authority.expose_secret());
+        // Not read: it is made of the password above, and stands here for those who have stock tools alone.
+        let _ = writeln!(text, "# walg-libsodium-key: {}", self.libsodium_key().expose_secret());
         let _ = writeln!(text, "{}", self.identity.to_string().expose_secret());
         SecretString::from(text)
     }

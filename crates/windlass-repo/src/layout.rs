@@ -3,6 +3,7 @@
 use windlass_core::id::{EntryId, PointId, WriterId};
 use windlass_core::name::Name;
 
+use crate::format::walg;
 use crate::store::Key;
 
 /// `windlass.json`: the repository's identity.
@@ -120,6 +121,30 @@ pub fn dumps_of(application: &Name, component: &Name, point: PointId) -> Key {
 /// `dumps/<application>/<component>/<point>/<file>`: one dump.
 pub fn dump(application: &Name, component: &Name, point: PointId, file: &str) -> Key {
     Key::foreign(&format!("dumps/{application}/{component}/{point}/{file}"))
+}
+
+/// `postgres/<application>.<component>`: one component's clusters, each in the layout of WAL-G.
+pub fn clusters(application: &Name, component: &Name) -> Key {
+    Key::foreign(&format!("postgres/{application}.{component}"))
+}
+
+/// `postgres/<application>.<component>/<system identifier>`: one cluster's base backups and WAL.
+pub fn cluster(application: &Name, component: &Name, system_identifier: &str) -> Key {
+    Key::foreign(&format!("postgres/{application}.{component}/{system_identifier}"))
+}
+
+/// `<cluster>/basebackups_005/<backup>`: the folder of one base backup.
+pub fn base_backup(cluster: &Key, backup: &str) -> Key {
+    Key::foreign(&format!("{cluster}/{}/{backup}", walg::BASE_BACKUPS))
+}
+
+/// The sentinel of a base backup of an application, which lies beside its folder; where a key is such a folder.
+pub fn sentinel_of(application: &Name, folder: &Key) -> Option<Key> {
+    let segments: Vec<&str> = folder.segments().collect();
+    let ["postgres", of, cluster, walg::BASE_BACKUPS, backup] = segments.as_slice() else { return None };
+    let is_own = of.split_once('.').is_some_and(|(name, _)| name == application.as_str());
+    let backup: walg::BackupName = backup.parse().ok().filter(|_| is_own)?;
+    Some(Key::foreign(&format!("postgres/{of}/{cluster}/{}", backup.sentinel())))
 }
 
 /// `../<file>`: a dump beside the repository, whose folder is then [`BESIDE`](crate::store::BESIDE).

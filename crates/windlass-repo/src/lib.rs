@@ -12,6 +12,7 @@ pub mod live;
 pub mod manual;
 pub mod object;
 pub mod random;
+pub mod regular;
 pub mod repository;
 pub mod retention;
 pub mod run;

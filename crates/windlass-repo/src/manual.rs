@@ -35,6 +35,14 @@ does not end in .partial.json: those lack what could not be captured. Step 2 say
 5. THE OUTPUT OF A COMMAND (an action) is one file in dumps/<APPLICATION>/<COMPONENT>/<POINT>/, *.out or *.out.age.
    Unseal it as in 3. and give it to the command that imports it.
 
+6. A POSTGRESQL SERVER AS A WHOLE is a base backup in postgres/<APPLICATION>.<COMPONENT>/<NUMBER>/, laid out as by wal-g 3.
+   Which one:           jq .backup in the component's manifest (2.)
+   Its key, if sealed:  sed -n 's/^# walg-libsodium-key: //p' keyring.txt > libsodium-key
+                        export WALG_LIBSODIUM_KEY_PATH=libsodium-key WALG_LIBSODIUM_KEY_TRANSFORM=hex
+   The data folder:     WALG_FILE_PREFIX=postgres/<APPLICATION>.<COMPONENT>/<NUMBER> wal-g backup-fetch <FOLDER> <BACKUP>
+   Not sealed, by hand: zstd -dc <PART>.tar.zst | tar --extract --absolute-names --transform 's,^/,,' --directory <FOLDER>
+                        for every part, pg_control last; the WAL:  zstd -d wal_005/<SEGMENT>.zst -o <FOLDER>/pg_wal/<SEGMENT>
+
 Nothing here is ever overwritten. Do not run `restic forget` or `restic prune` in files/: Windlass does that,
 without locks, and two that prune at once can lose data.
 ",

@@ -266,6 +266,7 @@ async fn beside(vault: &Vault, live: &Live, point: PointId) -> Result<Vec<(Key, 
     let own = live.manifests.get(&point).into_iter().flatten().flat_map(ComponentManifest::objects);
     let named = own.map(|object| (Key::foreign(&object.key), None));
     let attempts = Attempt::all(vault, point).await?;
+    let base_backups = base_backups(vault, &attempts, &others).await?;
     let tried = attempts.iter().map(|attempt| (Key::foreign(&attempt.key), Some(attempt.at)));
     let mut found = BTreeMap::new();
     for (key, since) in named.chain(tried) {
@@ -280,7 +281,33 @@ async fn beside(vault: &Vault, live: &Live, point: PointId) -> Result<Vec<(Key, 
             Err(error) => return Err(RepositoryError::Store(error)),
         }
     }
-    Ok(found.into_iter().collect())
+    Ok(base_backups.into_iter().chain(found).collect())
+}
+
+/// What a run wrote of base backups, which have no folder of their own in its name: of each the sentinel first, so that nothing
+/// is left that looks whole. One that another point's manifest names is not its own; nor is what was there before.
+async fn base_backups(
+    vault: &Vault,
+    attempts: &[Attempt],
+    others: &BTreeSet<&str>,
+) -> Result<Vec<(Key, u64)>, RepositoryError> {
+    let mut found = Vec::new();
+    for attempt in attempts {
+        let folder = Key::foreign(&attempt.key);
+        let Some(sentinel) = layout::sentinel_of(vault.application(), &folder) else { continue };
+        if others.contains(sentinel.as_str()) {
+            continue;
+        }
+        let mut objects = vault.store().list_all(Some(&folder)).await.map_err(RepositoryError::Store)?;
+        match vault.store().head(&sentinel).await {
+            Ok(object) => objects.insert(0, object),
+            Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(RepositoryError::Store(error)),
+        }
+        let is_own = |object: &ObjectInfo| object.modified.duration_since(attempt.at) > -CLOCKS;
+        found.extend(objects.into_iter().filter(is_own).map(|object| (object.key, object.size)));
+    }
+    Ok(found)
 }
 
 /// Forgets the restic snapshots of a run, where the application has any.

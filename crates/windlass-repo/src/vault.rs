@@ -5,11 +5,13 @@
 
 use age::x25519;
 use futures::StreamExt;
+use secrecy::ExposeSecret;
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentManifest, ComponentSummary, ObjectRef, RecoveryPoint};
 use windlass_core::repository::Encryption;
 
 use crate::error::RepositoryError;
+use crate::format::walg::{Backups, KeyForm, SealKey, WalgError};
 use crate::hex;
 use crate::keyring::{KeyError, Keyring, StoredKeyring, Unlock, parse_recipient};
 use crate::layout;
@@ -146,6 +148,24 @@ impl Vault {
             Some(stored) if !self.in_the_open => Err(KeyError::Open { key: stored.key.clone() }),
             _ => Ok(None),
         }
+    }
+
+    /// Whether what is written now is sealed.
+    pub fn seals(&self) -> Result<bool, KeyError> {
+        Ok(self.recipient()?.is_some())
+    }
+
+    /// Where the base backups and the WAL of a component's cluster lie; `sealed` is what [`Vault::seals`] said when they were written.
+    pub fn cluster(&self, component: &Name, system_identifier: &str, sealed: bool) -> Result<Backups, KeyError> {
+        let mut key = None;
+        if sealed {
+            let text = self.keyring()?.libsodium_key();
+            let damaged =
+                |error: WalgError| KeyError::Damaged { key: layout::keys(&self.application), why: error.to_string() };
+            key = Some(SealKey::parse(text.expose_secret(), KeyForm::Hex).map_err(damaged)?);
+        }
+        let place = layout::cluster(&self.application, component, system_identifier);
+        Ok(Backups::ours(self.store(), &place, key))
     }
 
     /// Begins an object of one component's dump.

@@ -8,12 +8,18 @@
 
 mod bench;
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use bench::{AT_ONCE, Bench, memory, shop};
 use jiff::SignedDuration;
 use windlass_core::id::PointId;
-use windlass_core::point::{ComponentFailure, RecoveryPoint};
+use windlass_core::name::Name;
+use windlass_core::point::{
+    ComponentData, ComponentFailure, ComponentManifest, ObjectRef, PhysicalData, RecoveryPoint,
+};
 use windlass_core::repository::Place;
+use windlass_core::wal::{Lsn, SegmentSize, Timeline};
 use windlass_repo::catalog::Catalog;
 use windlass_repo::error::RepositoryError;
 use windlass_repo::keyring::Unlock;
@@ -22,6 +28,7 @@ use windlass_repo::live::{Hold, Pin, Tombstone, Why};
 use windlass_repo::object::ObjectError;
 use windlass_repo::random::Fresh;
 use windlass_repo::repository::Repository;
+use windlass_repo::run::Attempt;
 use windlass_repo::store::Key;
 use windlass_repo::sweep::{Rules, SweepError, sweep};
 use windlass_repo::vault::Vault;
@@ -223,6 +230,83 @@ async fn what_a_dead_run_left_goes_after_two_looks() -> Result<()> {
     assert_eq!(second.orphans, [dead]);
     assert!(!bench.keys().await?.iter().any(|key| key.contains(&dead.to_string())));
     assert_eq!(bench.content(&point).await?, b"point");
+    Ok(())
+}
+
+/// Writes what a run writes of a base backup, and its WAL; what its manifest says of it.
+async fn base_backup(bench: &Bench, id: PointId, segment: u8) -> Result<ComponentManifest> {
+    let component: Name = "db".parse()?;
+    let backup = format!("base_0000000100000000000000{segment:02X}");
+    let place = layout::cluster(&shop(), &component, "77");
+    Attempt::note(&bench.vault, &bench.writer, id, &layout::base_backup(&place, &backup)).await?;
+    let archive = bench.vault.cluster(&component, "77", true)?;
+    let put = async |object: &str| -> Result<ObjectRef> {
+        let mut writer = archive.write(object)?;
+        writer.write(object.as_bytes()).await?;
+        let object = writer.finish().await?;
+        Ok(ObjectRef { key: format!("{place}/{}", object.key), ..object })
+    };
+    let wal = put(&format!("wal_005/0000000100000000000000{segment:02X}.zst")).await?;
+    let part = put(&format!("basebackups_005/{backup}/tar_partitions/part_001.tar.zst")).await?;
+    let sentinel = put(&format!("basebackups_005/{backup}_backup_stop_sentinel.json")).await?;
+    let lsn = Lsn(u64::from(segment) << 24);
+    let data = PhysicalData {
+        server_version: 150_018,
+        system_identifier: "77".to_owned(),
+        backup,
+        timeline: Timeline(1),
+        start: lsn,
+        stop: lsn + 1,
+        segment_size: SegmentSize::default(),
+        superuser: "postgres".to_owned(),
+        databases: vec!["postgres".to_owned()],
+        sealed: true,
+        objects: vec![part, sentinel],
+        wal: vec![wal],
+        data_bytes: 1,
+        tablespaces: BTreeMap::new(),
+        corrupt: BTreeMap::new(),
+    };
+    let dump = bench.dump(id, b"beside it").await?;
+    Ok(ComponentManifest { component, data: ComponentData::Physical(data), ..dump })
+}
+
+#[tokio::test]
+async fn of_base_backups_those_go_that_no_point_names_and_the_wal_stays() -> Result<()> {
+    let bench = Bench::new(memory()).await?;
+    let mut points = Vec::new();
+    for segment in [1, 2] {
+        let id = PointId::fresh()?;
+        let manifest = base_backup(&bench, id, segment).await?;
+        points.push(bench.commit(id, manifest, vec![]).await?);
+    }
+    let dead = PointId::fresh()?;
+    base_backup(&bench, dead, 3).await?;
+    // Whoever says of another's base backup that it was his does not take it along.
+    let of_another =
+        layout::base_backup(&layout::cluster(&shop(), &"db".parse()?, "77"), "base_000000010000000000000002");
+    Attempt::note(&bench.vault, &bench.writer, dead, &of_another).await?;
+    // Nor one of another application.
+    let theirs = "postgres/other.db/77/basebackups_005/base_000000010000000000000009";
+    bench.vault.store().create(&format!("{theirs}_backup_stop_sentinel.json").parse()?, b"{}".to_vec()).await?;
+    Attempt::note(&bench.vault, &bench.writer, dead, &theirs.parse()?).await?;
+    Tombstone::set(&bench.vault, &bench.writer, points[0].id, Why::Retention, None).await?;
+
+    let swept = sweep(&bench.vault, &bench.writer, AT_ONCE).await?;
+    assert_eq!((swept.points.as_slice(), swept.marked.as_slice()), ([points[0].id].as_slice(), [dead].as_slice()));
+    let swept = sweep(&bench.vault, &bench.writer, AT_ONCE).await?;
+    assert_eq!(swept.orphans, [dead]);
+    let keys = bench.keys().await?;
+    let left: Vec<&str> = keys.iter().filter_map(|key| key.strip_prefix("postgres/shop.db/77/")).collect();
+    let expected = [
+        "basebackups_005/base_000000010000000000000002/tar_partitions/part_001.tar.zst",
+        "basebackups_005/base_000000010000000000000002_backup_stop_sentinel.json",
+        "wal_005/000000010000000000000001.zst",
+        "wal_005/000000010000000000000002.zst",
+        "wal_005/000000010000000000000003.zst",
+    ];
+    assert_eq!(left, expected);
+    assert!(keys.iter().any(|key| key.starts_with(theirs)), "another application's stays");
     Ok(())
 }
 

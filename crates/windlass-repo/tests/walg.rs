@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -307,12 +306,8 @@ fn postgresql_starts_from_what_was_laid_down_and_replays_the_archive() -> Result
             std::fs::write(data.join("postgresql.auto.conf"), command)?;
             Ok(())
         };
-        let cluster = PgCluster::start_from(lay_down, &["archive_mode=off", "max_connections=100", "port=5432"])?;
-        let began = Instant::now();
-        while cluster.psql("postgres", "select pg_is_in_recovery()") != "f" {
-            assert!(began.elapsed() < Duration::from_mins(1), "{name}: still in recovery");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let cluster =
+            PgCluster::start_from(lay_down, &["archive_mode=off", "max_connections=100", "port=5432"])?.recovered()?;
         let expected = String::from_utf8(object("expect.txt")?)?;
         let counted = "select count(*), sum(hashtext(t)) from a; select count(*) from b; select count(*) from c";
         assert!(expected.starts_with(&cluster.psql("postgres", counted)), "{name}");

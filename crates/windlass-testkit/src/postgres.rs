@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::process::{Guardian, run};
 
-/// A server of its own: a unix socket in a folder, no network, no fsync.
+/// A server of its own: a unix socket in a folder, no network, no fsync, pages with checksums.
 #[derive(Debug)]
 pub struct PgCluster {
     folder: TempDir,
@@ -45,6 +45,7 @@ impl PgCluster {
             "--auth-local=trust",
             "--auth-host=scram-sha-256",
             "-N",
+            "-k",
             "-E",
             "UTF8",
         ]);
@@ -89,6 +90,16 @@ impl PgCluster {
         }
         self.server = Some(child);
         Ok(())
+    }
+
+    /// Waits until it is out of recovery.
+    pub fn recovered(self) -> Result<Self> {
+        let began = Instant::now();
+        while self.psql("postgres", "select pg_is_in_recovery()") != "f" {
+            ensure!(began.elapsed() < Duration::from_mins(1), "still in recovery");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(self)
     }
 
     /// Ends it at once, as a crash would.
@@ -152,7 +163,8 @@ impl PgCluster {
         Ok(text)
     }
 
-    fn data(&self) -> PathBuf {
+    /// Its data folder.
+    pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 

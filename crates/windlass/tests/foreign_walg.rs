@@ -3,7 +3,6 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -82,12 +81,7 @@ impl Stage {
     fn started(&self, more: &[&str]) -> Result<PgCluster> {
         let lay_down = |data: &Path| self.restore(data, &[&["--yes"], more].concat())?.with(0).map(drop);
         let cluster = PgCluster::start_from(lay_down, &["max_connections=100", "port=5432"])?;
-        let began = Instant::now();
-        while cluster.psql("postgres", "select pg_is_in_recovery()") != "f" {
-            ensure!(began.elapsed() < Duration::from_mins(1), "still in recovery");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(cluster)
+        cluster.recovered()
     }
 }
 

@@ -300,20 +300,29 @@ fn what_wal_g_sealed_is_opened_with_a_libsodium_key_or_not_at_all() {
 }
 
 #[test]
-fn what_is_not_supported_yet_is_not_ignored() {
+fn what_goes_with_another_mode_is_told() {
     let url = "url = \"postgresql://db/shop\"\n";
     in_postgres(
-        &format!("{url}mode = \"physical\" # <--\n"),
-        "mode = \"physical\" in [application.shop.component.db] is not supported yet",
-        "logical",
+        &format!("{url}data_directory = \"/var/lib/pg\" # <--\n"),
+        "goes with mode = \"physical\"",
+        "take it out",
     );
+    let physical = format!("{url}mode = \"physical\"\n");
+    in_postgres(&format!("{physical}databases = \"all\" # <--\n"), "goes with mode = \"logical\"", "take it out");
+    in_postgres(&format!("{physical}via = [\"ssh\", \"db\"] # <--\n"), "goes with mode = \"logical\"", "take it out");
+    in_postgres(&format!("{physical}data_directory = \"var/pg\" # <--\n"), "is not an absolute path", "from `/`");
+    in_postgres(&format!("{url}mode = \"physiological\" # <--\n"), "is an unknown mode", "base backups");
+}
+
+#[test]
+fn what_is_not_supported_yet_is_not_ignored() {
+    let url = "url = \"postgresql://db/shop\"\n";
     in_postgres(
         &format!("{url}wal = \"stream\" # <--\n"),
         "`wal` in [application.shop.component.db] is not supported yet",
         "take it out",
     );
-    in_postgres(&format!("{url}full = {{ every = \"7d\" }} # <--\n"), "is not supported yet", "physical");
-    in_postgres(&format!("{url}data_directory = \"/var/lib/pg\" # <--\n"), "is not supported yet", "physical");
+    in_postgres(&format!("{url}full = {{ every = \"7d\" }} # <--\n"), "is not supported yet", "full one");
     after_repository(
         "[notify.ops] # <--\nheartbeat = \"5m\"\n",
         "`notify` at the top of the file is not supported yet",

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{ActionStep, CommandStep, DatabaseFacts, DatabaseStep, FolderStep, Refusal, Step, TargetFacts, Wanted};
+use super::{
+    ActionStep, CommandStep, DataFolderStep, DatabaseFacts, DatabaseStep, FolderFacts, FolderStep, Refusal, Step,
+    TargetFacts, Wanted,
+};
 use crate::name::Name;
-use crate::point::{ActionData, ComponentData, DatabaseDump};
+use crate::point::{ActionData, ComponentData, DatabaseDump, PhysicalData};
 
 /// Into databases and folders that are empty or not there, nothing else is touched.
 pub(super) fn aside(
@@ -29,14 +32,14 @@ pub(super) fn aside(
                     steps.push(Step::Database(database_step(part, dump, target.clone(), warnings)?));
                 }
             }
+            (ComponentData::Physical(data), Some(TargetFacts::Folder(facts))) => {
+                let wal = (data.stop.0 / data.segment_size.bytes() + 1 - data.start.0 / data.segment_size.bytes())
+                    .saturating_mul(data.segment_size.bytes());
+                has_room(facts, data.data_bytes.saturating_add(wal))?;
+                steps.push(Step::DataFolder(data_folder_step(name, data, facts, warnings)));
+            }
             (ComponentData::Disk(data), Some(TargetFacts::Folder(facts))) => {
-                if facts.entries > 0 {
-                    return Err(Refusal::FolderNotEmpty { path: facts.path.clone(), entries: facts.entries });
-                }
-                if facts.free_bytes < data.bytes {
-                    let (path, needed, free) = (facts.path.clone(), data.bytes, facts.free_bytes);
-                    return Err(Refusal::NoSpace { path, needed, free });
-                }
+                has_room(facts, data.bytes)?;
                 steps.push(Step::Folder(FolderStep {
                     component: name.clone(),
                     snapshot: data.snapshot.clone(),
@@ -55,6 +58,43 @@ pub(super) fn aside(
         }
     }
     Ok(steps)
+}
+
+/// Whether a folder is empty, and has room for so many bytes.
+fn has_room(facts: &FolderFacts, needed: u64) -> Result<(), Refusal> {
+    if facts.entries > 0 {
+        return Err(Refusal::FolderNotEmpty { path: facts.path.clone(), entries: facts.entries });
+    }
+    if facts.free_bytes < needed {
+        return Err(Refusal::NoSpace { path: facts.path.clone(), needed, free: facts.free_bytes });
+    }
+    Ok(())
+}
+
+/// Lays down a base backup.
+fn data_folder_step(
+    name: &Name,
+    data: &PhysicalData,
+    facts: &FolderFacts,
+    warnings: &mut Vec<String>,
+) -> DataFolderStep {
+    if !data.corrupt.is_empty() {
+        let files = data.corrupt.len();
+        warnings.push(format!(
+            "{name}: {files} files have pages that were damaged when it was taken: `windlass points` names them"
+        ));
+    }
+    DataFolderStep {
+        component: name.clone(),
+        backup: data.backup.clone(),
+        target: facts.path.clone(),
+        create: !facts.exists,
+        major: data.server_version / 10_000,
+        until: data.stop,
+        tablespaces: data.tablespaces.keys().copied().collect(),
+        databases: data.databases.clone(),
+        bytes: data.data_bytes,
+    }
 }
 
 /// Gives an object to the restore command, where there is one.

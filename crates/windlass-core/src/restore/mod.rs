@@ -26,8 +26,8 @@ pub use impact::{DatabaseImpact, Differences, Estimate, FilesImpact, Impact, Mea
 pub use refusal::Refusal;
 pub use source::{Destination, Source, Wanted, wanted};
 pub use steps::{
-    ActionStep, CommandStep, DatabaseStep, FilesPlace, FolderStep, Old, Plan, Relation, ReplaceDatabase, ReplaceFiles,
-    ReplaceVolume, Step,
+    ActionStep, CommandStep, DataFolderStep, DatabaseStep, FilesPlace, FolderStep, Old, Plan, Relation,
+    ReplaceDatabase, ReplaceFiles, ReplaceVolume, Step,
 };
 
 use self::aside::aside;

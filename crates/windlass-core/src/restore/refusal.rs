@@ -153,6 +153,12 @@ pub enum Refusal {
         /// The component, or a path of one.
         what: String,
     },
+    /// A base backup, which is not laid down in the place of what is there.
+    #[error("restore {component} in place: a base backup is laid down beside its server only")]
+    OnlyAside {
+        /// The component.
+        component: Name,
+    },
     /// Something stands in the way of replacing it.
     #[error("plan the restore: {what} cannot be replaced in place: {why}")]
     NotReplaceable {
@@ -231,6 +237,7 @@ impl Diagnose for Refusal {
             Self::BadTarget { .. } => "WDL-0268",
             Self::RelationInPlace { .. } => "WDL-0269",
             Self::NotInSettings { .. } => "WDL-0270",
+            Self::OnlyAside { .. } => "WDL-0285",
             Self::NotReplaceable { .. } => "WDL-0271",
             Self::NoUndo { .. } => "WDL-0272",
             Self::NoRoomForTwo { .. } => "WDL-0273",
@@ -260,6 +267,7 @@ impl Diagnose for Refusal {
             Self::BadTarget { .. } => "BadTarget",
             Self::RelationInPlace { .. } => "RelationInPlace",
             Self::NotInSettings { .. } => "NotInSettings",
+            Self::OnlyAside { .. } => "OnlyAside",
             Self::NotReplaceable { .. } => "NotReplaceable",
             Self::NoUndo { .. } => "NoUndo",
             Self::NoRoomForTwo { .. } => "NoRoomForTwo",
@@ -319,6 +327,9 @@ impl Diagnose for Refusal {
             }
             Self::NotInSettings { .. } => {
                 "add it to the settings, leave it out with `--only`, or restore it aside with `--into`"
+            }
+            Self::OnlyAside { .. } => {
+                "restore it aside (`--into COMPONENT=/FOLDER`), stop the server, and start it on that folder"
             }
             Self::NotReplaceable { .. } => {
                 "mend that, or restore aside: `--into` a database or folder that may be made, then point the application there"

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::DatabaseFacts;
 use crate::id::{PointId, RepositoryId};
 use crate::name::Name;
+use crate::wal::Lsn;
 
 /// The plan of a restore: the preview, and what is run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,9 @@ pub enum Step {
     Database(DatabaseStep),
     /// Lay down a folder.
     Folder(FolderStep),
+    /// Lay down the data folder of a server.
+    #[serde(rename = "data-folder")]
+    DataFolder(DataFolderStep),
     /// Give an object to a command.
     Action(ActionStep),
     /// Stop the application.
@@ -60,6 +64,7 @@ impl Step {
         match self {
             Self::Database(step) => Some(&step.component),
             Self::Folder(step) => Some(&step.component),
+            Self::DataFolder(step) => Some(&step.component),
             Self::Action(step) => Some(&step.component),
             Self::ReplaceDatabase(step) => Some(&step.fill.component),
             Self::ReplaceFiles(step) => Some(&step.component),
@@ -73,6 +78,7 @@ impl Step {
         match self {
             Self::Database(step) => step.bytes,
             Self::Folder(step) => step.bytes,
+            Self::DataFolder(step) => step.bytes,
             Self::Action(step) => step.bytes,
             Self::ReplaceDatabase(step) => step.fill.bytes,
             Self::ReplaceFiles(step) => step.bytes,
@@ -132,6 +138,29 @@ pub struct FolderStep {
     /// Folders that will be there.
     pub folders: u64,
     /// Bytes that will be there.
+    pub bytes: u64,
+}
+
+/// Lay down a base backup, and the WAL that makes it consistent: `data` and `tablespace-<oid>` in the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataFolderStep {
+    /// The component.
+    pub component: Name,
+    /// The base backup.
+    pub backup: String,
+    /// Its target.
+    pub target: String,
+    /// Whether the target is created first; otherwise it is there and empty.
+    pub create: bool,
+    /// The major version of the server that can be started on it.
+    pub major: u32,
+    /// Up to where it is replayed.
+    pub until: Lsn,
+    /// The tablespaces that have a folder of their own, by their oid.
+    pub tablespaces: Vec<u32>,
+    /// The databases that will be there.
+    pub databases: Vec<String>,
+    /// Bytes that will be there, but for those of the WAL.
     pub bytes: u64,
 }
 

@@ -10,6 +10,7 @@
 
 mod action;
 mod disk;
+mod physical;
 mod postgres;
 
 use std::path::Path;
@@ -41,6 +42,7 @@ use crate::supervisor::{Orders, Report, Supervisor, SupervisorError};
 
 pub use self::disk::{DiskError, files};
 pub(crate) use self::disk::{tally, with_progress};
+pub use self::physical::PhysicalCaptureError;
 pub use self::postgres::PostgresCaptureError;
 
 /// What a run needs.
@@ -331,6 +333,7 @@ async fn capture_one(
         run_before(&component.hooks).await.map_err(boxed)?;
         match &component.strategy {
             Strategy::Postgres(source) => postgres::capture(task, id, component, source).await.map_err(boxed),
+            Strategy::Physical(source) => Box::pin(physical::capture(task, id, component, source)).await.map_err(boxed),
             Strategy::Disk(source) => disk::capture(task, id, component, source).await.map_err(boxed),
             Strategy::Action(source) => action::capture(task, id, component, source).await,
         }

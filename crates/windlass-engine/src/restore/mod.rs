@@ -1,5 +1,7 @@
 //! Carries out the plan of a restore, step by step.
 
+mod data_folder;
+
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -8,16 +10,18 @@ use futures::future::BoxFuture;
 use windlass_core::application::{Action, Postgres};
 use windlass_core::diagnose::{Diagnose, Outcome};
 use windlass_core::name::Name;
-use windlass_core::point::{ComponentData, ComponentManifest, DatabaseDump};
-use windlass_core::restore::{ActionStep, DatabaseStep, FolderStep, Refusal, Relation};
+use windlass_core::point::{ComponentData, ComponentManifest, DatabaseDump, PhysicalData};
+use windlass_core::restore::{ActionStep, DataFolderStep, DatabaseStep, FolderStep, Refusal, Relation};
 use windlass_repo::format::dump::{Walker, select};
 use windlass_repo::format::restic::{Excludes, FilesError, Restored, Target};
+use windlass_repo::format::walg::WalgError;
 use windlass_repo::keyring::KeyError;
 use windlass_repo::object::ObjectError;
 use windlass_repo::vault::Vault;
 
 use crate::action::{self, ActionError};
 use crate::backup::{files, tally, with_progress};
+use crate::postgres::physical::PhysicalError;
 use crate::postgres::restore::{Pieces, Restore, Roles};
 use crate::postgres::tools::Tools;
 use crate::postgres::{PostgresError, with_database};
@@ -42,6 +46,9 @@ pub enum RestoreError {
         /// Why.
         source: FilesError,
     },
+    /// The data folder of a server.
+    #[error(transparent)]
+    DataFolder(PhysicalError),
     /// A command.
     #[error(transparent)]
     Action(ActionError),
@@ -76,6 +83,12 @@ impl RestoreError {
             ),
             // Every pack was read back whole a moment ago: what cannot be read now is on its way here.
             Self::Folder { source, .. } => matches!(source, FilesError::Target { .. } | FilesError::Repository { .. }),
+            Self::DataFolder(error) => matches!(
+                error,
+                PhysicalError::Write { .. }
+                    | PhysicalError::NotOurs { .. }
+                    | PhysicalError::Walg(WalgError::Read { .. } | WalgError::Target { .. })
+            ),
             _ => false,
         }
     }
@@ -99,6 +112,7 @@ impl RestoreError {
         match self {
             Self::Database { source, .. } => Some(source),
             Self::Folder { source, .. } => Some(source),
+            Self::DataFolder(error) => Some(error),
             Self::Action(error) => Some(error),
             Self::Object(error) => Some(error),
             Self::Key(error) => Some(error),
@@ -225,6 +239,33 @@ pub async fn folder(vault: &Vault, step: &FolderStep, progress: &dyn Progress) -
         bytes: step.bytes,
     };
     Ok(files_into(vault, target, progress).await?.warnings)
+}
+
+/// Lays down the data folder of a server.
+pub async fn data_folder(
+    vault: &Vault,
+    manifest: &ComponentManifest,
+    step: &DataFolderStep,
+    progress: &dyn Progress,
+) -> Result<Vec<String>, RestoreError> {
+    let ComponentData::Physical(data) = &manifest.data else {
+        return Err(RestoreError::Mismatch { component: step.component.clone() });
+    };
+    let laid_down = data_folder::lay_down(vault, manifest, data, step, progress);
+    Box::pin(laid_down).await.map_err(RestoreError::DataFolder)
+}
+
+/// Lays down the data folder of a server in a folder that is there, for a rehearsal; where it is.
+pub async fn data_folder_into(
+    vault: &Vault,
+    manifest: &ComponentManifest,
+    data: &PhysicalData,
+    target: &Path,
+    progress: &dyn Progress,
+) -> Result<PathBuf, RestoreError> {
+    let laid_down = data_folder::into(vault, manifest, data, target, progress);
+    Box::pin(laid_down).await.map_err(RestoreError::DataFolder)?;
+    Ok(target.join(data_folder::DATA))
 }
 
 /// Where files of a snapshot go.

@@ -232,6 +232,7 @@ async fn back(
         Step::Action(_)
         | Step::Database(_)
         | Step::Folder(_)
+        | Step::DataFolder(_)
         | Step::Stop(_)
         | Step::ReplaceVolume(_)
         | Step::Start(_) => Ok(Vec::new()),

@@ -56,7 +56,12 @@ pub(super) async fn carry_out(work: &Work<'_>, journal: &mut Journal, task: Forw
             replace_files(work, task, places, &plan).await
         }
         Step::Action(plan) => command(work, &plan).await.map(|()| Vec::new()),
-        Step::Database(_) | Step::Folder(_) | Step::Stop(_) | Step::ReplaceVolume(_) | Step::Start(_) => Ok(Vec::new()),
+        Step::Database(_)
+        | Step::Folder(_)
+        | Step::DataFolder(_)
+        | Step::Stop(_)
+        | Step::ReplaceVolume(_)
+        | Step::Start(_) => Ok(Vec::new()),
     }
 }
 

@@ -74,6 +74,7 @@ async fn remove(work: &Work<'_>, journal: &Journal) -> Result<Vec<String>, TaskE
             Step::Action(_)
             | Step::Database(_)
             | Step::Folder(_)
+            | Step::DataFolder(_)
             | Step::Stop(_)
             | Step::ReplaceVolume(_)
             | Step::Start(_) => {}
@@ -118,6 +119,7 @@ fn left_over(journal: &Journal) -> Result<Vec<String>, TaskError> {
             Step::Action(_)
             | Step::Database(_)
             | Step::Folder(_)
+            | Step::DataFolder(_)
             | Step::Stop(_)
             | Step::ReplaceVolume(_)
             | Step::Start(_) => {}

@@ -31,7 +31,7 @@ use crate::restore::source_of;
 pub(crate) fn terms(application: &Application) -> Terms {
     let exclude = |component: &windlass_core::application::Component| match &component.strategy {
         Strategy::Disk(disk) => Some((component.name.clone(), disk.exclude.clone())),
-        Strategy::Postgres(_) | Strategy::Action(_) => None,
+        Strategy::Postgres(_) | Strategy::Physical(_) | Strategy::Action(_) => None,
     };
     Terms {
         control: application
@@ -59,6 +59,7 @@ pub(crate) async fn facts(
         (ComponentData::Action(_), Some(Strategy::Action(action))) => {
             Ok(TargetFacts::Action { command: action.restore.as_deref().map(CommandStep::of) })
         }
+        (ComponentData::Physical(_), _) => Err(TaskError::Refused(Refusal::OnlyAside { component: name.clone() })),
         (_, Some(_)) => Err(unknown(format!("{name}, as it was captured: it is of another kind now"))),
         (_, None) => Err(unknown(name.to_string())),
     }

@@ -67,6 +67,7 @@ pub async fn impact_of_undo(work: &Work<'_>, journal: &Journal) -> Result<UndoIm
             Step::Action(_)
             | Step::Database(_)
             | Step::Folder(_)
+            | Step::DataFolder(_)
             | Step::Stop(_)
             | Step::ReplaceVolume(_)
             | Step::Start(_) => {}

@@ -107,7 +107,7 @@ async fn reconcile(
         // Whoever sets it up tells what is wrong; what was said of the repository before is not known to hold.
         Ok(Some(Err(fault))) => {
             let why = format!("it is not looked at while backups cannot be set up: {}", fault.message);
-            unread(context, kryton, Now::unknown(REPOSITORY, fault.reason, why), &fault.message).await?;
+            unread(context, kryton, None, Now::unknown(REPOSITORY, fault.reason, why), &fault.message).await?;
             return Ok(Action::requeue(backoff::jittered(AGAIN)));
         }
         Err(_) => return Ok(Action::requeue(backoff::jittered(AGAIN))),
@@ -122,7 +122,7 @@ async fn reconcile(
     let Some(own) = &backup.own else { return Ok(Action::requeue(backoff::jittered(NOT_MADE))) };
     let look = match open(context, kryton, &backup, own).await {
         Ok(opened) => look(context, kryton, &backup, &opened).await,
-        Err(Shut::Fault(fault)) => return shut(context, kryton, &fault, failures.failed(&uid)).await,
+        Err(Shut::Fault(fault)) => return shut(context, kryton, &backup, &fault, failures.failed(&uid)).await,
         Err(Shut::Error(error)) => Err(error),
     };
     match look {
@@ -135,20 +135,32 @@ async fn reconcile(
             let at = |said: &str| format!("{}: {said}", backup.place.endpoint.as_deref().unwrap_or_default());
             let now = Now::error(REPOSITORY, &*error);
             let now = Now { message: at(&now.message), ..now };
-            unread(context, kryton, now, &at(&error.to_string())).await?;
+            unread(context, kryton, Some(&backup), now, &at(&error.to_string())).await?;
             Ok(Action::requeue(failures.failed(&uid)))
         }
         Err(error) => Err(error),
     }
 }
 
-async fn shut(context: &Context, kryton: &Kryton, fault: &Fault, again: Duration) -> Result<Action, OperatorError> {
-    unread(context, kryton, Now::fault(REPOSITORY, fault), &fault.message).await?;
+async fn shut(
+    context: &Context,
+    kryton: &Kryton,
+    backup: &Backup,
+    fault: &Fault,
+    again: Duration,
+) -> Result<Action, OperatorError> {
+    unread(context, kryton, Some(backup), Now::fault(REPOSITORY, fault), &fault.message).await?;
     Ok(Action::requeue(again))
 }
 
 /// Tells that the repository could not be looked at. What was known of it stays, except of a run that failed meanwhile.
-async fn unread(context: &Context, kryton: &Kryton, repository: Now, why: &str) -> Result<(), OperatorError> {
+async fn unread(
+    context: &Context,
+    kryton: &Kryton,
+    backup: Option<&Backup>,
+    repository: Now,
+    why: &str,
+) -> Result<(), OperatorError> {
     let (namespace, name) = (kryton.namespace().unwrap_or_default(), kryton.name_any());
     context.metrics.unproven(kryton);
     let mut conditions = vec![repository, unprotected(why)];
@@ -161,7 +173,11 @@ async fn unread(context: &Context, kryton: &Kryton, repository: Now, why: &str) 
         _ => conditions.extend(Now::before(kryton, BACKED_UP)),
     }
     conditions.extend(Now::before(kryton, RETENTION));
-    let known = kryton.status.as_ref().and_then(|status| status.backup.as_ref());
+    let mut known = kryton.status.as_ref().and_then(|status| status.backup.clone());
+    if let (Some(known), Some(backup)) = (&mut known, backup) {
+        // The schedule goes on without the store.
+        known.next_time = backup.next(Timestamp::now()).map(seconds);
+    }
     let fields = Map::from_iter(known.map(|known| ("backup".to_owned(), json!(known))));
     status::write(context, kryton, MANAGER, conditions, fields).await
 }

@@ -9,7 +9,7 @@ use super::build::Built;
 use crate::api::restore::Restore;
 use crate::context::Context;
 use crate::error::OperatorError;
-use crate::job::{State, pods, state};
+use crate::job::{State, pods, state, why};
 use crate::kryton::apply;
 use crate::objects;
 
@@ -86,7 +86,7 @@ pub(super) async fn end(context: &Context, restore: &Restore, what: &str) -> Res
     remove(context, restore, what).await?;
     let (namespace, name) = (restore.namespace().unwrap_or_default(), format!("{}-{what}", restore.name_any()));
     let left = pods(&context.client, &namespace, &name).await?;
-    Ok(left.first().map(|pod| format!("Pod {} is ending", pod.name_any())))
+    Ok(left.first().map(|pod| why(pod).unwrap_or_else(|| format!("Pod {} is ending", pod.name_any()))))
 }
 
 /// What the Pod that ended well has told; or why that cannot be read.

@@ -91,6 +91,18 @@ impl Store {
         }
     }
 
+    /// What lies below a key, as a store of its own.
+    #[must_use]
+    pub fn below(&self, key: &Key) -> Self {
+        let root = if self.root.is_empty() { key.to_string() } else { format!("{}/{key}", self.root) };
+        Self {
+            root,
+            location: format!("{}/{key}", self.location),
+            local: self.local.as_ref().map(|folder| folder.join(key.as_str())),
+            ..self.clone()
+        }
+    }
+
     /// Whether the store itself has no create-only writes, so that each write looks first.
     pub fn looks_first(&self) -> bool {
         self.looks_first

@@ -87,6 +87,16 @@ impl Bench {
     pub(crate) async fn take_with(&self, content: &[u8], failed: Vec<ComponentFailure>) -> Result<RecoveryPoint> {
         let id = PointId::fresh()?;
         let manifest = self.dump(id, content).await?;
+        self.commit(id, manifest, failed).await
+    }
+
+    /// Commits a point of one component.
+    pub(crate) async fn commit(
+        &self,
+        id: PointId,
+        manifest: ComponentManifest,
+        failed: Vec<ComponentFailure>,
+    ) -> Result<RecoveryPoint> {
         let summary = self.vault.put_component(&self.writer, &manifest).await?;
         let point = RecoveryPoint {
             format: FORMAT,

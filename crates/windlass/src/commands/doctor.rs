@@ -2,11 +2,12 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use windlass_core::application::{Postgres, Strategy};
+use windlass_core::application::{Physical, Postgres, Strategy};
 use windlass_core::diagnose::{Diagnose, chain};
 use windlass_core::duration::display;
 use windlass_core::name::Name;
 use windlass_core::repository::Format;
+use windlass_engine::postgres::physical::Server;
 use windlass_engine::postgres::tools::{Tools, server_folder};
 use windlass_engine::restore::free_bytes;
 use windlass_repo::live::now_of;
@@ -63,8 +64,11 @@ pub(crate) async fn run(context: &Context) -> Result {
     for application in context.settings.applications.values() {
         findings.extend(keyring(context, &application.name).await);
         for component in &application.components {
-            if let Strategy::Postgres(source) = &component.strategy {
-                findings.extend(postgres(&format!("{}/{}", application.name, component.name), source).await);
+            let name = format!("{}/{}", application.name, component.name);
+            match &component.strategy {
+                Strategy::Postgres(source) => findings.extend(postgres(&name, source).await),
+                Strategy::Physical(source) => findings.extend(physical(&name, source).await),
+                Strategy::Disk(_) | Strategy::Action(_) => {}
             }
         }
     }
@@ -151,6 +155,20 @@ async fn keyring(context: &Context, application: &Name) -> Option<Finding> {
         }
         Err(_) => None,
     }
+}
+
+async fn physical(name: &str, source: &Physical) -> Vec<Finding> {
+    let mut findings = postgres(name, &source.server).await;
+    let Ok(tools) = Tools::find(&source.server).await else { return findings };
+    let what = format!("{name}: data folder");
+    findings.push(match Server::open(&tools, source.data_directory.as_deref()).await {
+        Ok(server) => Finding::good(
+            what,
+            format!("{} is at hand, of the cluster {}", server.data().display(), server.system_identifier()),
+        ),
+        Err(error) => Finding::bad(what, &error, chain(&error)),
+    });
+    findings
 }
 
 async fn postgres(name: &str, source: &Postgres) -> Vec<Finding> {

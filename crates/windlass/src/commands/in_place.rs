@@ -249,7 +249,12 @@ fn keeps(step: &Step) -> bool {
     match step {
         Step::ReplaceDatabase(step) => step.old != Old::Deleted,
         Step::ReplaceFiles(_) | Step::ReplaceVolume(_) => true,
-        Step::Action(_) | Step::Database(_) | Step::Folder(_) | Step::Stop(_) | Step::Start(_) => false,
+        Step::Action(_)
+        | Step::Database(_)
+        | Step::Folder(_)
+        | Step::DataFolder(_)
+        | Step::Stop(_)
+        | Step::Start(_) => false,
     }
 }
 
@@ -318,7 +323,7 @@ fn step_in_words(step: &Step, impact: &Impact) -> String {
         Step::Action(step) => {
             format!("  run {} and give it {} on its standard input\n", step.command.program, Printer::size(step.bytes))
         }
-        Step::Database(_) | Step::Folder(_) => String::new(),
+        Step::Database(_) | Step::Folder(_) | Step::DataFolder(_) => String::new(),
     }
 }
 

@@ -216,6 +216,14 @@ fn describe(printer: &Printer, planned: &Planned) -> String {
                 let (files, folders) = (count(step.files, "file"), count(step.folders, "folder"));
                 format!("{verb} {}: {files}, {folders}, {}", step.target, Printer::size(step.bytes))
             }
+            Step::DataFolder(step) => {
+                let databases = step.databases.join(", ");
+                let size = Printer::size(step.bytes);
+                format!(
+                    "lay down base backup {} in {}: {size}, the databases {databases}, recovered up to {}; for PostgreSQL {}",
+                    step.backup, step.target, step.until, step.major
+                )
+            }
             Step::Action(step) => {
                 format!("run {} and give it {} on its standard input", step.command.program, Printer::size(step.bytes))
             }

@@ -98,12 +98,19 @@ fn read_check(
                 return None;
             }
             let found = |name: &Name| components.and_then(|all| all.iter().find(|c| c.name == *name));
-            if let Some(other) = found(&component).filter(|c| !matches!(c.strategy, Strategy::Postgres(_))) {
+            let is_asked = |c: &&Component| matches!(c.strategy, Strategy::Postgres(_) | Strategy::Physical(_));
+            if let Some(other) = found(&component).filter(|c| !is_asked(c)) {
                 let why = format!("names a component of kind \"{}\"", other.strategy.kind());
                 item.refuse(faults, why, "put the query to a component of kind \"postgres\"");
                 return None;
             }
             let Some(item) = table.get("files") else { return Some(Check::Sql { component, sql }) };
+            if found(&component).is_some_and(|c| matches!(c.strategy, Strategy::Physical(_))) {
+                let why =
+                    "is asked after a restore in place, and a component of mode \"physical\" is restored aside only";
+                item.refuse(faults, why, "take it out");
+                return None;
+            }
             let files = item.name(faults)?;
             if !siblings.contains(&files.as_str()) {
                 reference_to::unknown(&item, "component", &files, siblings, faults);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use jiff::SignedDuration;
-use windlass_core::application::{Action, Component, Databases, Disk, Hook, Hooks, Postgres, Strategy};
+use windlass_core::application::{Action, Component, Databases, Disk, Hook, Hooks, Physical, Postgres, Strategy};
 use windlass_core::name::Name;
 
 use super::cursor::{Faults, Item, Table};
@@ -34,7 +34,7 @@ pub(super) fn read(
     let policy = table.get("policy").and_then(|item| reference_to::policy(&item, known, faults));
     let hooks = read_hooks(&table, faults);
     let strategy = match kind {
-        Kind::Postgres => read_postgres(&table, faults).map(Strategy::Postgres),
+        Kind::Postgres => read_postgres(&table, faults),
         Kind::Disk => read_disk(&table, faults).map(Strategy::Disk),
         Kind::Action => read_action(&table, faults).map(Strategy::Action),
     };
@@ -123,19 +123,29 @@ fn read_hook(item: &Item<'_>, faults: &mut Faults<'_>) -> Option<Hook> {
     Some(Hook { run: run?, timeout: timeout? })
 }
 
-fn read_postgres(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Postgres> {
-    if let Some(mode) = table.get("mode") {
-        match mode.text(faults)? {
-            "logical" => {}
-            "physical" => {
-                let what = format!("mode = \"physical\" {}", mode.place());
-                let hint = "write mode = \"logical\"; restoring to any moment comes with \"physical\"".to_owned();
-                faults.add(mode.at(), Fault::NotSupportedYet { what, hint });
+fn read_postgres(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Strategy> {
+    let is_physical = match table.get("mode") {
+        None => Some(false),
+        Some(mode) => match mode.text(faults)? {
+            "logical" => Some(false),
+            "physical" => Some(true),
+            _ => {
+                mode.refuse(
+                    faults,
+                    "is an unknown mode",
+                    "write \"logical\" for dumps, or \"physical\" for base backups",
+                );
+                None
             }
-            _ => mode.refuse(faults, "is an unknown mode", "write \"logical\""),
-        }
+        },
+    };
+    let (others, mode): (&[_], _) =
+        if is_physical? { (&["databases", "via"], "logical") } else { (&["data_directory"], "physical") };
+    for item in others.iter().filter_map(|key| table.get(key)) {
+        item.refuse(faults, format!("goes with mode = \"{mode}\""), "take it out, or write that mode");
     }
     let databases = match table.get("databases") {
+        _ if is_physical? => Some(Databases::All),
         None => Some(Databases::Named),
         Some(item) => match item.text(faults) {
             Some("named") => Some(Databases::Named),
@@ -153,12 +163,19 @@ fn read_postgres(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Postgres>
         .and_then(|item| read_url(&item, databases == Some(Databases::Named), faults));
     let password = table.get("password").map(|item| secret::read(&item, faults));
     let via = table.get("via").map(|item| item.command(faults));
-    Some(Postgres {
+    let data_directory = table.get("data_directory").map(|item| item.path(faults));
+    let server = Postgres {
         url: url?,
         password: password.map_or(Some(None), |secret| secret.map(Some))?,
         databases: databases?,
         owners: true,
         via: via.map_or(Some(Vec::new()), |via| via)?,
+    };
+    let data_directory = data_directory.map_or(Some(None), |path| path.map(Some))?;
+    Some(if is_physical? {
+        Strategy::Physical(Physical { server, data_directory })
+    } else {
+        Strategy::Postgres(server)
     })
 }
 

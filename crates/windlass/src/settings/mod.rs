@@ -35,7 +35,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
-use windlass_core::application::{Application, Strategy};
+use windlass_core::application::{Application, Component, Strategy};
 use windlass_core::name::Name;
 use windlass_core::repository::{Encryption, Format, Repository};
 
@@ -153,12 +153,16 @@ fn fits(application: &Application, repository: &Repository, item: &cursor::Item<
             named.refuse(faults, why, "give the application a repository of its own");
         }
         Format::Windlass(Encryption::Recipients { identity: None, .. }) => {
-            let disk = application.components.iter().find(|c| matches!(c.strategy, Strategy::Disk(_)));
-            if let Some(disk) = disk {
-                let why = format!(
-                    "names `{}`, for which this host has no key: the folders of `{}` cannot be written there, since what is there already must be read for that",
-                    repository.name, disk.name
-                );
+            let needs = |c: &&Component| matches!(c.strategy, Strategy::Disk(_) | Strategy::Physical(_));
+            if let Some(component) = application.components.iter().find(needs) {
+                let name = &component.name;
+                let why = match component.strategy {
+                    Strategy::Disk(_) => format!(
+                        "the folders of `{name}` cannot be written there, since what is there already must be read for that"
+                    ),
+                    _ => format!("the base backups of `{name}` cannot be sealed, as one key both seals and opens them"),
+                };
+                let why = format!("names `{}`, for which this host has no key: {why}", repository.name);
                 let hint = format!(
                     "add `identity = {{ file = \"/PATH\" }}` to `encryption` in [repository.{}]",
                     repository.name

@@ -104,6 +104,12 @@ impl World<'_> {
         self.hooks(&table, &component.hooks);
         match &component.strategy {
             Strategy::Postgres(postgres) => self.postgres(&table, postgres),
+            Strategy::Physical(physical) => {
+                self.postgres(&table, &physical.server);
+                if let Some(folder) = &physical.data_directory {
+                    self.source(&Spot::new(&table, "data_directory"), folder);
+                }
+            }
             Strategy::Disk(disk) => self.disk(&table, disk, application),
             Strategy::Action(action) => self.action(&table, action),
         }

@@ -122,7 +122,11 @@ fn k07_a_database_that_cannot_be_reached_is_told_before_the_first_schedule_and_l
     let status =
         json!({ "active": 0, "ready": 0, "terminating": 0, "conditions": [ended("FailureTarget"), ended("Failed")] });
     let patch = json!({ "status": status }).to_string();
-    stage.namespace.kubectl(&["patch", "job", job, "--subresource=status", "--type=merge", "--patch", &patch])?;
+    // Not while an attempt that has ended is being counted.
+    stage.namespace.wait("the look to be taken for over", SOON, || {
+        let patch = ["patch", "job", job, "--subresource=status", "--type=merge", "--patch", &patch];
+        Ok(stage.namespace.kubectl(&patch).is_ok())
+    })?;
     stage.namespace.wait("another look", SOON, || {
         let now = stage.namespace.get("job", job)?;
         Ok(now.is_some_and(|now| now["metadata"]["uid"] != look["metadata"]["uid"]))

@@ -7,6 +7,7 @@
 mod backups;
 mod chart;
 mod misfortunes;
+mod nodes;
 mod outages;
 mod plugins;
 mod pods;
@@ -16,3 +17,4 @@ mod rules;
 mod samples;
 mod snapshots;
 mod stage;
+mod versions;

@@ -1,12 +1,10 @@
 //! What befalls the Pods of backups: each is told, and over once its cause is gone.
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
-use windlass_testkit::process::run;
+use serde_json::json;
 use windlass_testkit::s3::BUCKET;
 
 use crate::pods::{dumps_in, files};
@@ -15,12 +13,12 @@ use crate::stage::{DUMPER, LATER, SOON, Stage, kryton, store};
 /// The minute of the first run of a story; the next has the next.
 const FIRST: u64 = 29_395_860;
 
-fn prefix(name: &str) -> PathBuf {
+pub(crate) fn prefix(name: &str) -> PathBuf {
     store().folder().join(BUCKET).join(name).join("shelf")
 }
 
 /// Waits until the last run is told to fail for a reason.
-fn failing(stage: &Stage, job: &str, because: &str) -> Result<String> {
+pub(crate) fn failing(stage: &Stage, job: &str, because: &str) -> Result<String> {
     let mut told = String::new();
     stage.namespace.wait(&format!("{job} to be told to fail: {because}"), LATER, || {
         let now = stage.namespace.condition("kryton", "shelf", "BackedUp")?;
@@ -169,44 +167,25 @@ fn k44_an_evicted_backup_is_tried_again_and_leaves_one_point() -> Result<()> {
     stage.has_exactly(1, &prefix("k44"))
 }
 
-/// The kubelet does not answer for a while, as that of a node which is cut off; what runs on the node goes on.
-struct CutOff(u32);
-
-impl CutOff {
-    fn node() -> Result<Self> {
-        let found = run(Command::new("pgrep").args(["--exact", "kubelet"]))?;
-        let pid = found.trim().parse().context("one kubelet")?;
-        run(Command::new("kill").args(["-STOP", found.trim()]))?;
-        Ok(Self(pid))
-    }
-}
-
-impl Drop for CutOff {
-    fn drop(&mut self) {
-        let _ = run(Command::new("kill").args(["-CONT", &self.0.to_string()]));
-    }
-}
-
 #[test]
-fn k45_a_node_that_is_given_up_and_finishes_all_the_same_makes_no_second_point() -> Result<()> {
-    let stage = Stage::new("k45")?;
-    stage.ready(&kryton("shelf", "k45/shelf", ""))?;
+fn k83_a_backup_that_the_node_ends_for_want_of_disk_is_told_why_and_tried_again() -> Result<()> {
+    let stage = Stage::new("k83")?;
+    stage.ready(&kryton("shelf", "k83/shelf", ""))?;
     stage.fill()?;
+    // Less than our own binary takes in the Pod.
+    stage.namespace.apply(
+        "apiVersion: v1\nkind: LimitRange\nmetadata:\n  name: cramped\nspec:\n  limits:\n    - type: Container\n      default:\n        ephemeral-storage: 1Mi\n",
+    )?;
     let job = stage.run_now("shelf-backup", FIRST)?;
-    let (dump, pod) = stage.dump_stopped(&job)?;
-    {
-        let _cut_off = CutOff::node()?;
-        // What the garbage collector does to the Pods of a node that is no more.
-        stage.namespace.kubectl(&["delete", "pod", &pod, "--force", "--grace-period=0"])?;
-        dump.go_on()?;
-        let manifest = || files(&prefix("k45").join(".windlass"), "/component.");
-        stage.namespace.wait("the manifest of who was given up", LATER, || Ok(manifest()? == 1))?;
-    }
+    let (dump, _) = stage.dump_stopped(&job)?;
+    failing(&stage, &job, "ephemeral local storage usage exceeds")?;
+    stage.namespace.kubectl(&["delete", "limitrange", "cramped"])?;
+    stage
+        .namespace
+        .wait("the dump to be ended", LATER, || Ok(!std::path::Path::new(&format!("/proc/{}", dump.pid)).exists()))?;
     ensure!(stage.ended(&job)?, "the second attempt failed");
-    let second = stage.pod_of(&job)?.context("the second Pod")?;
-    assert_ne!(second["metadata"]["name"], Value::String(pod));
     stage.committed(&job)?;
-    stage.has_exactly(1, &prefix("k45"))
+    stage.has_exactly(1, &prefix("k83"))
 }
 
 #[test]

@@ -65,6 +65,58 @@ fn k47_a_store_that_is_away_is_told_delays_nobody_else_and_its_return_is_noticed
     stage.has_exactly(2, &prefix)
 }
 
+/// The same in real time.
+#[cfg(feature = "hours")]
+#[test]
+fn k84_a_store_that_is_away_for_an_hour_costs_its_own_runs_and_nothing_else() -> Result<()> {
+    let stage = Stage::new("k84")?;
+    let mut server = S3Server::start_at(Kind::Versitygw, HOST)?;
+    let often = |name: &str| kryton(name, &format!("k84/{name}"), "").replace("0 3 * * *", "*/10 * * * *");
+    stage.ready(&often("shelf").replace(&store().endpoint(), &server.endpoint()))?;
+    stage.namespace.apply(&often("other"))?;
+    stage.condition("other", "DatabaseReachable", "True", LATER)?;
+    let points = |kryton: &str| Ok::<_, anyhow::Error>(stage.status(kryton)?["backup"]["points"].as_i64().unwrap_or(0));
+    stage
+        .namespace
+        .wait("a point of each", Duration::from_mins(12), || Ok(points("shelf")? > 0 && points("other")? > 0))?;
+    let (before, others) = (points("shelf")?, points("other")?);
+
+    server.down();
+    let began = std::time::Instant::now();
+    let mut most = 0;
+    while began.elapsed() < Duration::from_hours(1) {
+        let jobs =
+            stage.namespace.kubectl(&["get", "jobs", "--selector=kryton.azrtydxb.io/name=shelf", "--output=json"])?;
+        let jobs: serde_json::Value = serde_json::from_str(&jobs)?;
+        let active = |job: &&serde_json::Value| job["status"]["active"].as_i64().unwrap_or(0) > 0;
+        most = most.max(jobs["items"].as_array().context("a list")?.iter().filter(active).count());
+        std::thread::sleep(Duration::from_secs(5));
+    }
+    let (reason, _) = stage.condition("shelf", "RepositoryReady", "False", SOON)?;
+    assert_eq!(reason, "StoreUnreachable");
+    stage.condition("shelf", "Protected", "Unknown", SOON)?;
+    let next = || Ok::<_, anyhow::Error>(stage.status("shelf")?["backup"]["nextTime"].as_str().map(str::to_owned));
+    let told_next = next()?;
+    stage.namespace.wait("a later run to be told as the next", Duration::from_mins(16), || Ok(next()? > told_next))?;
+    let events =
+        stage.namespace.kubectl(&["get", "events", "--field-selector=involvedObject.name=shelf", "--no-headers"])?;
+    let told = events.lines().count();
+    assert!(most <= 1, "{most} runs at once");
+    assert!(told <= 60, "{told} Events in an hour:\n{events}");
+    assert!(points("other")? >= others + 5, "the other had {others} points, and has {}", points("other")?);
+    assert_eq!(points("shelf")?, before, "what was known stays");
+
+    server.up()?;
+    stage.condition("shelf", "RepositoryReady", "True", Duration::from_mins(7))?;
+    stage.namespace.wait("the next run", Duration::from_mins(12), || Ok(points("shelf")? > before))?;
+    stage.condition("shelf", "BackedUp", "True", SOON)?;
+    let prefix = server.folder().join(BUCKET).join("k84/shelf");
+    let dumps = i64::try_from(dumps_in(&prefix)?.len())?;
+    assert_eq!(dumps, points("shelf")?, "nothing half: {:?}", dumps_in(&prefix)?);
+    println!("{told} Events, {most} run at once");
+    Ok(())
+}
+
 /// A change to who uses another store: of what is made in the cluster, and of what is seen in the store.
 fn others_are_acted_upon_at_once(stage: &Stage) -> Result<()> {
     let patch = json!({ "spec": { "backup": { "schedule": "7 7 * * *", "retention": "9d" } } }).to_string();

@@ -13,7 +13,7 @@ impl Stage {
     }
 
     /// Has a Kryton's server keep a note.
-    fn write(&self, kryton: &str, title: &str) -> Result<()> {
+    pub(crate) fn write(&self, kryton: &str, title: &str) -> Result<()> {
         let url = format!("/api/v1/namespaces/{}/services/{kryton}:3001/proxy/api/notes", self.namespace.name);
         let note = json!({ "title": title, "body": format!("{title}: so it was") }).to_string();
         let said = self.namespace.cluster.kubectl_with(&["create", "--raw", &url, "--filename", "-"], &note)?;
@@ -22,14 +22,14 @@ impl Stage {
     }
 
     /// The titles of all notes.
-    fn titles(&self, kryton: &str) -> Result<Vec<String>> {
+    pub(crate) fn titles(&self, kryton: &str) -> Result<Vec<String>> {
         let all = self.ask(kryton, "/api/notes")?;
         let all = all.as_array().context("a list")?;
         Ok(all.iter().filter_map(|note| note["title"].as_str()).map(str::to_owned).collect())
     }
 
     /// Runs a statement as the superuser of the chart's PostgreSQL.
-    fn psql(&self, kryton: &str, sql: &str) -> Result<String> {
+    pub(crate) fn psql(&self, kryton: &str, sql: &str) -> Result<String> {
         let pod = format!("{kryton}-postgresql-0");
         let psql = ["psql", "--no-psqlrc", "--tuples-only", "--no-align", "--username=postgres", "--dbname=kryton"];
         let command = [&["exec", &pod, "--"], &psql[..], &["--command", sql]].concat();
@@ -37,7 +37,7 @@ impl Stage {
     }
 
     /// Takes a recovery point.
-    fn backed_up(&self, kryton: &str, minute: u64) -> Result<()> {
+    pub(crate) fn backed_up(&self, kryton: &str, minute: u64) -> Result<()> {
         let before = self.status(kryton)?["backup"]["points"].as_i64().unwrap_or(0);
         let job = self.run_now(&format!("{kryton}-backup"), minute)?;
         ensure!(self.ended(&job)?, "{}", self.namespace.kubectl(&["logs", &format!("job/{job}")])?);
@@ -46,7 +46,7 @@ impl Stage {
     }
 
     /// Waits for a restore's phase; one that is none of those that lead there ends the wait.
-    fn phase(&self, restore: &str, wanted: &str) -> Result<Value> {
+    pub(crate) fn phase(&self, restore: &str, wanted: &str) -> Result<Value> {
         let mut status = Value::Null;
         self.namespace.wait(&format!("phase {wanted} of {restore}"), LATER, || {
             status = self.namespace.get("restore", restore)?.context("the Restore")?["status"].clone();
@@ -58,13 +58,19 @@ impl Stage {
         Ok(status)
     }
 
-    fn set(&self, restore: &str, field: &str, value: &str) -> Result<()> {
+    /// Confirms a restore that has been asked for, once it is planned.
+    pub(crate) fn confirm(&self, restore: &str) -> Result<()> {
+        let planned = self.phase(restore, "Planned")?;
+        self.set(restore, "confirm", planned["digest"].as_str().context("the digest")?)
+    }
+
+    pub(crate) fn set(&self, restore: &str, field: &str, value: &str) -> Result<()> {
         let patch = json!({ "spec": { field: value } }).to_string();
         self.namespace.kubectl(&["patch", "restore", restore, "--type=merge", "--patch", &patch]).map(drop)
     }
 }
 
-fn restore(name: &str, more: &str) -> String {
+pub(crate) fn restore(name: &str, more: &str) -> String {
     format!(
         "apiVersion: windlass.dev/v1alpha1\nkind: Restore\nmetadata:\n  name: {name}\nspec:\n  from:\n    kryton: shelf\n{more}"
     )
@@ -146,8 +152,7 @@ fn k71_what_fails_a_check_is_put_back_and_a_missing_file_is_told_and_is_no_failu
 
     let checks = "  checks:\n    sql: [\"select count(*) > 1000 from notes\"]\n";
     stage.namespace.apply(&restore("strict", checks))?;
-    let planned = stage.phase("strict", "Planned")?;
-    stage.set("strict", "confirm", planned["digest"].as_str().context("the digest")?)?;
+    stage.confirm("strict")?;
     let failed = stage.phase("strict", "Failed")?;
     let failure = failed["failure"].to_string();
     assert!(failure.contains("count(*) > 1000"), "{failure}");
@@ -155,8 +160,7 @@ fn k71_what_fails_a_check_is_put_back_and_a_missing_file_is_told_and_is_no_failu
     assert_eq!(stage.psql("shelf", "select count(*) from pg_database where datname like 'windlass%'")?, "0");
 
     stage.namespace.apply(&restore("lenient", ""))?;
-    let planned = stage.phase("lenient", "Planned")?;
-    stage.set("lenient", "confirm", planned["digest"].as_str().context("the digest")?)?;
+    stage.confirm("lenient")?;
     let restored = stage.phase("lenient", "Restored")?;
     assert_eq!(stage.titles("shelf")?, ["monday", "lost"]);
     let notes = restored["notes"].to_string();
@@ -256,8 +260,7 @@ fn k74_an_operator_that_is_killed_again_and_again_finishes_what_was_confirmed() 
     stage.backed_up("shelf", 29_395_860)?;
     stage.write("shelf", "tuesday")?;
     stage.namespace.apply(&restore("stubborn", ""))?;
-    let planned = stage.phase("stubborn", "Planned")?;
-    stage.set("stubborn", "confirm", planned["digest"].as_str().context("the digest")?)?;
+    stage.confirm("stubborn")?;
     let mut seen = std::collections::BTreeSet::new();
     for wanted in ["LayDown", "Start"] {
         stage.namespace.wait(&format!("the step {wanted}"), LATER, || {

@@ -1,4 +1,13 @@
 //! Clusters of PostgreSQL as they are on disk: base backups and the WAL behind them.
 
+mod archives;
+pub mod base_backup;
+mod error;
+mod pages;
 pub mod place;
 pub mod recovery;
+mod server;
+mod survey;
+
+pub use self::error::PhysicalError;
+pub use self::server::Server;

@@ -47,6 +47,9 @@ const SET: [&str; 6] = [
     "restore_command",
 ];
 
+/// A `restore_command` where all the WAL that is wanted lies in `pg_wal`: there is no more.
+pub const NOTHING_MORE: &str = "false";
+
 /// How a data folder is to recover.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovery {

@@ -26,6 +26,16 @@ const USER: &str = "postgres";
 /// How long the server may take to start.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// The same of one that recovers first.
+const LONG_PATIENCE: Duration = Duration::from_hours(2);
+
+/// What a server answers, or its socket, that is not up yet.
+const NOT_YET: [&str; 5] =
+    ["starting up", "accepting connections", "No such file or directory", "Connection refused", "shutting down"];
+
+/// Characters of what `pg_amcheck` says that are told.
+const SAID: usize = 2000;
+
 /// What the server runs with. What it holds can be made again, so nothing is made durable; locks are plenty, since a
 /// check may touch every partition of a table at once.
 const SETTINGS: [&str; 17] = [
@@ -53,6 +63,18 @@ pub struct ScratchServer {
     /// Client tools for it.
     pub tools: Tools,
     place: PathBuf,
+    data: PathBuf,
+}
+
+/// What `pg_amcheck` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Amcheck {
+    /// Everything is as it has to be.
+    Right,
+    /// What is not, in its words.
+    Wrong(String),
+    /// It is not there.
+    NotInstalled,
 }
 
 impl ScratchServer {
@@ -66,9 +88,61 @@ impl ScratchServer {
             let _ = std::fs::remove_dir_all(&data);
             initdb(&folder, &data, place, "C").await.map_err(|_| failed(error.to_string()))?;
         }
-        let mut child = serve(&folder, &data, place).await?;
-        let host = windlass_repo::store::Key::encode(&place.path.to_string_lossy());
-        let url = format!("postgresql://{USER}@/postgres?host={host}");
+        Self::up((version, folder), &data, place, (USER, "postgres"), &[], PATIENCE).await
+    }
+
+    /// Starts a server of exactly this major version on a data folder that was laid down in the place, and waits until it has
+    /// recovered. Of its settings only those that say how it recovers are read: ours are beside it. `superuser` may do everything
+    /// there, and `database` is one of its databases.
+    pub async fn start_on(
+        place: &Place,
+        data: &Path,
+        major: u32,
+        superuser: &str,
+        database: &str,
+    ) -> Result<Self, PostgresError> {
+        let (version, folder) = server_folder(major).await?;
+        let failed = |why: String| PostgresError::Scratch { place: place.path.clone(), why };
+        if version != major {
+            return Err(PostgresError::NoTool { tool: "postgres".into(), major, found: version.to_string() });
+        }
+        only_recovery(data).map_err(|error| failed(error.to_string()))?;
+        own(data, place.owner).map_err(|error| failed(error.to_string()))?;
+        let write = |name: &str, text: &str| {
+            let path = place.path.join(name);
+            // A new one, and nothing that it would lead to: the place is the server's user's.
+            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
+            let written = file
+                .as_mut()
+                .map_err(|error| error.to_string())
+                .and_then(|file| std::io::Write::write_all(file, text.as_bytes()).map_err(|error| error.to_string()));
+            written.map(|()| path.display().to_string()).map_err(failed)
+        };
+        let settings = [
+            format!("config_file={}", write("postgresql.conf", "")?),
+            format!("hba_file={}", write("pg_hba.conf", "local all all trust\n")?),
+            format!("ident_file={}", write("pg_ident.conf", "")?),
+            "hot_standby=off".to_owned(),
+            "huge_pages=off".to_owned(),
+            // As many as there can be in the WAL: recovery ends without.
+            format!("max_prepared_transactions={}", prepared_transactions(&folder, data, place).await?),
+        ];
+        Self::up((version, folder), data, place, (superuser, database), &settings, LONG_PATIENCE).await
+    }
+
+    async fn up(
+        (version, folder): (u32, PathBuf),
+        data: &Path,
+        place: &Place,
+        (user, database): (&str, &str),
+        settings: &[String],
+        patience: Duration,
+    ) -> Result<Self, PostgresError> {
+        let failed = |why: String| PostgresError::Scratch { place: place.path.clone(), why };
+        let mut child = serve(&folder, data, place, settings).await?;
+        let encoded = windlass_repo::store::Key::encode;
+        let host = encoded(&place.path.to_string_lossy());
+        let url = format!("postgresql://{}@/{}?host={host}", encoded(user), encoded(database));
         let tools = Tools::of_scratch(folder, url, version);
         let began = Instant::now();
         loop {
@@ -80,11 +154,17 @@ impl ScratchServer {
                         teardown::end(&place.path);
                         return Err(failed(format!("the server that answers is another one, in {}", at.join(""))));
                     }
-                    return Ok(Self { tools, place: place.path.clone() });
+                    return Ok(Self { tools, place: place.path.clone(), data: data.to_owned() });
                 }
                 Err(error) => {
                     let ended = child.try_wait().ok().flatten().is_some();
-                    if ended || began.elapsed() > PATIENCE {
+                    let why = error.to_string();
+                    if !ended && (began.elapsed() > patience || !NOT_YET.iter().any(|not_yet| why.contains(not_yet))) {
+                        // That it cannot be reached says nothing of what it runs on.
+                        teardown::end(&place.path);
+                        return Err(error);
+                    }
+                    if ended {
                         teardown::end(&place.path);
                         let log = std::fs::read_to_string(place.path.join("log")).unwrap_or_default();
                         return Err(failed(format!("{error}\n{}", log.trim_end())));
@@ -95,10 +175,28 @@ impl ScratchServer {
         }
     }
 
+    /// Has `pg_amcheck` look at every table and index of every database; what it found wrong, or that it is not installed.
+    pub async fn check_all(&self) -> Result<Amcheck, PostgresError> {
+        let mut command = self.tools.command("pg_amcheck");
+        command.args(["--all", "--install-missing", "--no-dependent-toast", "--jobs=2", "--no-password"]);
+        command.arg("--maintenance-db").arg(self.tools.url()).stdin(Stdio::null()).kill_on_drop(true);
+        let output = match command.output().await {
+            Ok(output) => output,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Amcheck::NotInstalled),
+            Err(source) => return Err(PostgresError::Start { tool: "pg_amcheck".into(), source }),
+        };
+        if output.status.success() {
+            return Ok(Amcheck::Right);
+        }
+        let said =
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).trim().to_owned()).join("\n");
+        Ok(Amcheck::Wrong(said.trim().chars().take(SAID).collect()))
+    }
+
     /// Ends the server; its place stays for others and goes with [`teardown`].
     pub fn halt(self) -> Result<(), PostgresError> {
         teardown::end(&self.place);
-        teardown::remove(&self.place.join("data"))
+        teardown::remove(&self.data)
     }
 }
 
@@ -109,7 +207,7 @@ async fn initdb(folder: &Path, data: &Path, place: &Place, locale: &str) -> Resu
     Running::start("initdb", &mut command)?.finish().await
 }
 
-async fn serve(folder: &Path, data: &Path, place: &Place) -> Result<Child, PostgresError> {
+async fn serve(folder: &Path, data: &Path, place: &Place, more: &[String]) -> Result<Child, PostgresError> {
     let failed = |source: std::io::Error| PostgresError::Start { tool: "postgres".into(), source };
     let program = folder.join("postgres");
     let mut server = match place.owner {
@@ -117,12 +215,46 @@ async fn serve(folder: &Path, data: &Path, place: &Place) -> Result<Child, Postg
         owner => as_owner(&program, owner),
     };
     server.arg("-D").arg(data).arg("-k").arg(&place.path);
-    for setting in SETTINGS {
+    for setting in SETTINGS.iter().copied().chain(more.iter().map(String::as_str)) {
         server.arg("-c").arg(setting);
     }
     let log = std::fs::File::create(place.path.join("log")).map_err(failed)?;
     // A group of its own: an interrupt at the terminal is for Windlass, which then tears it down.
     server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0).spawn().map_err(failed)
+}
+
+/// Leaves of the settings of its source, which may hold addresses, commands and libraries, those that say how it recovers.
+fn only_recovery(data: &Path) -> std::io::Result<()> {
+    let path = data.join("postgresql.auto.conf");
+    let text = std::fs::read_to_string(&path)?;
+    let is_of_recovery = |line: &&str| line.starts_with("recovery_target") || line.starts_with("restore_command");
+    std::fs::write(&path, text.lines().filter(is_of_recovery).map(|line| format!("{line}\n")).collect::<String>())
+}
+
+/// Has all of a data folder, and of the tablespaces beside it, belong to the user the server runs as.
+fn own(data: &Path, owner: Option<(u32, u32)>) -> std::io::Result<()> {
+    let Some((user, group)) = owner else { return Ok(()) };
+    let mut open = vec![data.parent().unwrap_or(data).to_owned()];
+    while let Some(path) = open.pop() {
+        std::os::unix::fs::lchown(&path, Some(user), Some(group))?;
+        if path.symlink_metadata()?.is_dir() {
+            for entry in std::fs::read_dir(&path)? {
+                open.push(entry?.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How many transactions may be prepared at once in what is to be recovered.
+async fn prepared_transactions(folder: &Path, data: &Path, place: &Place) -> Result<u32, PostgresError> {
+    let mut command = as_owner(&folder.join("pg_controldata"), place.owner);
+    command.arg(data).stdin(Stdio::null());
+    let failed = |source| PostgresError::Start { tool: "pg_controldata".into(), source };
+    let said = command.kill_on_drop(true).output().await.map_err(failed)?.stdout;
+    let said = String::from_utf8_lossy(&said);
+    let line = said.lines().find_map(|line| line.strip_prefix("max_prepared_xacts setting:"));
+    Ok(line.and_then(|number| number.trim().parse().ok()).unwrap_or_default())
 }
 
 /// A program run as the owner of the place, with nothing of our environment.

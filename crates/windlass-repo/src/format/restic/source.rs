@@ -8,7 +8,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +23,7 @@ use windlass_core::id::RestoreId;
 
 use super::FilesError;
 use super::owners::Owners;
+use crate::regular;
 
 /// Problems remembered in words; more are counted only.
 const REMEMBERED: usize = 100;
@@ -344,26 +344,11 @@ impl Seen {
     }
 }
 
-impl Opening {
-    /// Opens the file that was seen, and nothing that was put in its place since: no link is followed, and no pipe waited
-    /// for.
-    fn open_what_was_seen(&self) -> std::io::Result<File> {
-        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-        let flags = i32::try_from(flags.bits()).unwrap_or_default();
-        let file = File::options().read(true).custom_flags(flags).open(&self.path)?;
-        if file.metadata()?.is_file() {
-            Ok(file)
-        } else {
-            Err(std::io::Error::other("it is another kind of file than a moment ago"))
-        }
-    }
-}
-
 impl ReadSourceOpen for Opening {
     type Reader = Watched;
 
     fn open(self) -> RusticResult<Watched> {
-        match self.open_what_was_seen() {
+        match regular::open(&self.path) {
             Ok(file) => Ok(Watched { file, of: self, read: 0 }),
             Err(error) => {
                 let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);

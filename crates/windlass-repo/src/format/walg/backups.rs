@@ -1,4 +1,4 @@
-//! A prefix in the layout of WAL-G, in a store: what it holds, and how that is read. Nothing is written there.
+//! A prefix in the layout of WAL-G, in a store: what it holds, and how that is read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -34,8 +34,8 @@ const LARGE: u64 = 1 << 30;
 /// A prefix: where it is, and what opens it. Nothing is read until it is used.
 #[derive(Clone)]
 pub struct Backups {
-    store: Store,
-    key: Option<Arc<SealKey>>,
+    pub(super) store: Store,
+    pub(super) key: Option<Arc<SealKey>>,
 }
 
 /// What a prefix holds.
@@ -99,6 +99,11 @@ impl Backups {
     /// Someone else's, at the root of a store.
     pub fn foreign(store: &Store, key: Option<SealKey>) -> Self {
         Self { store: store.clone(), key: key.map(Arc::new) }
+    }
+
+    /// That of a cluster in a repository of ours.
+    pub fn ours(store: &Store, cluster: &Key, key: Option<SealKey>) -> Self {
+        Self::foreign(&store.below(cluster), key)
     }
 
     /// Looks at everything by name, and reads the sentinels and histories.
@@ -379,7 +384,7 @@ impl Backups {
     }
 
     /// Where a file of the archive is; each way of compressing it is asked for, the usual ones first.
-    async fn find(&self, file: &str) -> Result<Option<(String, Codec)>, WalgError> {
+    pub(super) async fn find(&self, file: &str) -> Result<Option<(String, Codec)>, WalgError> {
         let Ok(file) = WalFile::parse(file, any_size()) else { return Ok(None) };
         for codec in [Codec::Zstd, Codec::Lz4, Codec::Brotli, Codec::Lzma, Codec::Gzip, Codec::None] {
             let object = wal_object(file, any_size(), codec);
@@ -405,7 +410,7 @@ impl Backups {
     }
 
     /// Reads the content of an object on a thread of its own.
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         object: String,
         codec: Codec,
@@ -422,6 +427,11 @@ impl Backups {
 }
 
 impl Held {
+    /// The timelines whose histories are archived.
+    pub fn timelines(&self) -> impl Iterator<Item = Timeline> {
+        self.histories.keys().copied()
+    }
+
     /// The WAL behind a base backup.
     pub fn replay(&self, backup: &BackupName) -> Option<Replay> {
         let backup = self.backups.iter().find(|one| one.name == *backup)?;
@@ -530,7 +540,7 @@ fn walk(content: &mut (dyn Read + Send), step: &Step) -> std::io::Result<u64> {
 }
 
 /// Whether what was fetched is the segment of that name, of that cluster, and all of it; other files are believed.
-fn is_meant(file: &str, cluster: Option<u64>, path: &Path, bytes: u64) -> Result<(), WalgError> {
+pub(super) fn is_meant(file: &str, cluster: Option<u64>, path: &Path, bytes: u64) -> Result<(), WalgError> {
     let failed = |source| WalgError::Target { path: path.to_owned(), source };
     if !matches!(WalFile::parse(file, any_size()), Ok(WalFile::Segment(_))) {
         return Ok(());
@@ -543,7 +553,7 @@ fn is_meant(file: &str, cluster: Option<u64>, path: &Path, bytes: u64) -> Result
     header.check(file, named, cluster.unwrap_or(header.system_identifier), bytes)
 }
 
-fn unread(object: &str, error: StoreError) -> WalgError {
+pub(super) fn unread(object: &str, error: StoreError) -> WalgError {
     WalgError::Read { object: object.to_owned(), source: std::io::Error::other(error) }
 }
 

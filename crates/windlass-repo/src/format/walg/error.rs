@@ -106,6 +106,20 @@ pub enum WalgError {
         /// Why not.
         why: String,
     },
+    /// A file that is to be archived cannot be read.
+    #[error("read `{}`", path.display())]
+    Source {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The archive holds something else under the name of a file.
+    #[error("archive WAL: `{object}` is there already, with other content")]
+    OtherContent {
+        /// The object.
+        object: String,
+    },
 }
 
 impl WalgError {
@@ -176,6 +190,8 @@ impl Diagnose for WalgError {
             Self::Target { .. } => "WDL-1611",
             Self::Segment { .. } => "WDL-1612",
             Self::Pack { .. } => "WDL-1613",
+            Self::Source { .. } => "WDL-1614",
+            Self::OtherContent { .. } => "WDL-1615",
         }
     }
 
@@ -194,6 +210,8 @@ impl Diagnose for WalgError {
             Self::Target { .. } => "WriteTarget",
             Self::Segment { .. } => "BadSegment",
             Self::Pack { .. } => "PackFailed",
+            Self::Source { .. } => "ReadSource",
+            Self::OtherContent { .. } => "OtherContent",
         }
     }
 
@@ -229,6 +247,10 @@ impl Diagnose for WalgError {
                 "compare the archive's cluster and PostgreSQL version with those of the base backup"
             }
             Self::Pack { .. } => "run it again; if it stays, report it",
+            Self::Source { .. } => "let the user Windlass runs as read it: it is that of the server's user",
+            Self::OtherContent { .. } => {
+                "another server archives to the same place, or this one was set back; nothing was overwritten"
+            }
         };
         vec![hint.to_owned()]
     }

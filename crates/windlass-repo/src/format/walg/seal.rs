@@ -225,6 +225,13 @@ impl<W: Write> Sealer<W> {
     }
 }
 
+impl Sealer<Vec<u8>> {
+    /// What was sealed since it was asked last.
+    pub(super) fn take_sealed(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.to)
+    }
+}
+
 impl<W: Write> Write for Sealer<W> {
     fn write(&mut self, content: &[u8]) -> io::Result<usize> {
         let room = 1 + CHUNK - self.chunk.len();

@@ -145,7 +145,7 @@ pub(in crate::settings) const COMPONENT: Spec = Spec {
 
 pub(in crate::settings) const POSTGRES: Spec = Spec {
     table: r#"application.NAME.component.NAME, kind = "postgres""#,
-    about: "Databases of a PostgreSQL server, dumped by `pg_dump`.",
+    about: "Databases of a PostgreSQL server, dumped by `pg_dump`; or the server as a whole, by base backups in the layout of WAL-G.",
     keys: &[
         required(
             "url",
@@ -167,7 +167,20 @@ pub(in crate::settings) const POSTGRES: Spec = Spec {
             r#""all""#,
             "The database that the URL names, or every one of the server that allows connections and is no template.",
         ),
-        optional("mode", r#"`"logical"`"#, r#"`"logical"`"#, r#""logical""#, "How it is captured."),
+        optional(
+            "mode",
+            r#"`"logical"` or `"physical"`"#,
+            r#"`"logical"`"#,
+            r#""physical""#,
+            "How it is captured: databases by dumps, or the server as a whole by base backups, whose data folder has to be at hand.",
+        ),
+        optional(
+            "data_directory",
+            "path",
+            "where the server says it is",
+            r#""/var/lib/postgresql/15/main""#,
+            "With `mode = \"physical\"`: the server's data folder, as it is mounted on this machine.",
+        ),
         optional(
             "via",
             "command",
@@ -175,14 +188,9 @@ pub(in crate::settings) const POSTGRES: Spec = Spec {
             r#"["docker", "compose", "exec", "-T", "postgres"]"#,
             "A command that the client tools are run through.",
         ),
-        later("data_directory", "The server's data directory.", "take it out: it goes with `mode = \"physical\"`"),
-        later("wal", "How WAL reaches the repository.", "take it out: it goes with `mode = \"physical\"`"),
-        later("full", "How often a full base backup is made.", "take it out: it goes with `mode = \"physical\"`"),
-        later(
-            "control",
-            "How the server is stopped and started.",
-            "take it out: it goes with `mode = \"physical\"`; an application's `control` is read",
-        ),
+        later("wal", "How WAL reaches the repository.", "take it out: a base backup brings the WAL it needs"),
+        later("full", "How often a full base backup is made.", "take it out: each is a full one"),
+        later("control", "How the server is stopped and started.", "take it out: an application's `control` is read"),
     ],
 };
 

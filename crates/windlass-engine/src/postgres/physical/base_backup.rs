@@ -1,0 +1,442 @@
+//! Takes a full base backup from a data folder that is at hand, while its server runs.
+//!
+//! ```text
+//! session: pg_backup_start ──────────────────────────── pg_backup_stop ─ ended
+//! threads:      survey → archives … → pg_control             ┊
+//! store:        part_001 … part_nnn, pg_control   backup_label, WAL from start to stop, documents, sentinel
+//! ```
+//!
+//! Promised: the sentinel, which makes the backup one, is written when everything else is in the store, the WAL from its start
+//! to its stop among it, whether the server archives WAL or not. Backup mode and the slot that holds the WAL end with the session,
+//! however that ends. At any moment there are in memory a few pieces for each thread, and the names of all files.
+//!
+//! Not promised: anything of a standby, which is refused.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use windlass_core::point::{ObjectRef, Window};
+use windlass_core::wal::{Lsn, Segment, SegmentSize, Timeline, WalFile};
+use windlass_repo::format::walg::{
+    BackupName, Backups, Compression, Compressor, FilesMetadata, PartName, Sentinel, Spec, Tablespace,
+};
+use windlass_repo::object::ObjectWriter;
+
+use super::archives::{self, Packed, Reading};
+use super::error::PhysicalError;
+use super::server::{Facts, Server, Stopped, redo};
+use super::survey::{Found, survey};
+
+/// Frames that may wait for the store, for each thread.
+const AHEAD: usize = 2;
+
+/// Threads that read, at most: the machine is the server's, and each upload has memory of its own.
+const LANES: usize = 4;
+
+/// The longest list of files that is stored: readers hold it in memory, and can do without.
+const DOCUMENT: usize = 96 << 20;
+
+/// How a base backup is taken, and where it goes.
+pub struct Task<'a> {
+    /// Where it goes.
+    pub archive: &'a Backups,
+    /// How archives and WAL are compressed.
+    pub compression: Compression,
+    /// What this machine calls itself.
+    pub host: String,
+    /// Told of bytes that were read, as they are.
+    pub moved: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+/// A base backup that was taken.
+#[derive(Debug)]
+pub struct BaseBackup {
+    /// Its name.
+    pub name: BackupName,
+    /// The timeline it was taken on.
+    pub timeline: Timeline,
+    /// The size of the cluster's WAL segments.
+    pub segment_size: SegmentSize,
+    /// The moment it is brought to: that of its stop.
+    pub window: Window,
+    /// The role the cluster was made with.
+    pub superuser: String,
+    /// Its databases, but templates and those nobody may connect to.
+    pub databases: Vec<String>,
+    /// What its sentinel says.
+    pub sentinel: Sentinel,
+    /// Its objects, the sentinel last.
+    pub objects: Vec<ObjectRef>,
+    /// The WAL from its start to its stop, and how its timeline came to be.
+    pub wal: Vec<ObjectRef>,
+    /// Pages whose checksums are wrong, by file and by number in it: what was read of them is in the backup.
+    pub corrupt: BTreeMap<String, Vec<u32>>,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+}
+
+/// How often backup mode is begun where the name is taken: with its end comes another segment, and with that another name.
+const TRIES: u32 = 3;
+
+/// A server in backup mode. Dropped, it leaves backup mode.
+pub struct Begun<'a> {
+    task: &'a Task<'a>,
+    server: Server,
+    started: Timestamp,
+    start: Lsn,
+    timeline: Timeline,
+    name: BackupName,
+    /// How its timeline came to be, in the archive.
+    history: Option<ObjectRef>,
+    warnings: Vec<String>,
+}
+
+/// Begins backup mode. Nothing is written yet.
+pub async fn begin<'a>(mut server: Server, task: &'a Task<'a>) -> Result<Begun<'a>, PhysicalError> {
+    let started = Timestamp::now();
+    let mut warnings = Vec::new();
+    if let Err(why) = server.hold_wal().await? {
+        warnings.push(format!("nothing holds the WAL of the backup while it is taken: {why}"));
+    }
+    for _ in 0..TRIES {
+        let (start, timeline) = server.begin().await?;
+        let size = server.facts.segment_size;
+        let name = BackupName::full(Segment::of(start, timeline, size), size);
+        if task.archive.objects(&name).await.map_err(PhysicalError::Walg)?.is_empty() {
+            // Another life of this timeline is found out before anything is read.
+            let history = push_history(task, &server, timeline).await?;
+            return Ok(Begun { task, server, started, start, timeline, name, history, warnings });
+        }
+        server.end().await?;
+    }
+    let why = "others take base backups of it to the same place, all the time".to_owned();
+    Err(PhysicalError::Changed { why })
+}
+
+impl Begun<'_> {
+    /// What the base backup is called: whoever sweeps up after one that is never finished has to know.
+    pub fn name(&self) -> &BackupName {
+        &self.name
+    }
+
+    /// Takes it.
+    pub async fn take(self) -> Result<BaseBackup, PhysicalError> {
+        let Self { task, mut server, started, start, timeline, name, history, mut warnings } = self;
+        let tablespaces = server.tablespaces().await?;
+        let data = server.data.clone();
+        let place = data.clone();
+        let looked =
+            blocking(move || survey(&place).map_err(|source| PhysicalError::Read { path: place, source })).await?;
+        warnings.extend(looked.warnings);
+        let checked_from = server.facts.checksums.then_some(start);
+        let reading = Reading { checked_from, compression: task.compression };
+        let mut archived = archive(task, &name, archives::spread(looked.found), reading).await?;
+        let control = archives::control(&data)?;
+        if redo(&control).is_none_or(|redo| redo < start) {
+            return Err(PhysicalError::Changed {
+                why: "its data folder is not that of the server any more".to_owned(),
+            });
+        }
+        let codec = task.compression.codec();
+        archived.add(task, &name, PartName::control(codec), &[("/global/pg_control", &control)]).await?;
+        if server.tablespaces().await? != tablespaces {
+            return Err(PhysicalError::Changed { why: "a tablespace was made or dropped meanwhile".to_owned() });
+        }
+        let before = Timestamp::now();
+        let Stopped { lsn: stop, label, map } = server.end().await?;
+        let window = Window { from: before, to: Timestamp::now() };
+        let map = map.filter(|map| !map.is_empty());
+        let mut files = vec![("backup_label", label.as_bytes())];
+        files.extend(map.as_ref().map(|map| ("tablespace_map", map.as_bytes())));
+        archived.add(task, &name, PartName::label(codec), &files).await?;
+        let mut wal = Vec::from_iter(history);
+        wal.extend(push_wal(task, &server, (start, stop), timeline).await?);
+        // Only now: its slot holds the WAL.
+        let facts = server.close().await;
+        archived.is_alone(task, &name).await?;
+        let tablespace = |(oid, place): (u32, PathBuf)| {
+            let (location, link) = (place.to_string_lossy().into_owned(), format!("pg_tblspc/{oid}"));
+            (oid, Tablespace { location, link })
+        };
+        let data_dir = facts.data_directory.clone().unwrap_or_else(|| data.to_string_lossy().into_owned());
+        let spec = (!looked.tablespaces.is_empty()).then(|| Spec {
+            base_prefix: data_dir.clone(),
+            tablespaces: looked.tablespaces.into_iter().map(tablespace).collect(),
+        });
+        let described = archived.documents.write().map_err(PhysicalError::Walg)?;
+        let is_short = described.len() <= DOCUMENT;
+        let sentinel = Sentinel {
+            start: Some(start),
+            finish: Some(stop),
+            pg_version: facts.version,
+            system_identifier: Some(facts.system_identifier),
+            uncompressed_size: signed(archived.bytes),
+            compressed_size: signed(archived.objects.iter().map(|object| object.size).sum()),
+            data_size: signed(archived.file_bytes),
+            spec,
+            started: Some(started),
+            finished: Some(Timestamp::now()),
+            hostname: task.host.clone(),
+            data_dir,
+            without_files_metadata: !is_short,
+            ..Sentinel::default()
+        };
+        let walg = PhysicalError::Walg;
+        let Archived { mut objects, corrupt, .. } = archived;
+        if is_short {
+            objects.push(put(task, &name.files_metadata(), &described).await?);
+        }
+        objects.push(put(task, &name.metadata(), &sentinel.metadata().write().map_err(walg)?).await?);
+        objects.push(put(task, &name.sentinel(), &sentinel.write().map_err(walg)?).await?);
+        let Facts { segment_size, superuser, databases, .. } = facts;
+        Ok(BaseBackup {
+            name,
+            timeline,
+            segment_size,
+            window,
+            superuser,
+            databases,
+            sentinel,
+            objects,
+            wal,
+            corrupt,
+            warnings,
+        })
+    }
+}
+
+/// The archives of a backup, and what is in them.
+#[derive(Default)]
+struct Archived {
+    objects: Vec<ObjectRef>,
+    documents: FilesMetadata,
+    /// Before compression.
+    bytes: u64,
+    file_bytes: u64,
+    corrupt: BTreeMap<String, Vec<u32>>,
+}
+
+impl Archived {
+    fn take_up(&mut self, part: &PartName, packed: Packed, object: ObjectRef) {
+        self.objects.push(object);
+        self.bytes += packed.bytes;
+        self.file_bytes += packed.file_bytes;
+        let names = packed.held.iter().map(|(name, _)| name.clone()).collect();
+        self.documents.tar_file_sets.insert(part.to_string(), names);
+        for (name, description) in packed.held {
+            if let Some(blocks) = &description.corrupt_blocks {
+                self.corrupt.insert(name.clone(), blocks.some_corrupt_blocks.clone());
+            }
+            self.documents.files.insert(name, description);
+        }
+    }
+
+    /// Stores an archive of a few files that are in memory. WAL-G names those of `backup_label` in its document, and not
+    /// `pg_control`.
+    async fn add(
+        &mut self,
+        task: &Task<'_>,
+        name: &BackupName,
+        part: PartName,
+        files: &[(&str, &[u8])],
+    ) -> Result<(), PhysicalError> {
+        let mut compressor = Compressor::new(task.compression).map_err(PhysicalError::Walg)?;
+        let mut stored = Vec::new();
+        self.bytes += archives::pack_bytes(files, &mut compressor, |frame| {
+            stored.extend(frame);
+            Ok(())
+        })?;
+        if let Some(mut sealing) = task.archive.sealing().map_err(PhysicalError::Walg)? {
+            let mut sealed = sealing.seal(&stored).map_err(PhysicalError::Walg)?;
+            sealed.extend(sealing.finish().map_err(PhysicalError::Walg)?);
+            stored = sealed;
+        }
+        self.objects.push(put(task, &name.part(&part), &stored).await?);
+        if part == PartName::label(part.codec()) {
+            let names = files.iter().map(|(name, _)| (*name).to_owned()).collect();
+            self.documents.tar_file_sets.insert(part.to_string(), names);
+        }
+        Ok(())
+    }
+
+    /// That nothing else lies where every archive is unpacked, whoever put it there.
+    async fn is_alone(&self, task: &Task<'_>, name: &BackupName) -> Result<(), PhysicalError> {
+        let there = task.archive.objects(name).await.map_err(PhysicalError::Walg)?;
+        let is_ours =
+            |(key, size): &(String, u64)| self.objects.iter().any(|ours| ours.key == *key && ours.size == *size);
+        match there.iter().find(|object| !is_ours(object)) {
+            None => Ok(()),
+            Some((other, _)) => {
+                Err(PhysicalError::Changed { why: format!("somebody else wrote `{other}` into it meanwhile") })
+            }
+        }
+    }
+}
+
+/// The archives that nobody reads yet.
+type Queue = Mutex<VecDeque<(PartName, Vec<Found>)>>;
+
+/// What a thread that reads sends to the store.
+enum Frame {
+    Begin(PartName),
+    Bytes(Vec<u8>),
+    End(Packed),
+}
+
+/// Reads and stores all archives of files: as many at once as there are cores.
+async fn archive(
+    task: &Task<'_>,
+    name: &BackupName,
+    parts: Vec<Vec<Found>>,
+    reading: Reading,
+) -> Result<Archived, PhysicalError> {
+    let codec = task.compression.codec();
+    let numbered = (1..).zip(parts).map(|(number, part)| (PartName::numbered(number, codec), part));
+    let queue: Arc<Queue> = Arc::new(Mutex::new(numbered.collect()));
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).min(LANES);
+    let mut lanes = Vec::new();
+    for _ in 0..threads {
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        let (queue, archive, moved) = (Arc::clone(&queue), task.archive.clone(), Arc::clone(&task.moved));
+        let reads = tokio::task::spawn_blocking(move || read(&queue, &archive, reading, &sender, &*moved));
+        lanes.push(async move {
+            let stored = store(task, name, receiver).await;
+            // One that reads is told by the channel that nobody takes what it reads; its own error says more than that.
+            match reads.await.unwrap_or_else(|error| Err(panicked(&error))) {
+                Ok(()) | Err(PhysicalError::BrokenOff) => stored,
+                Err(error) => Err(error),
+            }
+        });
+    }
+    let mut archived = Archived::default();
+    for (part, packed, object) in futures::future::try_join_all(lanes).await?.into_iter().flatten() {
+        archived.take_up(&part, packed, object);
+    }
+    Ok(archived)
+}
+
+/// Reads archives one after the other, until there are no more.
+fn read(
+    queue: &Queue,
+    archive: &Backups,
+    reading: Reading,
+    to: &mpsc::Sender<Frame>,
+    moved: &dyn Fn(u64),
+) -> Result<(), PhysicalError> {
+    let mut compressor = Compressor::new(reading.compression).map_err(PhysicalError::Walg)?;
+    let send = |frame| to.blocking_send(frame).map_err(|_| PhysicalError::BrokenOff);
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let Some((name, part)) = next else { return Ok(()) };
+        send(Frame::Begin(name))?;
+        let mut sealing = archive.sealing().map_err(PhysicalError::Walg)?;
+        let out = |frame: Vec<u8>| match &mut sealing {
+            None => send(Frame::Bytes(frame)),
+            Some(sealing) => send(Frame::Bytes(sealing.seal(&frame).map_err(PhysicalError::Walg)?)),
+        };
+        let packed = archives::pack(&part, reading, &mut compressor, out, moved)?;
+        if let Some(sealing) = sealing {
+            send(Frame::Bytes(sealing.finish().map_err(PhysicalError::Walg)?))?;
+        }
+        send(Frame::End(packed))?;
+    }
+}
+
+/// Stores what a thread reads. An archive whose end does not come is given up.
+async fn store(
+    task: &Task<'_>,
+    name: &BackupName,
+    mut frames: mpsc::Receiver<Frame>,
+) -> Result<Vec<(PartName, Packed, ObjectRef)>, PhysicalError> {
+    let mut stored = Vec::new();
+    let mut current: Option<(PartName, ObjectWriter)> = None;
+    let object = PhysicalError::Object;
+    while let Some(frame) = frames.recv().await {
+        match (frame, &mut current) {
+            (Frame::Begin(part), _) => {
+                let writer = task.archive.write(&name.part(&part)).map_err(object)?;
+                current = Some((part, writer));
+            }
+            (Frame::Bytes(bytes), Some((_, writer))) => writer.write(&bytes).await.map_err(object)?,
+            (Frame::End(packed), _) => {
+                let Some((part, writer)) = current.take() else { return Err(PhysicalError::BrokenOff) };
+                stored.push((part, packed, writer.finish().await.map_err(object)?));
+            }
+            (Frame::Bytes(_), None) => return Err(PhysicalError::BrokenOff),
+        }
+    }
+    match current {
+        None => Ok(stored),
+        Some((_, writer)) => {
+            writer.abort().await;
+            Err(PhysicalError::BrokenOff)
+        }
+    }
+}
+
+/// Has the archive hold the WAL from start to stop, which the server has in `pg_wal`: its own archiving may be late, or not be.
+async fn push_wal(
+    task: &Task<'_>,
+    server: &Server,
+    (start, stop): (Lsn, Lsn),
+    timeline: Timeline,
+) -> Result<Vec<ObjectRef>, PhysicalError> {
+    let archive = task.archive;
+    let (size, cluster) = (server.facts.segment_size, server.facts.system_identifier);
+    let (mut segment, last) = (Segment::of(start, timeline, size), Segment::before(stop, timeline, size));
+    let mut objects = Vec::new();
+    while segment <= last {
+        let name = segment.name(size);
+        let path = server.data.join("pg_wal").join(&name);
+        if path.exists() {
+            let pushed = archive.push(&name, &path, cluster, size, task.compression).await;
+            objects.push(pushed.map_err(PhysicalError::Walg)?.object);
+        } else if let Some(object) = archive.find_stored(&name).await.map_err(PhysicalError::Walg)? {
+            objects.push(object);
+        } else {
+            return Err(PhysicalError::WalGone { segment: name });
+        }
+        segment = segment.next();
+    }
+    Ok(objects)
+}
+
+/// Has the archive hold how the timeline came to be.
+async fn push_history(
+    task: &Task<'_>,
+    server: &Server,
+    timeline: Timeline,
+) -> Result<Option<ObjectRef>, PhysicalError> {
+    if timeline == Timeline(1) {
+        return Ok(None);
+    }
+    let (size, cluster) = (server.facts.segment_size, server.facts.system_identifier);
+    let name = WalFile::History(timeline).name(size);
+    let path = server.data.join("pg_wal").join(&name);
+    let pushed = task.archive.push(&name, &path, cluster, size, task.compression).await;
+    Ok(Some(pushed.map_err(PhysicalError::Walg)?.object))
+}
+
+async fn put(task: &Task<'_>, name: &str, bytes: &[u8]) -> Result<ObjectRef, PhysicalError> {
+    let object = PhysicalError::Object;
+    let mut writer = task.archive.write(name).map_err(object)?;
+    writer.write(bytes).await.map_err(object)?;
+    writer.finish().await.map_err(object)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PhysicalError> + Send + 'static,
+) -> Result<T, PhysicalError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(panicked(&error)))
+}
+
+fn panicked(error: &tokio::task::JoinError) -> PhysicalError {
+    PhysicalError::Changed { why: format!("a thread of ours ended: {error}") }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

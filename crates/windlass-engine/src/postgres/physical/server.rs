@@ -1,0 +1,214 @@
+//! The server of a data folder, while a base backup of it is taken: one session, with which backup mode ends.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use windlass_core::wal::{Lsn, Segment, SegmentSize, Timeline};
+
+use super::error::PhysicalError;
+use crate::postgres::PostgresError;
+use crate::postgres::session::Session;
+use crate::postgres::tools::Tools;
+
+/// How often the data folder is compared with what the server says: a checkpoint may come in between.
+const LOOKS: u32 = 5;
+
+/// Where `pg_control` has what its server is doing, the place of the last checkpoint, and where replay from that begins; in all
+/// versions from 13 to 18. Source: PostgreSQL, `src/include/catalog/pg_control.h`.
+const STATE: usize = 16;
+const CHECKPOINT: usize = 32;
+const REDO: usize = 40;
+
+/// What a primary that runs is doing.
+const IN_PRODUCTION: u32 = 6;
+
+const FACTS: &str = "select pg_catalog.current_setting('server_version_num')::int as version, \
+    pg_catalog.pg_is_in_recovery() as is_standby, \
+    (select system_identifier from pg_catalog.pg_control_system()) as system_identifier, \
+    pg_catalog.current_setting('data_checksums') = 'on' as checksums, \
+    pg_catalog.current_setting('block_size')::int as page, \
+    (select setting::bigint from pg_catalog.pg_settings where name = 'wal_segment_size') as segment_size, \
+    (select setting from pg_catalog.pg_settings where name = 'data_directory') as data_directory, \
+    (select rolname from pg_catalog.pg_roles where oid = 10) as superuser, \
+    array(select datname from pg_catalog.pg_database where datallowconn and not datistemplate order by 1) as databases";
+
+/// Holds the WAL by a slot that goes with the session. What is refused is noted, as an error would end the session.
+const HOLD: &str = "do $$ begin \
+    perform pg_catalog.pg_create_physical_replication_slot('windlass_' || pg_catalog.pg_backend_pid(), true, true); \
+    perform pg_catalog.set_config('windlass.refused', '', false); \
+    exception when others then perform pg_catalog.set_config('windlass.refused', sqlerrm, false); end $$";
+
+/// What is to be known of a server.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Facts {
+    /// `server_version_num`.
+    pub(super) version: u32,
+    is_standby: bool,
+    pub(super) system_identifier: u64,
+    pub(super) checksums: bool,
+    page: usize,
+    pub(super) segment_size: SegmentSize,
+    /// Its data folder as it knows it; not every role is told.
+    pub(super) data_directory: Option<String>,
+    /// The role the cluster was made with.
+    pub(super) superuser: String,
+    /// All databases one may connect to, but templates.
+    pub(super) databases: Vec<String>,
+}
+
+/// What the server says at the end of backup mode.
+#[derive(Debug, Deserialize)]
+pub(super) struct Stopped {
+    /// Where the backup is consistent.
+    pub(super) lsn: Lsn,
+    /// `backup_label`.
+    pub(super) label: String,
+    /// `tablespace_map`.
+    pub(super) map: Option<String>,
+}
+
+/// A server, and the data folder that is its own.
+pub struct Server {
+    session: Session,
+    pub(super) data: PathBuf,
+    pub(super) facts: Facts,
+}
+
+impl Server {
+    /// Opens the session. A server that cannot be backed up so, or whose data folder is another one, is refused.
+    pub async fn open(tools: &Tools, data: Option<&Path>) -> Result<Self, PhysicalError> {
+        let mut session = Session::open_any(tools).await.map_err(PhysicalError::Server)?;
+        let facts: Facts = session.row(FACTS).await.map_err(PhysicalError::Server)?;
+        let data = data.map(Path::to_owned).or_else(|| facts.data_directory.as_ref().map(PathBuf::from));
+        let data = data.ok_or_else(|| PhysicalError::OtherFolder {
+            folder: PathBuf::new(),
+            why: "the server does not tell this role where its data folder is".to_owned(),
+        })?;
+        let mut server = Self { session, data, facts };
+        if server.facts.is_standby {
+            return Err(server.other("its server is a standby, of which no base backup is taken yet"));
+        }
+        if server.facts.page != super::pages::PAGE {
+            return Err(server.other("its server was built with another size of pages than 8192 bytes"));
+        }
+        server.is_its_own().await?;
+        Ok(server)
+    }
+
+    /// The identifier of its cluster.
+    pub fn system_identifier(&self) -> u64 {
+        self.facts.system_identifier
+    }
+
+    /// Its data folder.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// That the data folder at hand is the one the server writes to: not that of a standby, and no copy. Asked before backup mode
+    /// and once more in it: the checkpoint it begins with is in no copy.
+    async fn is_its_own(&mut self) -> Result<(), PhysicalError> {
+        #[derive(Deserialize)]
+        struct Checkpoint {
+            lsn: Lsn,
+        }
+        if self.data.join("standby.signal").exists() {
+            return Err(self.other("it is that of a standby, and the server is none"));
+        }
+        let path = self.data.join("global/pg_control");
+        for _ in 0..LOOKS {
+            let control = std::fs::read(&path);
+            let control = control.map_err(|source| PhysicalError::Read { path: path.clone(), source })?;
+            if number::<8>(&control, 0) != Some(self.facts.system_identifier) {
+                return Err(self.other("it is of another cluster than the server is"));
+            }
+            let said = "select checkpoint_lsn::text as lsn from pg_catalog.pg_control_checkpoint()";
+            let now: Checkpoint = self.session.row(said).await.map_err(PhysicalError::Server)?;
+            let is_running = number::<4>(&control, STATE) == Some(u64::from(IN_PRODUCTION));
+            if is_running && number::<8>(&control, CHECKPOINT) == Some(now.lsn.0) {
+                return Ok(());
+            }
+        }
+        Err(self
+            .other("it is a copy, or of a standby: what it says of the last checkpoint is not what the server says"))
+    }
+
+    /// The tablespaces there are. One that is made meanwhile would be made anew by replay, where it was.
+    pub(super) async fn tablespaces(&mut self) -> Result<Vec<u32>, PhysicalError> {
+        #[derive(Deserialize)]
+        struct Tablespace {
+            oid: u32,
+        }
+        let asked = "select oid::int8 as oid from pg_catalog.pg_tablespace order by 1";
+        let all: Vec<Tablespace> = self.session.all(asked).await.map_err(PhysicalError::Server)?;
+        Ok(all.into_iter().map(|one| one.oid).collect())
+    }
+
+    /// Has the server keep the WAL from now on, as long as the session lasts; why it does not.
+    pub(super) async fn hold_wal(&mut self) -> Result<Result<(), String>, PhysicalError> {
+        #[derive(Deserialize)]
+        struct Refused {
+            why: String,
+        }
+        self.session.lines(HOLD).await.map_err(PhysicalError::Server)?;
+        let refused = "select pg_catalog.current_setting('windlass.refused') as why";
+        let Refused { why } = self.session.row(refused).await.map_err(PhysicalError::Server)?;
+        Ok(if why.is_empty() { Ok(()) } else { Err(why) })
+    }
+
+    /// Begins backup mode: where, and on which timeline.
+    pub(super) async fn begin(&mut self) -> Result<(Lsn, Timeline), PhysicalError> {
+        #[derive(Deserialize)]
+        struct Begun {
+            lsn: Lsn,
+            segment: String,
+        }
+        let start = if self.is_new() {
+            "pg_backup_start('windlass', true)"
+        } else {
+            "pg_start_backup('windlass', true, false)"
+        };
+        let query = format!(
+            "select lsn::text, pg_catalog.pg_walfile_name(lsn) as segment from (select pg_catalog.{start} as lsn) started"
+        );
+        let begun: Begun = self.session.row(&query).await.map_err(PhysicalError::Server)?;
+        let segment = Segment::parse(&begun.segment, self.facts.segment_size);
+        let segment = segment.map_err(|error| {
+            PhysicalError::Server(PostgresError::Answer { database: "the server".to_owned(), why: error.to_string() })
+        })?;
+        self.is_its_own().await?;
+        Ok((begun.lsn, segment.timeline))
+    }
+
+    /// Ends backup mode. That the WAL is archived is not waited for: that is seen to by who asked.
+    pub(super) async fn end(&mut self) -> Result<Stopped, PhysicalError> {
+        let stop = if self.is_new() { "pg_backup_stop(false)" } else { "pg_stop_backup(false, false)" };
+        let query = format!("select lsn::text, labelfile as label, spcmapfile as map from pg_catalog.{stop}");
+        self.session.row(&query).await.map_err(PhysicalError::Server)
+    }
+
+    /// Ends the session, and with it what holds the WAL.
+    pub(super) async fn close(self) -> Facts {
+        self.session.close().await;
+        self.facts
+    }
+
+    /// Since 15 the functions have other names.
+    fn is_new(&self) -> bool {
+        self.facts.version >= 150_000
+    }
+
+    fn other(&self, why: &str) -> PhysicalError {
+        PhysicalError::OtherFolder { folder: self.data.clone(), why: why.to_owned() }
+    }
+}
+
+/// A number of some bytes, the least first.
+fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(bytes.get(at..at + N)?.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+}
+
+/// Where replay from the last checkpoint begins, as `pg_control` says.
+pub(super) fn redo(control: &[u8]) -> Option<Lsn> {
+    number::<8>(control, REDO).map(Lsn)
+}

@@ -1,0 +1,310 @@
+//! Stories of base backups: what is taken of a running server is what a server is started from.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod postgres_stage;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result, ensure};
+use postgres_stage::tools;
+use windlass_core::repository::Place;
+use windlass_core::wal::{SegmentSize, Timeline};
+use windlass_engine::postgres::physical::base_backup::{BaseBackup, Task, begin};
+use windlass_engine::postgres::physical::recovery::Recovery;
+use windlass_engine::postgres::physical::{PhysicalError, Server};
+use windlass_repo::format::walg::{Backups, Compression, FilesMetadata, Target};
+use windlass_repo::store::Store;
+use windlass_repo::store::open::open;
+use windlass_testkit::postgres::PgCluster;
+
+/// A folder that is a store in the layout of WAL-G.
+struct Repository {
+    folder: tempfile::TempDir,
+    backups: Backups,
+}
+
+impl Repository {
+    fn new() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let store: Store = open(&Place::Directory(folder.path().to_owned())).map_err(|e| anyhow::anyhow!("{e}"))?;
+        Ok(Self { backups: Backups::foreign(&store, None), folder })
+    }
+
+    async fn backs_up(&self, server: &PgCluster) -> Result<BaseBackup, PhysicalError> {
+        self.backs_up_from(&server.url("postgres"), &server.data()).await
+    }
+
+    async fn backs_up_from(&self, url: &str, data: &Path) -> Result<BaseBackup, PhysicalError> {
+        let tools = tools(url).await.unwrap();
+        let (compression, host) = (Compression::default(), "here".to_owned());
+        let task = Task { archive: &self.backups, compression, host, moved: Arc::new(|_| ()) };
+        begin(Server::open(&tools, Some(data)).await?, &task).await?.take().await
+    }
+
+    /// Starts a server from a base backup and the archive, and waits until it has recovered.
+    async fn starts(&self, backup: &BaseBackup) -> Result<PgCluster> {
+        let folder = tempfile::tempdir()?;
+        let (data, tablespace) = (folder.path().join("data"), folder.path().join("ts"));
+        let held = self.backups.look().await?;
+        let chain = self.backups.chain(&held, &backup.name).await?;
+        let oids = backup.sentinel.spec.iter().flat_map(|spec| spec.tablespaces.keys());
+        let places: BTreeMap<_, _> = oids.map(|oid| (*oid, tablespace.clone())).collect();
+        let target = Target::create(&data, backup.sentinel.spec.as_ref(), &places)?;
+        self.backups.lay_down(&held, &chain, target, &|_| ()).await?;
+        let wal = self.folder.path().join("wal_005");
+        let restore_command = format!("zstd -dqf {}/%f.zst -o %p", wal.display());
+        Recovery { restore_command, timeline: Timeline(1), until: None }.write(&data)?;
+        let moved = |to: &Path| -> Result<()> {
+            std::fs::rename(&data, to)?;
+            if tablespace.exists() {
+                let beside = to.parent().context("a folder")?.join("ts");
+                std::fs::rename(&tablespace, &beside)?;
+                for oid in places.keys() {
+                    let link = to.join(format!("pg_tblspc/{oid}"));
+                    std::fs::remove_file(&link)?;
+                    std::os::unix::fs::symlink(&beside, &link)?;
+                    std::fs::write(to.join("tablespace_map"), format!("{oid} {}\n", beside.display()))?;
+                }
+            }
+            Ok(())
+        };
+        let server = PgCluster::start_from(moved, &[])?;
+        server.recovered()
+    }
+}
+
+/// A server with a bit of everything, and with more in its tables than fits into an archive.
+fn filled() -> Result<(PgCluster, tempfile::TempDir)> {
+    let server = PgCluster::start()?;
+    let elsewhere = tempfile::Builder::new().prefix("wl-ts-").tempdir_in("/tmp")?;
+    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(server.data())?);
+    std::os::unix::fs::chown(elsewhere.path(), Some(owner), Some(owner))?;
+    server.psql("postgres", "create database shop");
+    server.psql("postgres", &format!("create tablespace far location '{}'", elsewhere.path().display()));
+    server.psql(
+        "shop",
+        "create table orders as select n as id, md5(n::text) as note from generate_series(1, 200000) n; \
+         create table distant tablespace far as select n from generate_series(1, 1000) n; \
+         create unlogged table fleeting as select n from generate_series(1, 1000) n; \
+         create index on orders (id)",
+    );
+    Ok((server, elsewhere))
+}
+
+const COUNTED: &str =
+    "select count(*), sum(hashtext(note)) from orders; select count(*) from distant; select count(*) from fleeting";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_started_from_what_was_taken_while_another_was_written_to() -> Result<()> {
+    let (server, _elsewhere) = filled()?;
+    let repository = Repository::new()?;
+    // Somebody writes all the time: pages are torn, tables come and go.
+    let (over, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let url = server.url("shop");
+    let writer = std::thread::spawn({
+        let (over, rounds) = (Arc::clone(&over), Arc::clone(&rounds));
+        move || {
+            while !over.load(Ordering::Relaxed) {
+                let sql = "update orders set note = note || 'x' where id % 7 = 0; create table passing as select 1; drop table passing; vacuum orders";
+                for sql in sql.split("; ") {
+                    let mut psql = std::process::Command::new(windlass_testkit::postgres::bin().unwrap().join("psql"));
+                    assert!(psql.args(["-qX", &url, "-c", sql]).status().unwrap().success());
+                }
+                rounds.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    let backup = repository.backs_up(&server).await;
+    over.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
+    let backup = backup?;
+    assert!(rounds.load(Ordering::Relaxed) > 0);
+    assert_eq!(backup.corrupt, BTreeMap::new(), "of pages that are written just then none is wrong");
+    assert_eq!(backup.warnings, Vec::<String>::new());
+    // A second one, at rest: what the server holds is what is restored.
+    server.psql("shop", "checkpoint");
+    let at_rest = repository.backs_up(&server).await?;
+    let restored = repository.starts(&at_rest).await?;
+    let expected = server.psql("shop", COUNTED).replace("\n1000\n1000", "\n1000\n0");
+    assert_eq!(restored.psql("shop", COUNTED), expected, "an unlogged table is empty");
+    // The first is brought to the same end by the WAL, as far as it is archived.
+    let restored = repository.starts(&backup).await?;
+    assert_eq!(restored.psql("shop", "select count(*) from orders"), "200000");
+    restored.psql("shop", "create extension amcheck");
+    restored.psql("shop", "select bt_index_check(oid, true) from pg_class where relname = 'orders_id_idx'");
+    // Nothing of ours is left at the server.
+    assert_eq!(server.psql("postgres", "select count(*) from pg_replication_slots"), "0");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_is_read_by_stock_tools_alone() -> Result<()> {
+    let (server, _elsewhere) = filled()?;
+    let repository = Repository::new()?;
+    let backup = repository.backs_up(&server).await?;
+    server.psql("postgres", "checkpoint");
+    let base = repository.folder.path().join("basebackups_005");
+    let parts = base.join(backup.name.as_str()).join("tar_partitions");
+    let mut names = Vec::new();
+    for part in std::fs::read_dir(&parts)? {
+        let mut plain = Vec::new();
+        std::process::Command::new("zstd")
+            .arg("-dc")
+            .arg(part?.path())
+            .output()?
+            .stdout
+            .as_slice()
+            .read_to_end(&mut plain)?;
+        let mut listing = std::process::Command::new("tar");
+        let listed = listing.args(["--list", "--absolute-names", "--file", "-"]).stdin(std::process::Stdio::piped());
+        let mut listed = listed.stdout(std::process::Stdio::piped()).spawn()?;
+        let mut stdin = listed.stdin.take().context("stdin")?;
+        let fed = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, &plain));
+        let mut said = String::new();
+        listed.stdout.take().context("stdout")?.read_to_string(&mut said)?;
+        fed.join().unwrap()?;
+        ensure!(listed.wait()?.success());
+        names.extend(said.lines().map(|name| if name == "/" { name } else { name.trim_end_matches('/') }.to_owned()));
+    }
+    names.sort();
+    let document = std::fs::read(base.join(backup.name.as_str()).join("files_metadata.json"))?;
+    let described = FilesMetadata::read(&backup.name, &document)?;
+    let mut expected: Vec<String> = described.files.into_keys().collect();
+    expected.extend(["/global/pg_control", "backup_label", "tablespace_map"].map(str::to_owned));
+    expected.sort();
+    assert_eq!(names, expected);
+    assert!(names.iter().any(|name| name.ends_with("_init")), "of the unlogged table");
+    // By the size the store confirmed, every object is there.
+    for object in &backup.objects {
+        assert_eq!(std::fs::metadata(repository.folder.path().join(&object.key))?.len(), object.size, "{}", object.key);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_is_wrong_is_named_by_file_and_number() -> Result<()> {
+    let (server, _elsewhere) = filled()?;
+    let path = server.psql("shop", "select pg_relation_filepath('orders')");
+    server.psql("shop", "checkpoint");
+    let file = std::fs::OpenOptions::new().write(true).open(server.data().join(&path))?;
+    file.write_all_at(b"bitrot", 3 * 8192 + 4000)?;
+    let repository = Repository::new()?;
+    let backup = repository.backs_up(&server).await?;
+    assert_eq!(backup.corrupt, BTreeMap::from([(format!("/{path}"), vec![3])]));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_not_the_servers_is_refused() -> Result<()> {
+    let (server, other) = (PgCluster::start()?, PgCluster::start()?);
+    let repository = Repository::new()?;
+    let refused = repository.backs_up_from(&server.url("postgres"), &other.data()).await.unwrap_err().to_string();
+    assert!(refused.contains("it is of another cluster"), "{refused}");
+    let copy = tempfile::tempdir()?;
+    ensure!(
+        std::process::Command::new("cp").arg("-a").arg(server.data()).arg(copy.path().join("data")).status()?.success()
+    );
+    server.psql("postgres", "checkpoint");
+    let refused =
+        repository.backs_up_from(&server.url("postgres"), &copy.path().join("data")).await.unwrap_err().to_string();
+    assert!(refused.contains("it is a copy"), "{refused}");
+    assert_eq!(repository.backups.look().await?.backups.len(), 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_no_more_than_it_needs_is_told_what_that_costs() -> Result<()> {
+    let (server, _elsewhere) = filled()?;
+    server.psql(
+        "postgres",
+        "create role humble login; \
+         grant execute on function pg_backup_start, pg_backup_stop to humble; \
+         create role nobody login",
+    );
+    let repository = Repository::new()?;
+    let backup = repository.backs_up_from(&server.url_as("humble", "postgres"), &server.data()).await?;
+    let told = backup.warnings.join("; ");
+    assert!(told.contains("nothing holds the WAL") && told.contains("replication"), "{told}");
+    let restored = repository.starts(&backup).await?;
+    assert_eq!(restored.psql("shop", "select count(*) from orders"), "200000");
+    let refused = repository.backs_up_from(&server.url_as("nobody", "postgres"), &server.data()).await.unwrap_err();
+    assert!(refused.to_string().contains("permission denied for function pg_backup_start"), "{refused}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_archived_under_a_name_stays_what_it_is() -> Result<()> {
+    let (server, other) = (PgCluster::start()?, PgCluster::start()?);
+    let repository = Repository::new()?;
+    let segment = "000000010000000000000001";
+    let push = async |from: &PgCluster, cluster: &PgCluster, compression| {
+        let identifier = cluster.psql("postgres", "select system_identifier from pg_control_system()").parse().unwrap();
+        let path = from.data().join("pg_wal").join(segment);
+        repository.backups.push(segment, &path, identifier, SegmentSize::default(), compression).await
+    };
+    for server in [&server, &other] {
+        server.psql("postgres", "select pg_switch_wal()");
+    }
+    let first = push(&server, &server, Compression::Lz4).await?;
+    assert!(first.is_new);
+    // By its content, however it is compressed.
+    let again = push(&server, &server, Compression::Zstd(3)).await?;
+    assert_eq!((again.is_new, again.object), (false, first.object));
+    let refused = push(&other, &server, Compression::Lz4).await.unwrap_err().to_string();
+    assert!(refused.contains("it belongs to the cluster"), "{refused}");
+    let refused = push(&other, &other, Compression::Lz4).await.unwrap_err().to_string();
+    assert!(refused.contains("is there already, with other content"), "{refused}");
+    assert_eq!(std::fs::read_dir(repository.folder.path().join("wal_005"))?.count(), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_dies_meanwhile_leaves_no_backup() -> Result<()> {
+    let (server, _elsewhere) = filled()?;
+    let repository = Repository::new()?;
+    let (url, data) = (server.url("postgres"), server.data());
+    let tools = tools(&url).await?;
+    let server = Arc::new(Mutex::new(server));
+    let (dying, once) = (Arc::clone(&server), AtomicBool::new(true));
+    let moved: Arc<dyn Fn(u64) + Send + Sync> = Arc::new(move |_| {
+        if once.swap(false, Ordering::Relaxed) {
+            dying.lock().unwrap().down();
+        }
+    });
+    let task = Task { archive: &repository.backups, compression: Compression::Lz4, host: String::new(), moved };
+    let failed = begin(Server::open(&tools, Some(&data)).await?, &task).await?.take().await.unwrap_err();
+    assert!(matches!(failed, PhysicalError::Server(_)), "{failed:?}");
+    let held = repository.backups.look().await?;
+    assert_eq!((held.backups.len(), held.unfinished.len()), (0, 1));
+    // What it left is not mixed with the next, which begins in the same segment.
+    server.lock().unwrap().up()?;
+    let backup = repository.backs_up_from(&url, &data).await?;
+    assert_ne!(backup.name, held.unfinished[0]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_out_of_the_data_folder_lead_nowhere() -> Result<()> {
+    let (server, elsewhere) = filled()?;
+    let secret = tempfile::tempdir()?;
+    std::fs::write(secret.path().join("shadow"), "a secret of root's")?;
+    std::os::unix::fs::symlink(secret.path().join("shadow"), server.data().join("log"))?;
+    std::os::unix::fs::symlink(secret.path().join("shadow"), server.data().join("base/5/99999"))?;
+    std::os::unix::fs::symlink(secret.path(), server.data().join("pg_tblspc/99999"))?;
+    std::fs::create_dir(elsewhere.path().join("lost+found"))?;
+    let repository = Repository::new()?;
+    let backup = repository.backs_up(&server).await?;
+    let document = repository.folder.path().join(backup.name.files_metadata());
+    let described = FilesMetadata::read(&backup.name, &std::fs::read(document)?)?;
+    let outside = |name: &String| ["shadow", "99999/", "lost+found", "/log/"].iter().any(|part| name.contains(part));
+    assert_eq!(described.files.keys().find(|name| outside(name)), None);
+    assert!(!described.files.contains_key("/log") && !described.files.contains_key("/base/5/99999"));
+    assert!(backup.warnings.join("; ").contains("99999"), "{:?}", backup.warnings);
+    Ok(())
+}

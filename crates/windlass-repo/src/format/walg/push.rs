@@ -1,0 +1,189 @@
+//! Puts files of WAL into the archive, and objects of base backups beside them.
+//!
+//! Promised: what is there under a name stays. The same content once more is no error, whoever compressed it and how; other
+//! content is ([`WalgError::OtherContent`]), and nothing is overwritten. A segment is looked at before it is taken: it has to be
+//! whole, of its name, and of the cluster. When this returns, the store has confirmed it.
+//!
+//! A file is held in memory once, compressed.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use windlass_core::point::ObjectRef;
+use windlass_core::wal::{SegmentSize, WalFile};
+
+use super::backups::{Backups, is_meant, unread};
+use super::{BASE_BACKUPS, BackupName, Compression, Compressor, FRAME, Fault, SealKey, Sealer, WalgError, wal_object};
+use crate::object::{ObjectError, ObjectWriter};
+use crate::regular;
+use crate::store::{Key, StoreError};
+
+/// A file of the archive, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archived {
+    /// Whether it was new to the archive, rather than there already with the same content.
+    pub is_new: bool,
+    /// Its object.
+    pub object: ObjectRef,
+}
+
+/// Seals an archive, piece by piece.
+pub struct Sealing(Sealer<Vec<u8>>);
+
+impl Sealing {
+    /// The next bytes, sealed as far as that can be done without knowing what follows.
+    pub fn seal(&mut self, bytes: &[u8]) -> Result<Vec<u8>, WalgError> {
+        self.0.write_all(bytes).map_err(|error| WalgError::Pack { why: error.to_string() })?;
+        Ok(self.0.take_sealed())
+    }
+
+    /// The rest of it.
+    pub fn finish(self) -> Result<Vec<u8>, WalgError> {
+        self.0.finish().map_err(|error| WalgError::Pack { why: error.to_string() })
+    }
+}
+
+impl Backups {
+    /// What seals an archive of a base backup on its way to the store; nothing, where nothing is sealed.
+    pub fn sealing(&self) -> Result<Option<Sealing>, WalgError> {
+        self.key.as_deref().map(|key| Sealer::new(key, Vec::new()).map(Sealing)).transpose()
+    }
+
+    /// Begins an object of a base backup, by its name below the prefix. What is written is stored as it is.
+    pub fn write(&self, object: &str) -> Result<ObjectWriter, ObjectError> {
+        ObjectWriter::new(&self.store, &Key::foreign(object), None)
+    }
+
+    /// What there is of a base backup: its objects but the sentinel, and that; with their sizes.
+    pub async fn objects(&self, backup: &BackupName) -> Result<Vec<(String, u64)>, WalgError> {
+        let folder = format!("{BASE_BACKUPS}/{backup}");
+        let listed = self.store.list_all(Some(&Key::foreign(&folder))).await.map_err(|error| unread(&folder, error))?;
+        let mut objects: Vec<_> = listed.into_iter().map(|object| (object.key.to_string(), object.size)).collect();
+        match self.store.head(&Key::foreign(&backup.sentinel())).await {
+            Ok(object) => objects.push((backup.sentinel(), object.size)),
+            Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(unread(&backup.sentinel(), error)),
+        }
+        Ok(objects)
+    }
+
+    /// Puts the file `name` of a cluster into the archive; its content is that of `path`.
+    pub async fn push(
+        &self,
+        name: &str,
+        path: &Path,
+        cluster: u64,
+        size: SegmentSize,
+        compression: Compression,
+    ) -> Result<Archived, WalgError> {
+        let not_ours = |why: String| WalgError::Segment { object: name.to_owned(), why };
+        let file = WalFile::parse(name, size).map_err(|error| not_ours(error.to_string()))?;
+        let is = std::fs::symlink_metadata(path).map_err(|source| taken(path, source))?;
+        if !is.is_file() {
+            return Err(taken(path, io::Error::other("it is no file")));
+        }
+        let length = is.len();
+        is_meant(name, Some(cluster), path, length)?;
+        if let Some(object) = self.is_there(name, path).await? {
+            return Ok(Archived { is_new: false, object });
+        }
+        let (from, key) = (path.to_owned(), self.key.clone());
+        let made = tokio::task::spawn_blocking(move || object(&from, compression, key.as_deref()));
+        let made = made.await.map_err(|error| taken(path, io::Error::other(error)))??;
+        let object = wal_object(file, size, compression.codec());
+        let stored = stored(&object, &made);
+        match self.store.create_from(&Key::foreign(&object), made).await {
+            Ok(_) => Ok(Archived { is_new: true, object: stored }),
+            // Another put it there meanwhile, or it is sealed: no two of those are the same.
+            Err(StoreError::Occupied { .. }) => match self.is_there(name, path).await? {
+                Some(object) => Ok(Archived { is_new: false, object }),
+                None => Err(WalgError::OtherContent { object }),
+            },
+            Err(error) => Err(unread(&object, error)),
+        }
+    }
+
+    /// A file as the archive holds it.
+    pub async fn find_stored(&self, name: &str) -> Result<Option<ObjectRef>, WalgError> {
+        let Some((object, _)) = self.find(name).await? else { return Ok(None) };
+        let failed = |error| unread(&object, error);
+        let pieces = self.store.read(&Key::foreign(&object)).await.map_err(failed)?;
+        let pieces: Vec<Bytes> = pieces.map(|piece| piece.map_err(failed)).try_collect().await?;
+        Ok(Some(stored(&object, &pieces)))
+    }
+
+    /// A file that the archive holds with this content: with other content that is an error.
+    async fn is_there(&self, name: &str, path: &Path) -> Result<Option<ObjectRef>, WalgError> {
+        let Some((object, codec)) = self.find(name).await? else { return Ok(None) };
+        let from = path.to_owned();
+        let same = self.blocking(object.clone(), codec, move |archived| is_same(archived, &from)).await;
+        match same {
+            Ok(true) => self.find_stored(name).await,
+            Ok(false) => Err(WalgError::OtherContent { object }),
+            Err(WalgError::Target { source, .. }) => Err(taken(path, source)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What is to be said of an object, from its bytes.
+fn stored(object: &str, pieces: &[Bytes]) -> ObjectRef {
+    let (mut hash, mut size) = (ring::digest::Context::new(&ring::digest::SHA256), 0);
+    for piece in pieces {
+        hash.update(piece);
+        size += piece.len() as u64;
+    }
+    let sha256 = crate::hex::encode(hash.finish().as_ref());
+    let (plain_size, plain_sha256) = (size, sha256.clone());
+    ObjectRef { key: object.to_owned(), size, sha256, plain_size, plain_sha256, sealed_to: None }
+}
+
+fn is_same(mut archived: &mut (dyn Read + Send), path: &Path) -> io::Result<bool> {
+    let failed = |source| io::Error::from(Fault::Target(source));
+    let mut file = regular::open(path).map_err(failed)?;
+    let (mut ours, mut theirs) = (vec![0; 64 << 10], Vec::with_capacity(64 << 10));
+    loop {
+        theirs.clear();
+        (&mut archived).take(64 << 10).read_to_end(&mut theirs)?;
+        // To the end of both: a longer one is another.
+        let mut read = 0;
+        while read < ours.len() {
+            match file.read(&mut ours[read..]).map_err(failed)? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        if ours[..read] != theirs {
+            return Ok(false);
+        }
+        if read == 0 {
+            return Ok(true);
+        }
+    }
+}
+
+/// The object of a file: compressed, and sealed where there is a key.
+fn object(path: &Path, compression: Compression, key: Option<&SealKey>) -> Result<Vec<Bytes>, WalgError> {
+    let failed = |source| taken(path, source);
+    let mut file = regular::open(path).map_err(failed)?;
+    let mut compressor = Compressor::new(compression)?;
+    let (mut frames, mut piece) = (Vec::new(), Vec::new());
+    loop {
+        piece.clear();
+        (&mut file).take(FRAME as u64).read_to_end(&mut piece).map_err(failed)?;
+        if piece.is_empty() && !frames.is_empty() {
+            break;
+        }
+        frames.push(compressor.frame(&piece)?);
+    }
+    let Some(key) = key else { return Ok(frames.into_iter().map(Bytes::from).collect()) };
+    let mut sealer = Sealer::new(key, Vec::new())?;
+    frames.iter().try_for_each(|frame| sealer.write_all(frame)).map_err(failed)?;
+    Ok(vec![sealer.finish().map_err(failed)?.into()])
+}
+
+fn taken(path: &Path, source: io::Error) -> WalgError {
+    WalgError::Source { path: PathBuf::from(path), source }
+}

@@ -1,0 +1,192 @@
+//! Stories of a PostgreSQL server that is captured physically: by base backups, as a whole.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![allow(dead_code, clippy::panic, reason = "each file of stories uses what it needs of the stage")]
+
+mod story;
+
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use story::Stage;
+use windlass_testkit::postgres::PgCluster;
+
+fn physical() -> Result<Stage> {
+    let stage = Stage::new()?;
+    stage.server.psql("postgres", "create database shop");
+    stage.server.psql(
+        "shop",
+        "create table orders as select n as id, md5(n::text) as note from generate_series(1, 20000) n; create index on orders (id)",
+    );
+    let url = stage.server.url("shop");
+    let check = "checks = [ { component = \"db\", sql = \"select count(*) = 20000 from orders\" } ]";
+    stage.application(check)?.component("db", &format!("kind = \"postgres\"\nmode = \"physical\"\nurl = \"{url}\""))
+}
+
+/// Starts a server on a data folder that was laid down, and waits until it has recovered.
+fn started(laid_down: &Path) -> Result<PgCluster> {
+    let moved = |to: &Path| Ok(std::fs::rename(laid_down.join("data"), to)?);
+    let server = PgCluster::start_from(moved, &[])?;
+    server.recovered()
+}
+
+/// The objects of base backups, by key.
+fn archives(stage: &Stage) -> Vec<std::path::PathBuf> {
+    stage.objects().into_iter().filter(|path| path.to_string_lossy().contains("/tar_partitions/")).collect()
+}
+
+#[test]
+fn a_server_comes_back_as_a_whole_and_was_proven_before() -> Result<()> {
+    let stage = physical()?;
+    let doctor = stage.windlass(&["--output", "json", "doctor"])?.json();
+    let found = doctor.as_array().context("findings")?.iter().find(|f| f["what"] == "shop/db: data folder");
+    assert_eq!(found.context("the data folder")?["good"], true, "{doctor:#}");
+
+    let point = stage.begin()?;
+    let points = stage.windlass(&["--output", "json", "points", "shop"])?.with(0).json();
+    assert!(points.to_string().contains("physical"), "{points:#}");
+    stage.windlass(&["verify", "shop"])?.with(0);
+    let drilled = stage.windlass(&["--output", "json", "drill", "shop"])?.with(0).json().to_string();
+    for held in ["recovered up to", "every table and index of postgres, shop", "select count(*) = 20000"] {
+        assert!(drilled.contains(held), "{held}: {drilled}");
+    }
+    stage.windlass(&["repo", "check", "--read-data"])?.with(0);
+
+    stage.server.psql("shop", "drop table orders");
+    let back = stage.path("back");
+    let into = format!("db={}", back.display());
+    let plan = stage.windlass(&["--output", "json", "restore", "shop", "--into", &into, "--plan"])?.with(0).json();
+    let step = &plan["plan"]["steps"][0];
+    assert_eq!(
+        (&step["step"], &step["databases"]),
+        (&Value::from("data-folder"), &Value::from(vec!["postgres", "shop"]))
+    );
+    assert!(!back.exists());
+    stage.windlass(&["restore", "shop", "--into", &into, "--yes"])?.with(0).says("it recovers by itself");
+    // Once it is there, it is not written into.
+    stage.windlass(&["restore", "shop", "--into", &into, "--yes"])?.with(2).says("not empty");
+    let server = started(&back)?;
+    assert_eq!(server.psql("shop", "select count(*), min(note) from orders"), "20000|00003e3b9e5336685200ae85d21b4f5e");
+    assert_eq!(server.psql("postgres", "select timeline_id from pg_control_checkpoint()"), "2", "a life of its own");
+    assert_eq!(server.psql("postgres", "show archive_mode"), "off");
+    // The next life is captured as the first was: with the history of its timeline.
+    let url = server.url("shop");
+    let stage = stage.component("next", &format!("kind = \"postgres\"\nmode = \"physical\"\nurl = \"{url}\""))?;
+    server.psql("shop", "insert into orders values (0, 'of the second life')");
+    stage.windlass(&["backup", "shop"])?.with(0);
+    let (again, into_next) = (stage.path("again"), format!("next={}", stage.path("again").display()));
+    stage.windlass(&["restore", "shop", "--only", "next", "--into", &into_next, "--yes"])?.with(0);
+    let again = started(&again)?;
+    assert_eq!(again.psql("shop", "select note from orders where id = 0"), "of the second life");
+
+    stage.windlass(&["restore", "shop", "--in-place", "--yes"])?.with(2).says("beside its server only");
+    stage.windlass(&["restore", "shop", "--only", "db/shop", "--into", &into, "--yes"])?.with(2);
+    stage.windlass(&["restore", "shop", "--point", &point, "--only", "next", "--plan"])?.with(2);
+    Ok(())
+}
+
+#[test]
+fn what_is_stored_is_sealed_and_damage_is_found_before_anything_is_written() -> Result<()> {
+    let stage = physical()?;
+    stage.begin()?;
+    let parts = archives(&stage);
+    ensure!(parts.len() >= 3, "{parts:?}");
+    for part in &parts {
+        let head = std::fs::read(part)?;
+        assert_ne!(head[..4], [0x28, 0xb5, 0x2f, 0xfd], "{} is not sealed", part.display());
+    }
+    // What somebody put beside them is not unpacked with them.
+    let beside = parts[0].with_file_name("part_099.tar.zst");
+    std::fs::copy(&parts[0], &beside)?;
+    let into = format!("db={}", stage.path("beside").display());
+    stage.windlass(&["restore", "shop", "--into", &into, "--yes"])?.with(1).says("is not what its manifest names");
+    std::fs::remove_file(beside)?;
+    let largest = parts.iter().max_by_key(|part| std::fs::metadata(part).map_or(0, |is| is.len())).context("one")?;
+    let mut bytes = std::fs::read(largest)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(largest, bytes)?;
+    stage.windlass(&["verify", "shop"])?.with(1);
+    let back = stage.path("back");
+    stage.windlass(&["restore", "shop", "--into", &format!("db={}", back.display()), "--yes"])?.with(1);
+    assert!(!back.exists(), "nothing was written");
+    Ok(())
+}
+
+#[test]
+fn pages_that_the_disk_lost_are_told_at_once_and_fail_the_proof() -> Result<()> {
+    let stage = physical()?;
+    let path = stage.server.psql("shop", "select pg_relation_filepath('orders')");
+    stage.server.psql("shop", "checkpoint");
+    let file = std::fs::OpenOptions::new().write(true).open(stage.server.data().join(&path))?;
+    std::os::unix::fs::FileExt::write_all_at(&file, b"bitrot", 3 * 8192 + 4000)?;
+    stage.windlass(&["repo", "init"])?.with(0);
+    stage.windlass(&["backup", "shop"])?.says(&format!("the pages [3] of `/{path}`"));
+    let deep = stage.windlass(&["verify", "shop", "--deep"])?.with(1);
+    assert!(format!("{}{}", deep.out, deep.err).contains("invalid page in block 3"), "{}{}", deep.out, deep.err);
+    Ok(())
+}
+
+#[test]
+fn a_backup_that_is_killed_leaves_the_server_alone_and_what_it_wrote_is_known() -> Result<()> {
+    let stage = physical()?;
+    stage.windlass(&["repo", "init"])?.with(0);
+    let before = stage.objects();
+    let mut running = stage.command(&["backup", "shop"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    story::wait_until("an attempt to be noted", || stage.objects().len() > before.len() + 1);
+    running.kill()?;
+    running.wait()?;
+    // Backup mode and what holds the WAL end with the session, which the server sees go.
+    let ours = "select count(*) from pg_stat_activity where application_name like 'windlass%'";
+    story::wait_until("the session to end", || stage.server.psql("postgres", ours) == "0");
+    assert_eq!(stage.server.psql("postgres", "select count(*) from pg_replication_slots"), "0");
+    stage.take()?;
+    stage.windlass(&["verify", "shop"])?.with(0);
+    let found = stage.windlass(&["--output", "json", "repo", "check"])?.out;
+    assert!(found.contains("eftover") && !found.contains("oreign"), "{found}");
+    Ok(())
+}
+
+#[test]
+fn another_server_in_the_same_place_has_a_folder_of_its_own() -> Result<()> {
+    let stage = physical()?;
+    stage.begin()?;
+    let other = PgCluster::start()?;
+    other.psql("postgres", "create database shop");
+    let settings = std::fs::read_to_string(stage.path("windlass.toml"))?;
+    let replaced = settings.replace(&stage.server.url("shop"), &other.url("shop"));
+    assert_ne!(settings, replaced);
+    std::fs::write(stage.path("windlass.toml"), replaced)?;
+    stage.take()?;
+    let clusters = std::fs::read_dir(stage.path("repository/postgres/shop.db"))?.count();
+    assert_eq!(clusters, 2, "neither touches what is the other's");
+    stage.windlass(&["verify", "shop"])?.with(0);
+    Ok(())
+}
+
+#[test]
+fn a_server_that_came_back_twice_is_captured_in_both_lives() -> Result<()> {
+    let stage = physical()?;
+    let point = stage.begin()?;
+    let settings = std::fs::read_to_string(stage.path("windlass.toml"))?;
+    let mut timelines = Vec::new();
+    for life in ["one", "two"] {
+        let back = stage.path(life);
+        let into = format!("db={}", back.display());
+        stage.windlass(&["restore", "shop", "--point", &point, "--into", &into, "--yes"])?.with(0);
+        let server = started(&back)?;
+        timelines.push(server.psql("postgres", "select timeline_id from pg_control_checkpoint()"));
+        server.psql("shop", &format!("insert into orders values (0, '{life}')"));
+        // In the same place: it is the same cluster.
+        std::fs::write(stage.path("windlass.toml"), settings.replace(&stage.server.url("shop"), &server.url("shop")))?;
+        stage.take()?;
+    }
+    assert_eq!(timelines, ["2", "3"], "a timeline is never lived on twice");
+    let (last, into) = (stage.path("last"), format!("db={}", stage.path("last").display()));
+    stage.windlass(&["restore", "shop", "--into", &into, "--yes"])?.with(0);
+    let last = started(&last)?;
+    assert_eq!(last.psql("shop", "select string_agg(note, ',') from orders where id = 0"), "two");
+    Ok(())
+}
