@@ -133,11 +133,13 @@ fn pages_that_the_disk_lost_are_told_at_once_and_fail_the_proof() -> Result<()> 
 fn a_backup_that_is_killed_leaves_the_server_alone_and_what_it_wrote_is_known() -> Result<()> {
     let stage = physical()?;
     stage.windlass(&["repo", "init"])?.with(0);
-    let before = stage.objects();
+    // Long enough that it is under way when it is killed, on any machine.
+    std::fs::File::create(stage.server.data().join("core"))?.set_len(3 << 30)?;
     let mut running = stage.command(&["backup", "shop"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-    story::wait_until("an attempt to be noted", || stage.objects().len() > before.len() + 1);
+    story::wait_until("archives to be written", || !archives(&stage).is_empty());
     running.kill()?;
-    running.wait()?;
+    assert_eq!(running.wait()?.code(), None, "it had ended before it was killed");
+    std::fs::remove_file(stage.server.data().join("core"))?;
     // Backup mode and what holds the WAL end with the session, which the server sees go.
     let ours = "select count(*) from pg_stat_activity where application_name like 'windlass%'";
     story::wait_until("the session to end", || stage.server.psql("postgres", ours) == "0");

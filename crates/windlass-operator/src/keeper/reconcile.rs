@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::ObjectRef;
@@ -32,7 +32,7 @@ use crate::context::Context;
 use crate::drill;
 use crate::error::OperatorError;
 use crate::job::State;
-use crate::kryton::dereference::Dereferenced;
+use crate::kryton::dereference::{Dereferenced, users_of};
 use crate::kryton::validate::{self, Backup, Fault};
 use crate::kryton::{component, names};
 use crate::status::{self, Now};
@@ -70,6 +70,8 @@ pub(crate) async fn run(context: Arc<Context>) {
     let all: Api<DeserializeGuard<Kryton>> = Api::all(context.watching.clone());
     let controller =
         Controller::new(all, watcher::Config::default()).with_config(Config::default().concurrency(AT_ONCE));
+    let store = controller.store();
+    let secrets: Api<PartialObjectMeta<Secret>> = Api::all(context.watching.clone());
     let of_backups =
         || watcher::Config::default().labels(&format!("{},app.kubernetes.io/component=backup", names::FOR));
     let jobs: Api<PartialObjectMeta<Job>> = Api::all(context.watching.clone());
@@ -77,6 +79,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     let pods: Api<PartialObjectMeta<Pod>> = Api::all(context.watching.clone());
     let drills: Api<DeserializeGuard<Drill>> = Api::all(context.watching.clone());
     let controller = controller
+        .watches(secrets, watcher::Config::default(), move |secret| users_of(&store, &secret))
         .watches(jobs, of_backups(), |job| names::labelled_for(&job))
         .watches(pods, of_backups(), |pod| names::labelled_for(&pod))
         .watches(drills, watcher::Config::default(), |drill| of_drill(&drill));

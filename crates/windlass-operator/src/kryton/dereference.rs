@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
 use secrecy::SecretString;
 
@@ -96,6 +98,22 @@ impl Named {
     pub(crate) fn has(&self, name: &str) -> bool {
         [&self.credentials, &self.database, &self.own].into_iter().chain(&self.ca).any(|named| named == name)
     }
+}
+
+/// The `Kryton`s that name a Secret.
+pub(crate) fn users_of(
+    store: &Store<DeserializeGuard<Kryton>>,
+    secret: &PartialObjectMeta<Secret>,
+) -> Vec<ObjectRef<DeserializeGuard<Kryton>>> {
+    let (namespace, name) = (secret.namespace(), secret.name_any());
+    let names = |kryton: &Kryton| Named::of(kryton).is_some_and(|named| named.has(&name));
+    store
+        .state()
+        .iter()
+        .filter(|guarded| guarded.namespace() == namespace)
+        .filter(|guarded| guarded.0.as_ref().is_ok_and(&names))
+        .map(|guarded| ObjectRef::from_obj(guarded.as_ref()))
+        .collect()
 }
 
 /// The Secret of the database: the one that is named, or the chart's.

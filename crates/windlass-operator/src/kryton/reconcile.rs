@@ -8,12 +8,12 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use serde_json::{Map, json};
 
-use super::dereference::{Dereferenced, Named};
+use super::dereference::{Dereferenced, users_of};
 use super::validate::{self, Valid};
 use super::{apply, build, deletion, hold, names, outdated, preflight, release, snapshots};
 use crate::api::kryton::Kryton;
@@ -74,22 +74,6 @@ fn of_restore(restore: &DeserializeGuard<Restore>) -> Option<ObjectRef<Deseriali
 fn of_release(made: &impl ResourceExt) -> Option<ObjectRef<DeserializeGuard<Kryton>>> {
     let release = made.labels().get("app.kubernetes.io/instance")?;
     Some(ObjectRef::new(release).within(&made.namespace().unwrap_or_default()))
-}
-
-/// The `Kryton`s that name a Secret.
-fn users_of(
-    store: &Store<DeserializeGuard<Kryton>>,
-    secret: &PartialObjectMeta<Secret>,
-) -> Vec<ObjectRef<DeserializeGuard<Kryton>>> {
-    let (namespace, name) = (secret.namespace(), secret.name_any());
-    let names = |kryton: &Kryton| Named::of(kryton).is_some_and(|named| named.has(&name));
-    store
-        .state()
-        .iter()
-        .filter(|guarded| guarded.namespace() == namespace)
-        .filter(|guarded| guarded.0.as_ref().is_ok_and(&names))
-        .map(|guarded| ObjectRef::from_obj(guarded.as_ref()))
-        .collect()
 }
 
 async fn reconcile(
