@@ -151,6 +151,8 @@ pub struct Physical {
     pub server: Postgres,
     /// Its data folder, as it is mounted on this machine, absolute; where the server says it is, where there is none.
     pub data_directory: Option<PathBuf>,
+    /// Whether its `archive_command` brings all its WAL into the repository; otherwise each base backup has its own alone.
+    pub archives: bool,
 }
 
 /// Which databases of a server.

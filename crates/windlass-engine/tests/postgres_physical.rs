@@ -14,11 +14,11 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, Result, ensure};
 use postgres_stage::tools;
 use windlass_core::repository::Place;
-use windlass_core::wal::{SegmentSize, Timeline};
+use windlass_core::wal::Timeline;
 use windlass_engine::postgres::physical::base_backup::{BaseBackup, Task, begin};
 use windlass_engine::postgres::physical::recovery::Recovery;
 use windlass_engine::postgres::physical::{PhysicalError, Server};
-use windlass_repo::format::walg::{Backups, Compression, FilesMetadata, Target};
+use windlass_repo::format::walg::{Backups, Before, Compression, FilesMetadata, Target};
 use windlass_repo::store::Store;
 use windlass_repo::store::open::open;
 use windlass_testkit::postgres::PgCluster;
@@ -246,7 +246,8 @@ async fn what_is_archived_under_a_name_stays_what_it_is() -> Result<()> {
     let push = async |from: &PgCluster, cluster: &PgCluster, compression| {
         let identifier = cluster.psql("postgres", "select system_identifier from pg_control_system()").parse().unwrap();
         let path = from.data().join("pg_wal").join(segment);
-        repository.backups.push(segment, &path, identifier, SegmentSize::default(), compression).await
+        let file = Arc::new(std::fs::File::open(path)?);
+        repository.backups.push(segment, &file, identifier, compression, Before::MayBeThere).await
     };
     for server in [&server, &other] {
         server.psql("postgres", "select pg_switch_wal()");

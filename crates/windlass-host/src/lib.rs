@@ -9,3 +9,4 @@ pub mod rehearse;
 pub mod restore;
 pub mod retention;
 pub mod verify;
+pub mod wal;

@@ -96,6 +96,12 @@ impl Repository {
         Ok(Self { store: probed(self.store).await?, ..self })
     }
 
+    /// That it is where it was. A disk that is not mounted any more takes what is written as well, and so does a bucket that was
+    /// emptied.
+    pub async fn still_there(&self) -> Result<(), RepositoryError> {
+        Self::open(self.store.clone(), Some(self.id())).await.map(drop)
+    }
+
     /// Its store.
     pub fn store(&self) -> &Store {
         &self.store

@@ -1,11 +1,13 @@
 //! The command line: its words and their help. What they do is in `commands/`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use windlass_core::id::PointId;
-use windlass_core::name::Name;
+use windlass_core::name::{InvalidName, Name};
 use windlass_core::selector::Selector;
+use windlass_engine::postgres::wal::{Owner, SOCKET};
 
 /// Backup, restore and disaster recovery for stateful applications that proves itself.
 #[derive(Debug, Parser)]
@@ -38,6 +40,16 @@ Exit codes, which are not those of other verbs: PostgreSQL ends recovery at 1 to
   0    the file is there
   1    the archive ends before it
   126  anything else: PostgreSQL stops, and loses nothing";
+
+const SERVE_HELP: &str = "\
+It serves each component with `wal = \"archive\"`. In the settings of its server:
+  archive_mode = on
+  archive_command = 'windlass wal-push --component APPLICATION/COMPONENT %p'
+It needs no rights of the server's, which hands over open files, and the server none of its secrets.";
+
+const PUSH_HELP: &str = "\
+It ends with 0 when the store has confirmed the file. Any other code has PostgreSQL keep it, and ask again.
+Where nobody listens at the socket it stores the file itself, and needs settings and secrets that the server's user may read.";
 
 /// A format of standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -80,15 +92,37 @@ pub(crate) enum Verb {
     Repo(Repo),
     /// Check settings, tools, credentials, space and clocks; say what to fix
     Doctor,
+    /// Run what has to be there all the time on this machine: the archiver of its servers' WAL
+    #[command(after_help = SERVE_HELP)]
+    Serve {
+        /// The socket at which `wal-push` and `wal-fetch` ask
+        #[arg(long, value_name = "PATH", default_value = SOCKET)]
+        socket: PathBuf,
+    },
+    /// Store a file of WAL, as PostgreSQL's `archive_command`
+    #[command(after_help = PUSH_HELP)]
+    WalPush {
+        /// The component whose server writes it
+        #[arg(long, value_name = "APPLICATION/COMPONENT")]
+        component: Owner,
+        /// The socket at which `windlass serve` listens
+        #[arg(long, value_name = "PATH", default_value = SOCKET)]
+        socket: PathBuf,
+        /// The file, `%p`
+        path: PathBuf,
+    },
     /// Fetch a file of the WAL archive, as PostgreSQL's `restore_command`
     #[command(after_help = FETCH_HELP)]
     WalFetch {
-        /// A repository of `format = "wal-g"`
-        #[arg(long, value_name = "REPOSITORY")]
-        component: Name,
-        /// The system identifier of the cluster: a segment of another is refused
+        /// The component whose server wrote it, or a repository of `format = "wal-g"`
+        #[arg(long, value_name = "APPLICATION/COMPONENT|REPOSITORY")]
+        component: WalOf,
+        /// The system identifier of the cluster: a segment of another is refused [default: that of the data folder it runs in]
         #[arg(long, value_name = "IDENTIFIER")]
         cluster: Option<u64>,
+        /// The socket at which `windlass serve` listens
+        #[arg(long, value_name = "PATH", default_value = SOCKET)]
+        socket: PathBuf,
         /// The file, `%f`
         name: String,
         /// Where it goes, `%p`
@@ -210,8 +244,8 @@ pub(crate) enum Application {
     Kryton(String),
 }
 
-impl std::str::FromStr for Application {
-    type Err = <Name as std::str::FromStr>::Err;
+impl FromStr for Application {
+    type Err = <Name as FromStr>::Err;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.strip_prefix("kryton/") {
@@ -530,6 +564,23 @@ pub(crate) enum Keys {
         #[arg(long, value_name = "FILE")]
         old: PathBuf,
     },
+}
+
+/// Whose WAL it is.
+#[derive(Clone, Debug)]
+pub(crate) enum WalOf {
+    /// That of a component.
+    Component(Owner),
+    /// That of somebody else's repository.
+    Repository(Name),
+}
+
+impl FromStr for WalOf {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        if text.contains('/') { text.parse().map(Self::Component) } else { text.parse().map(Self::Repository) }
+    }
 }
 
 /// Reads `--only`.

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{Agent, Application, Cli, Keys, Repo, Verb};
+use crate::cli::{Agent, Application, Cli, Keys, Repo, Verb, WalOf};
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::printer::Printer;
@@ -50,9 +50,24 @@ fn run(fetches: bool) -> ExitCode {
         };
     }
     log_to_stderr(&cli);
+    let printer = Printer::new(cli.output, cli.quiet);
+    let asked = match &cli.verb {
+        Verb::WalPush { component, socket, path } => commands::wal::push_at(socket, component, path),
+        Verb::WalFetch { component: WalOf::Component(component), cluster, socket, name, path } => {
+            commands::wal::fetch_at(socket, component, *cluster, name, path)
+        }
+        _ => Ok(None),
+    };
+    match asked {
+        Ok(None) => {}
+        Ok(Some(status)) => return status.into(),
+        Err(failure) => {
+            printer.failure(&failure);
+            return failed;
+        }
+    }
     // With none or several providers compiled in, rustls would panic at the first handshake.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let printer = Printer::new(cli.output, cli.quiet);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -78,7 +93,17 @@ fn run(fetches: bool) -> ExitCode {
         Some(Ok(status)) => status.into(),
         Some(Err(failure)) => {
             printer.failure(&failure);
-            if matches!(cli.verb, Verb::WalFetch { .. }) { failed } else { failure.exit_code() }
+            match &cli.verb {
+                Verb::WalPush { socket, .. } | Verb::WalFetch { component: WalOf::Component(_), socket, .. } => {
+                    printer.warning(&format!(
+                        "nobody listens at {}: it was tried without `windlass serve`",
+                        socket.display()
+                    ));
+                    failed
+                }
+                Verb::WalFetch { .. } => failed,
+                _ => failure.exit_code(),
+            }
         }
         None => {
             printer.warning(match cli.verb {
@@ -86,7 +111,7 @@ fn run(fetches: bool) -> ExitCode {
                     "interrupted: run the same again to finish it, or `windlass undo` to see how to put back what was there"
                 }
                 Verb::Undo(_) => "interrupted: run the same again to finish it",
-                Verb::WalFetch { .. } => "interrupted",
+                Verb::WalFetch { .. } | Verb::WalPush { .. } => "interrupted",
                 Verb::Restore(_) => {
                     "interrupted: what was restored so far is left as it is, and is not whole: look at the targets, and remove them before the next attempt"
                 }
@@ -99,7 +124,7 @@ fn run(fetches: bool) -> ExitCode {
 
 /// Whether a verb hears of signals itself, and ends in order.
 fn ends_by_itself(verb: &Verb) -> bool {
-    matches!(verb, Verb::Operator(_) | Verb::Agent(Agent::Snapshot(_)))
+    matches!(verb, Verb::Operator(_) | Verb::Serve { .. } | Verb::Agent(Agent::Snapshot(_)))
 }
 
 /// Opens as many files as the system lets us: a folder in a folder in a folder is walked by handles, one a level.
@@ -153,7 +178,7 @@ fn ignores_hangup() -> bool {
 fn log_to_stderr(cli: &Cli) {
     let level = match cli.verbose {
         // What runs for months tells what it does.
-        0 if matches!(cli.verb, Verb::Operator(_)) => "info",
+        0 if matches!(cli.verb, Verb::Operator(_) | Verb::Serve { .. }) => "info",
         0 => "error",
         1 => "info",
         _ => "debug",
@@ -203,7 +228,9 @@ async fn dispatch(cli: &Cli, printer: &Printer) -> Result {
         Verb::Retention(verb) => commands::retention::run(context, verb).await,
         Verb::Repo(verb) => repo(context, verb).await,
         Verb::Doctor => commands::doctor::run(context).await,
-        Verb::WalFetch { component, cluster, name, path } => {
+        Verb::Serve { socket } => commands::wal::serve(context, socket).await,
+        Verb::WalPush { component, path, .. } => commands::wal::push(context, component, path).await,
+        Verb::WalFetch { component, cluster, name, path, .. } => {
             commands::wal::fetch(context, component, name, *cluster, path).await
         }
         Verb::Init(_)

@@ -22,7 +22,7 @@ pub enum WalFile {
 }
 
 impl WalFile {
-    /// From a name without a folder.
+    /// From a name without a folder. By [`SegmentSize::LEAST`] every name there can be is read.
     pub fn parse(name: &str, size: SegmentSize) -> Result<Self, InvalidWalName> {
         let invalid = || InvalidWalName { name: name.to_owned() };
         let Some((first, rest)) = name.split_once('.') else { return Segment::parse(name, size).map(Self::Segment) };
@@ -33,7 +33,8 @@ impl WalFile {
         match rest.split_once('.') {
             None if rest == "partial" => Ok(Self::Partial(segment)),
             Some((offset, "backup")) => {
-                let offset = hex8(offset).filter(|offset| u64::from(*offset) < size.bytes()).ok_or_else(invalid)?;
+                let largest = SegmentSize::LARGEST.bytes();
+                let offset = hex8(offset).filter(|offset| u64::from(*offset) < largest).ok_or_else(invalid)?;
                 Ok(Self::Backup { segment, offset })
             }
             _ => Err(invalid()),
@@ -94,6 +95,8 @@ mod tests {
             WalFile::parse("000000010000000000000002.00000028.backup", size).unwrap().start(size),
             Some(Lsn(0x0200_0028))
         );
+        // By the least size every name is read, wherever in a larger segment a backup began.
+        assert!(WalFile::parse("000000010000000000000002.00F00028.backup", SegmentSize::LEAST).is_ok());
     }
 
     #[test]
@@ -105,7 +108,7 @@ mod tests {
             "00000001.history.tmp",
             "000000010000000000000002.ready",
             "000000010000000000000002.28.backup",
-            "000000010000000000000002.01000000.backup",
+            "000000010000000000000002.40000000.backup",
             "../000000010000000000000002",
             "000000010000000000000002.partial.",
         ];

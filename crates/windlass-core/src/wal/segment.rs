@@ -39,9 +39,15 @@ impl fmt::Display for Timeline {
 pub struct SegmentSize(u64);
 
 impl SegmentSize {
+    /// The smallest there is. By it the name of any segment can be read and written, but not counted with.
+    pub const LEAST: Self = Self(1 << 20);
+
+    /// The largest there is.
+    pub const LARGEST: Self = Self(1 << 30);
+
     /// From bytes.
     pub fn new(bytes: u64) -> Result<Self, InvalidSegmentSize> {
-        let is_valid = bytes.is_power_of_two() && (1 << 20..=1 << 30).contains(&bytes);
+        let is_valid = bytes.is_power_of_two() && (Self::LEAST.0..=Self::LARGEST.0).contains(&bytes);
         if is_valid { Ok(Self(bytes)) } else { Err(InvalidSegmentSize { bytes }) }
     }
 

@@ -20,6 +20,7 @@ pub mod scratch;
 pub mod session;
 pub mod tools;
 mod url;
+pub mod wal;
 
 pub use error::PostgresError;
 pub use url::{database_of, with_database};

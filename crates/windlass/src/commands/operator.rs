@@ -26,7 +26,7 @@ pub(crate) fn definitions() -> Result {
 }
 
 /// Returns when somebody wants it to end.
-async fn stopped() {
+pub(crate) async fn stopped() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {

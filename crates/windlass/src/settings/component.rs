@@ -140,7 +140,7 @@ fn read_postgres(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Strategy>
         },
     };
     let (others, mode): (&[_], _) =
-        if is_physical? { (&["databases", "via"], "logical") } else { (&["data_directory"], "physical") };
+        if is_physical? { (&["databases", "via"], "logical") } else { (&["data_directory", "wal"], "physical") };
     for item in others.iter().filter_map(|key| table.get(key)) {
         item.refuse(faults, format!("goes with mode = \"{mode}\""), "take it out, or write that mode");
     }
@@ -164,6 +164,13 @@ fn read_postgres(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Strategy>
     let password = table.get("password").map(|item| secret::read(&item, faults));
     let via = table.get("via").map(|item| item.command(faults));
     let data_directory = table.get("data_directory").map(|item| item.path(faults));
+    let archives = table.get("wal").map_or(Some(false), |item| {
+        let is_known = item.text(faults)? == "archive";
+        if !is_known {
+            item.refuse(faults, "is no way for WAL to reach the repository", "write \"archive\": by `archive_command`");
+        }
+        is_known.then_some(true)
+    });
     let server = Postgres {
         url: url?,
         password: password.map_or(Some(None), |secret| secret.map(Some))?,
@@ -173,7 +180,7 @@ fn read_postgres(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Strategy>
     };
     let data_directory = data_directory.map_or(Some(None), |path| path.map(Some))?;
     Some(if is_physical? {
-        Strategy::Physical(Physical { server, data_directory })
+        Strategy::Physical(Physical { server, data_directory, archives: archives? })
     } else {
         Strategy::Postgres(server)
     })

@@ -21,14 +21,15 @@ use tokio::sync::mpsc;
 use windlass_core::point::{ObjectRef, Window};
 use windlass_core::wal::{Lsn, Segment, SegmentSize, Timeline, WalFile};
 use windlass_repo::format::walg::{
-    BackupName, Backups, Compression, Compressor, FilesMetadata, PartName, Sentinel, Spec, Tablespace,
+    BackupName, Backups, Before, Compression, Compressor, FilesMetadata, PartName, Sentinel, Spec, Tablespace,
 };
 use windlass_repo::object::ObjectWriter;
+use windlass_repo::regular;
 
 use super::archives::{self, Packed, Reading};
 use super::error::PhysicalError;
 use super::server::{Facts, Server, Stopped, redo};
-use super::survey::{Found, survey};
+use super::survey::{Found, still_there, survey};
 
 /// Frames that may wait for the store, for each thread.
 const AHEAD: usize = 2;
@@ -391,13 +392,15 @@ async fn push_wal(
     while segment <= last {
         let name = segment.name(size);
         let path = server.data.join("pg_wal").join(&name);
-        if path.exists() {
-            let pushed = archive.push(&name, &path, cluster, size, task.compression).await;
-            objects.push(pushed.map_err(PhysicalError::Walg)?.object);
-        } else if let Some(object) = archive.find_stored(&name).await.map_err(PhysicalError::Walg)? {
-            objects.push(object);
-        } else {
-            return Err(PhysicalError::WalGone { segment: name });
+        match still_there(regular::open(&path)).map_err(|source| PhysicalError::Read { path, source })? {
+            Some(file) => {
+                let pushed = archive.push(&name, &Arc::new(file), cluster, task.compression, Before::MayBeThere).await;
+                objects.push(pushed.map_err(PhysicalError::Walg)?.object);
+            }
+            None => match archive.find_stored(&name).await.map_err(PhysicalError::Walg)? {
+                Some(object) => objects.push(object),
+                None => return Err(PhysicalError::WalGone { segment: name }),
+            },
         }
         segment = segment.next();
     }
@@ -416,7 +419,8 @@ async fn push_history(
     let (size, cluster) = (server.facts.segment_size, server.facts.system_identifier);
     let name = WalFile::History(timeline).name(size);
     let path = server.data.join("pg_wal").join(&name);
-    let pushed = task.archive.push(&name, &path, cluster, size, task.compression).await;
+    let file = regular::open(&path).map_err(|source| PhysicalError::Read { path, source })?;
+    let pushed = task.archive.push(&name, &Arc::new(file), cluster, task.compression, Before::MayBeThere).await;
     Ok(Some(pushed.map_err(PhysicalError::Walg)?.object))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,7 +13,6 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use windlass_core::wal::{History, Segment, SegmentSize, Timeline, WalFile};
 
 use super::archive::Entries;
-use super::error::Fault;
 use super::replay::Replay;
 use super::{
     Archive, Backup, BackupName, Codec, CommitWalk, FilesMetadata, Listing, PartName, Present, SealKey, SegmentHeader,
@@ -28,8 +27,8 @@ const AT_ONCE: usize = 3;
 const TRIED: usize = 8;
 
 /// The longest file of the archive but a segment, and the longest segment.
-const SMALL: u64 = 1 << 20;
-const LARGE: u64 = 1 << 30;
+pub(super) const SMALL: u64 = 1 << 20;
+pub(super) const LARGE: u64 = 1 << 30;
 
 /// A prefix: where it is, and what opens it. Nothing is read until it is used.
 #[derive(Clone)]
@@ -160,8 +159,11 @@ impl Backups {
     }
 
     /// As the newest segments say; the usual size where none can be read.
-    async fn segment_size<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<SegmentSize, WalgError> {
-        let any = any_size();
+    pub(super) async fn segment_size<'a>(
+        &self,
+        names: impl Iterator<Item = &'a str>,
+    ) -> Result<SegmentSize, WalgError> {
+        let any = SegmentSize::LEAST;
         let listing = Listing::read(names, any);
         let segments = listing.wal.iter().rev().filter(|(file, _)| matches!(file, WalFile::Segment(_)));
         for (file, codecs) in segments.take(TRIED) {
@@ -180,7 +182,7 @@ impl Backups {
         Ok(SegmentSize::default())
     }
 
-    async fn history(&self, timeline: Timeline, codec: Codec) -> Result<History, WalgError> {
+    pub(super) async fn history(&self, timeline: Timeline, codec: Codec) -> Result<History, WalgError> {
         let object = wal_object(WalFile::History(timeline), SegmentSize::default(), codec);
         let text = self.blocking(object.clone(), codec, |content| {
             let mut text = String::new();
@@ -321,73 +323,11 @@ impl Backups {
         Ok(None)
     }
 
-    /// Writes a file of the archive, by its name, which becomes visible whole; `false` where it is not there. A segment must be
-    /// of the cluster with this identifier, where one is given.
-    pub async fn fetch(&self, file: &str, cluster: Option<u64>, to: &Path) -> Result<bool, WalgError> {
-        let Some((object, codec)) = self.find(file).await? else { return Ok(false) };
-        let (name, place) = (file.to_owned(), to.to_owned());
-        let small = matches!(WalFile::parse(file, any_size()), Ok(WalFile::History(_) | WalFile::Backup { .. }));
-        let limit = if small { SMALL } else { LARGE };
-        let written = self.blocking(object, codec, move |content| {
-            let failed = |source| std::io::Error::from(Fault::Target(source));
-            let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let mut part = tempfile::Builder::new().prefix(".windlass-").tempfile_in(folder).map_err(failed)?;
-            let bytes = std::io::copy(&mut content.take(limit + 1), part.as_file_mut())?;
-            if bytes > limit {
-                return Err(Fault::Damaged("it is longer than such a file can be").into());
-            }
-            is_meant(&name, cluster, part.path(), bytes).map_err(std::io::Error::other)?;
-            part.as_file().sync_all().map_err(failed)?;
-            part.persist(&place).map_err(|error| failed(error.error))?;
-            Ok(())
-        });
-        match written.await {
-            Ok(()) => Ok(true),
-            Err(WalgError::Target { source, .. }) => Err(WalgError::Target { path: to.to_owned(), source }),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Whether the archive goes on behind a file that is not in it: then it has a gap. An archive in which nothing is at all has
-    /// not come to its end: it is not there.
-    pub async fn goes_on_behind(&self, file: &str) -> Result<bool, WalgError> {
-        let listed = self.store.list_all(Some(&Key::foreign(super::WAL))).await;
-        let listed = listed.map_err(|error| unread(super::WAL, error))?;
-        let names = || listed.iter().map(|object| object.key.as_str());
-        let size = self.segment_size(names()).await?;
-        let listing = Listing::read(names(), size);
-        let all: BTreeSet<Segment> = whole(&listing).collect();
-        if all.is_empty() {
-            let source = std::io::Error::other("there is no segment in it at all: is this the place?");
-            return Err(WalgError::Read { object: super::WAL.to_owned(), source });
-        }
-        let Ok(WalFile::Segment(asked)) = WalFile::parse(file, size) else { return Ok(false) };
-        let mut histories = BTreeMap::new();
-        for (file, codecs) in &listing.wal {
-            if let (WalFile::History(timeline), Some(codec)) = (file, codecs.first())
-                && *timeline >= asked.timeline
-            {
-                histories.insert(*timeline, self.history(*timeline, *codec).await?);
-            }
-        }
-        // What a timeline took over from the one before was never written on it.
-        let switch = histories.get(&asked.timeline).and_then(|history| history.switches().last());
-        let is_of_before = switch.is_some_and(|switch| asked.end(size) <= switch.at);
-        Ok(!is_of_before
-            && all.iter().any(|one| {
-                let leads_on =
-                    |history: &History| history.end_of(asked.timeline).is_some_and(|end| asked.start(size) < end);
-                let is_on_the_way =
-                    one.timeline == asked.timeline || histories.get(&one.timeline).is_some_and(leads_on);
-                one.number > asked.number && is_on_the_way
-            }))
-    }
-
     /// Where a file of the archive is; each way of compressing it is asked for, the usual ones first.
     pub(super) async fn find(&self, file: &str) -> Result<Option<(String, Codec)>, WalgError> {
-        let Ok(file) = WalFile::parse(file, any_size()) else { return Ok(None) };
-        for codec in [Codec::Zstd, Codec::Lz4, Codec::Brotli, Codec::Lzma, Codec::Gzip, Codec::None] {
-            let object = wal_object(file, any_size(), codec);
+        let Ok(file) = WalFile::parse(file, SegmentSize::LEAST) else { return Ok(None) };
+        for codec in Codec::ALL {
+            let object = wal_object(file, SegmentSize::LEAST, codec);
             match self.store.head(&Key::foreign(&object)).await {
                 Ok(_) => return Ok(Some((object, codec))),
                 Err(StoreError::NotFound { .. }) => {}
@@ -487,7 +427,7 @@ impl Held {
     }
 }
 
-fn whole(listing: &Listing) -> impl Iterator<Item = Segment> {
+pub(super) fn whole(listing: &Listing) -> impl Iterator<Item = Segment> {
     listing.wal.keys().filter_map(|file| match file {
         WalFile::Segment(segment) => Some(*segment),
         _ => None,
@@ -520,11 +460,6 @@ fn usable(name: &BackupName, present: &Present) -> Result<(), String> {
     Ok(())
 }
 
-/// A size by which the name of any segment can be read and written, but not counted with: the smallest there is.
-fn any_size() -> SegmentSize {
-    SegmentSize::new(1 << 20).unwrap_or_default()
-}
-
 /// Walks an archive, and ticks off what it holds. Returns the bytes of its files.
 fn walk(content: &mut (dyn Read + Send), step: &Step) -> std::io::Result<u64> {
     let mut entries = Entries::new(content);
@@ -537,20 +472,6 @@ fn walk(content: &mut (dyn Read + Send), step: &Step) -> std::io::Result<u64> {
         }
     }
     Ok(bytes)
-}
-
-/// Whether what was fetched is the segment of that name, of that cluster, and all of it; other files are believed.
-pub(super) fn is_meant(file: &str, cluster: Option<u64>, path: &Path, bytes: u64) -> Result<(), WalgError> {
-    let failed = |source| WalgError::Target { path: path.to_owned(), source };
-    if !matches!(WalFile::parse(file, any_size()), Ok(WalFile::Segment(_))) {
-        return Ok(());
-    }
-    let mut head = vec![0; super::wal::LONG];
-    std::fs::File::open(path).and_then(|mut part| part.read_exact(&mut head)).map_err(failed)?;
-    let header = SegmentHeader::read(file, &head)?;
-    let named = Segment::parse(file, header.size);
-    let named = named.map_err(|error| WalgError::Segment { object: file.to_owned(), why: error.to_string() })?;
-    header.check(file, named, cluster.unwrap_or(header.system_identifier), bytes)
 }
 
 pub(super) fn unread(object: &str, error: StoreError) -> WalgError {

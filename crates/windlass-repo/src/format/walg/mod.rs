@@ -21,7 +21,7 @@
 //! | what archives are made of | `archive`, [`part`](PartWriter), [`increment`](Step) |
 //! | how backups become a data folder | [`chain`](Step), [`target`](Target), [`unpack`](Archive), `body` |
 //! | what a store holds of it, and how far it can be replayed | [`backups`](Backups), [`replay`](Replay) |
-//! | how WAL comes into the archive | [`push`](Archived) |
+//! | how WAL comes into the archive, and out of it | [`push`](Archived), [`fetch`](StoredWal) |
 //! | whose a WAL segment is, and what was committed in it | [`wal`](SegmentHeader), [`commits`](CommitWalk) |
 //!
 //! Promised: whatever bytes are given, nothing is written outside the target, nothing panics, and a backup is called whole only
@@ -38,6 +38,7 @@ mod chain;
 mod codec;
 mod commits;
 mod error;
+mod fetch;
 mod increment;
 mod names;
 mod open;
@@ -56,10 +57,11 @@ pub use codec::{Codec, Compression, Compressor, FRAME};
 pub use commits::{CommitWalk, Commits};
 use error::Fault;
 pub use error::WalgError;
+pub use fetch::StoredWal;
 pub use names::{BASE_BACKUPS, BackupName, Listing, PartKind, PartName, Present, WAL, wal_object};
 pub use open::open;
 pub use part::PartWriter;
-pub use push::{Archived, Sealing};
+pub use push::{Archived, Before, Sealing};
 pub use replay::Replay;
 pub use seal::{KeyForm, Opener, SealKey, Sealer};
 pub use sentinel::{CorruptBlocks, Delta, FileDescription, FilesMetadata, Metadata, Sentinel, Spec, Tablespace};

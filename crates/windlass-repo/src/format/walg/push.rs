@@ -6,18 +6,21 @@
 //!
 //! A file is held in memory once, compressed.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use windlass_core::point::ObjectRef;
 use windlass_core::wal::{SegmentSize, WalFile};
 
-use super::backups::{Backups, is_meant, unread};
+use super::backups::{Backups, unread};
+use super::fetch::is_meant;
 use super::{BASE_BACKUPS, BackupName, Compression, Compressor, FRAME, Fault, SealKey, Sealer, WalgError, wal_object};
 use crate::object::{ObjectError, ObjectWriter};
-use crate::regular;
 use crate::store::{Key, StoreError};
 
 /// A file of the archive, as it is stored.
@@ -27,6 +30,15 @@ pub struct Archived {
     pub is_new: bool,
     /// Its object.
     pub object: ObjectRef,
+}
+
+/// What is known of a name before a file is stored under it. That it is created, or not, decides all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// There is nothing, compressed in whatever way.
+    NotThere,
+    /// There may be something.
+    MayBeThere,
 }
 
 /// Seals an archive, piece by piece.
@@ -69,35 +81,36 @@ impl Backups {
         Ok(objects)
     }
 
-    /// Puts the file `name` of a cluster into the archive; its content is that of `path`.
+    /// Puts the file `name` of a cluster into the archive; its content is that of `file`, which nobody writes any more.
     pub async fn push(
         &self,
         name: &str,
-        path: &Path,
+        file: &Arc<File>,
         cluster: u64,
-        size: SegmentSize,
         compression: Compression,
+        before: Before,
     ) -> Result<Archived, WalgError> {
         let not_ours = |why: String| WalgError::Segment { object: name.to_owned(), why };
-        let file = WalFile::parse(name, size).map_err(|error| not_ours(error.to_string()))?;
-        let is = std::fs::symlink_metadata(path).map_err(|source| taken(path, source))?;
+        let named = WalFile::parse(name, SegmentSize::LEAST).map_err(|error| not_ours(error.to_string()))?;
+        let is = file.metadata().map_err(|source| taken(name, source))?;
         if !is.is_file() {
-            return Err(taken(path, io::Error::other("it is no file")));
+            return Err(taken(name, io::Error::other("it is no file")));
         }
-        let length = is.len();
-        is_meant(name, Some(cluster), path, length)?;
-        if let Some(object) = self.is_there(name, path).await? {
+        is_meant(name, Some(cluster), file, is.len())?;
+        if before == Before::MayBeThere
+            && let Some(object) = self.is_there(name, file).await?
+        {
             return Ok(Archived { is_new: false, object });
         }
-        let (from, key) = (path.to_owned(), self.key.clone());
-        let made = tokio::task::spawn_blocking(move || object(&from, compression, key.as_deref()));
-        let made = made.await.map_err(|error| taken(path, io::Error::other(error)))??;
-        let object = wal_object(file, size, compression.codec());
+        let (title, from, key) = (name.to_owned(), Arc::clone(file), self.key.clone());
+        let made = tokio::task::spawn_blocking(move || object(&title, from, compression, key.as_deref()));
+        let made = made.await.map_err(|error| taken(name, io::Error::other(error)))??;
+        let object = wal_object(named, SegmentSize::LEAST, compression.codec());
         let stored = stored(&object, &made);
         match self.store.create_from(&Key::foreign(&object), made).await {
             Ok(_) => Ok(Archived { is_new: true, object: stored }),
             // Another put it there meanwhile, or it is sealed: no two of those are the same.
-            Err(StoreError::Occupied { .. }) => match self.is_there(name, path).await? {
+            Err(StoreError::Occupied { .. }) => match self.is_there(name, file).await? {
                 Some(object) => Ok(Archived { is_new: false, object }),
                 None => Err(WalgError::OtherContent { object }),
             },
@@ -115,16 +128,35 @@ impl Backups {
     }
 
     /// A file that the archive holds with this content: with other content that is an error.
-    async fn is_there(&self, name: &str, path: &Path) -> Result<Option<ObjectRef>, WalgError> {
+    async fn is_there(&self, name: &str, file: &Arc<File>) -> Result<Option<ObjectRef>, WalgError> {
         let Some((object, codec)) = self.find(name).await? else { return Ok(None) };
-        let from = path.to_owned();
-        let same = self.blocking(object.clone(), codec, move |archived| is_same(archived, &from)).await;
-        match same {
+        let from = InOrder::of(file);
+        match self.blocking(object.clone(), codec, move |archived| is_same(archived, from)).await {
             Ok(true) => self.find_stored(name).await,
             Ok(false) => Err(WalgError::OtherContent { object }),
-            Err(WalgError::Target { source, .. }) => Err(taken(path, source)),
+            Err(WalgError::Target { source, .. }) => Err(taken(name, source)),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Reads a file from its beginning, wherever others that have it are.
+struct InOrder {
+    file: Arc<File>,
+    at: u64,
+}
+
+impl InOrder {
+    fn of(file: &Arc<File>) -> Self {
+        Self { file: Arc::clone(file), at: 0 }
+    }
+}
+
+impl Read for InOrder {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(into, self.at)?;
+        self.at += read as u64;
+        Ok(read)
     }
 }
 
@@ -140,9 +172,8 @@ fn stored(object: &str, pieces: &[Bytes]) -> ObjectRef {
     ObjectRef { key: object.to_owned(), size, sha256, plain_size, plain_sha256, sealed_to: None }
 }
 
-fn is_same(mut archived: &mut (dyn Read + Send), path: &Path) -> io::Result<bool> {
+fn is_same(mut archived: &mut (dyn Read + Send), mut file: InOrder) -> io::Result<bool> {
     let failed = |source| io::Error::from(Fault::Target(source));
-    let mut file = regular::open(path).map_err(failed)?;
     let (mut ours, mut theirs) = (vec![0; 64 << 10], Vec::with_capacity(64 << 10));
     loop {
         theirs.clear();
@@ -165,9 +196,14 @@ fn is_same(mut archived: &mut (dyn Read + Send), path: &Path) -> io::Result<bool
 }
 
 /// The object of a file: compressed, and sealed where there is a key.
-fn object(path: &Path, compression: Compression, key: Option<&SealKey>) -> Result<Vec<Bytes>, WalgError> {
-    let failed = |source| taken(path, source);
-    let mut file = regular::open(path).map_err(failed)?;
+fn object(
+    name: &str,
+    file: Arc<File>,
+    compression: Compression,
+    key: Option<&SealKey>,
+) -> Result<Vec<Bytes>, WalgError> {
+    let failed = |source| taken(name, source);
+    let mut file = InOrder { file, at: 0 };
     let mut compressor = Compressor::new(compression)?;
     let (mut frames, mut piece) = (Vec::new(), Vec::new());
     loop {
@@ -184,6 +220,6 @@ fn object(path: &Path, compression: Compression, key: Option<&SealKey>) -> Resul
     Ok(vec![sealer.finish().map_err(failed)?.into()])
 }
 
-fn taken(path: &Path, source: io::Error) -> WalgError {
-    WalgError::Source { path: PathBuf::from(path), source }
+fn taken(name: &str, source: io::Error) -> WalgError {
+    WalgError::Source { path: PathBuf::from(name), source }
 }

@@ -1,0 +1,317 @@
+//! Stories of a server whose WAL is archived as it is written, and fetched from there.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![allow(dead_code, clippy::panic, reason = "each file of stories uses what it needs of the stage")]
+
+mod story;
+
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+use anyhow::{Context, Result};
+use story::Stage;
+use windlass_testkit::postgres::PgCluster;
+
+/// `windlass serve`, which ends with this.
+struct Serving(Child);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A server that archives, and its application.
+struct Archive {
+    stage: Stage,
+    server: PgCluster,
+    serving: Option<Serving>,
+}
+
+impl Archive {
+    fn new() -> Result<Self> {
+        let server = PgCluster::start_with(&["archive_mode=on", "wal_level=replica", "max_wal_size=64MB"])?;
+        server.psql("postgres", "create database shop");
+        server.psql("shop", "create table orders (id bigint primary key, note text)");
+        let settings =
+            format!("kind = \"postgres\"\nmode = \"physical\"\nwal = \"archive\"\nurl = \"{}\"", server.url("shop"));
+        let stage = Stage::new()?.component("db", &settings)?;
+        stage.windlass(&["repo", "init"])?.with(0);
+        let mut archive = Self { stage, server, serving: None };
+        archive.serve()?;
+        let socket = archive.socket();
+        let command = format!("{} wal-push --component shop/db --socket {} %p", binary(), socket.display());
+        archive.server.psql("postgres", &format!("alter system set archive_command = '{command}'"));
+        archive.server.psql("postgres", "select pg_reload_conf()");
+        Ok(archive)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.server.socket().join("wal.sock")
+    }
+
+    fn serve(&mut self) -> Result<()> {
+        let socket = self.socket();
+        let mut serve = self.stage.command(&["serve", "--socket", socket.to_str().context("UTF-8")?]);
+        let log = std::fs::File::options().create(true).append(true).open(self.stage.path("serve.log"))?;
+        self.serving = Some(Serving(serve.stdout(Stdio::null()).stderr(log).spawn()?));
+        story::wait_until("the socket to be there", || socket.exists());
+        Ok(())
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(self.stage.path("serve.log")).unwrap_or_default()
+    }
+
+    /// Ends the segment that is written, and returns its name.
+    fn switch(&self) -> String {
+        self.server.psql("shop", "insert into orders select coalesce(max(id), 0) + 1, 'switched' from orders");
+        self.server.psql("postgres", "select pg_walfile_name(pg_switch_wal())")
+    }
+
+    fn archived(&self, name: &str) -> bool {
+        self.stage.objects().iter().any(|object| {
+            object.file_name().and_then(|file| file.to_str()).is_some_and(|file| file.starts_with(&format!("{name}.")))
+        })
+    }
+
+    fn wait_for(&self, name: &str) {
+        story::wait_until(&format!("{name} to be archived: {}", self.said()), || self.archived(name));
+    }
+
+    /// The command that fetches.
+    fn fetch(&self) -> String {
+        format!("{} wal-fetch --component shop/db --socket {} %f %p", binary(), self.socket().display())
+    }
+
+    /// A server on the newest base backup, that fetches its WAL by this command.
+    fn restored(&self, fetch: &str) -> Result<PgCluster> {
+        let back = self.stage.path("back");
+        let into = format!("db={}", back.display());
+        self.stage.windlass(&["restore", "shop", "--into", &into, "--yes"])?.with(0);
+        let fetch = format!("restore_command={fetch}");
+        PgCluster::start_from(|to| Ok(std::fs::rename(back.join("data"), to)?), &[&fetch])
+    }
+
+    /// Writes a script that the server's user may run.
+    fn script(&self, text: &str) -> Result<PathBuf> {
+        let path = self.server.socket().join("script");
+        story::script(&path, text)?;
+        Ok(path)
+    }
+
+    fn object(&self, name: &str) -> Result<PathBuf> {
+        let named = |object: &PathBuf| object.to_string_lossy().contains(&format!("/{name}."));
+        self.stage.objects().into_iter().find(named).with_context(|| format!("{name} in the archive"))
+    }
+}
+
+fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_windlass")
+}
+
+#[test]
+fn all_wal_is_archived_and_a_server_recovers_by_it_to_the_end() -> Result<()> {
+    let archive = Archive::new()?;
+    archive.stage.take()?;
+    for round in 0..6 {
+        let from = round * 1000 + 10;
+        archive.server.psql(
+            "shop",
+            &format!("insert into orders select n, md5(n::text) from generate_series({from}, {from} + 900) n"),
+        );
+        archive.switch();
+    }
+    let last = archive.switch();
+    archive.wait_for(&last);
+    assert_eq!(archive.server.psql("postgres", "select failed_count from pg_stat_archiver"), "0", "{}", archive.said());
+    let rows = archive.server.psql("shop", "select count(*), max(id) from orders");
+    let restored = archive.restored(&archive.fetch())?.recovered()?;
+    assert_eq!(restored.psql("shop", "select count(*), max(id) from orders"), rows);
+    assert_eq!(restored.psql("postgres", "select timeline_id from pg_control_checkpoint()"), "2");
+    archive.stage.windlass(&["repo", "check"])?.with(0);
+    Ok(())
+}
+
+#[test]
+fn nothing_that_goes_wrong_is_taken_for_the_end_of_the_archive() -> Result<()> {
+    let mut archive = Archive::new()?;
+    archive.stage.take()?;
+    let (before, middle, last) = (archive.switch(), archive.switch(), archive.switch());
+    archive.wait_for(&last);
+    let rows = archive.server.psql("shop", "select count(*) from orders");
+    let fetch = archive.fetch().replace("%f", "$1").replace("%p", "$2");
+    let script = archive.script(&fetch)?;
+    let away = archive.stage.path("away");
+    let stored = archive.object(&middle)?;
+    std::fs::rename(&stored, &away)?;
+    // The gap is met first; the server ends, and stays what it is.
+    let command = format!("{} %f %p", script.display());
+    let told = archive.restored(&command).err().context("it must not come up")?;
+    assert!(format!("{told:#}").contains("gap"), "{told:#}");
+    let kept = archive.stage.path("kept");
+    let into = format!("db={}", kept.display());
+    archive.stage.windlass(&["restore", "shop", "--into", &into, "--yes"])?.with(0);
+    let settings = [&*format!("restore_command={command}")];
+    let try_it = || PgCluster::start_from(|to| copy(&kept.join("data"), to), &settings);
+    let never = |what: &str| -> Result<()> {
+        let told = try_it().err().with_context(|| format!("{what}: it must not come up"))?;
+        let told = format!("{told:#}");
+        let is_refused = told.contains(what) && told.contains("FATAL:  could not restore file");
+        assert!(is_refused && !told.contains("selected new timeline"), "{what}: {told}");
+        Ok(())
+    };
+    never("the archive has a gap")?;
+    std::fs::write(&stored, b"no segment at all")?;
+    never("it ends too early")?;
+    let mut damaged = std::fs::read(&away)?;
+    let at = damaged.len() / 2;
+    damaged[at] ^= 1;
+    std::fs::write(&stored, damaged)?;
+    never("its first bytes are damaged")?;
+    std::fs::copy(archive.object(&before)?, &stored)?;
+    never("WDL-1612")?;
+    std::fs::remove_file(&stored)?;
+    std::fs::rename(&away, &stored)?;
+    let wrong_from =
+        |arguments: &str| format!("case $1 in {middle}) exec {binary} {arguments} ;; esac; {fetch}", binary = binary());
+    let socket = archive.socket();
+    let at = format!("--socket {}", socket.display());
+    let nowhere = archive.server.socket().join("nowhere.sock");
+    let settings_of_root = archive.stage.path("windlass.toml");
+    for (what, arguments) in [
+        ("unexpected argument", format!("wal-fetch --component shop/db {at} --nonsense $1 $2")),
+        ("required arguments", format!("wal-fetch --component shop/db {at} $1")),
+        ("WDL-3401", format!("wal-fetch --component shop/cache {at} $1 $2")),
+        ("is this the place?", format!("wal-fetch --component shop/db --cluster 1 {at} $1 $2")),
+        ("find the cluster of", format!("wal-fetch --component shop/db {at} $1 /nowhere/at/all")),
+        ("WDL-0011", format!("wal-fetch --component shop/db --cluster 1 {at} $1 /nowhere/at/all")),
+        ("find the settings", format!("wal-fetch --component shop/db --socket {} $1 $2", nowhere.display())),
+        (
+            "Permission denied",
+            format!(
+                "--config {} wal-fetch --component shop/db --socket {} $1 $2",
+                settings_of_root.display(),
+                nowhere.display()
+            ),
+        ),
+        ("find the settings", "wal-fetch --component theirs $1 $2".to_owned()),
+    ] {
+        archive.script(&wrong_from(&arguments))?;
+        never(what)?;
+    }
+    // No thread can be had: the runtime panics.
+    archive.script(&format!(
+        "case $1 in {middle}) exec prlimit --nproc=1 {} wal-fetch --component theirs $1 $2 ;; esac; {fetch}",
+        binary()
+    ))?;
+    never("panicked")?;
+    archive.script(&format!("case $1 in {middle}) {fetch} & kill -9 $!; wait $!; exit ;; esac; {fetch}"))?;
+    never("exit code 137")?;
+    archive.script(&fetch)?;
+    archive.serving = None;
+    never("nobody listens at")?;
+    archive.serve()?;
+    std::fs::rename(archive.stage.path("repository"), &away)?;
+    never("WDL-1211")?;
+    std::fs::rename(&away, archive.stage.path("repository"))?;
+    let restored = try_it()?.recovered()?;
+    assert_eq!(restored.psql("shop", "select count(*) from orders"), rows);
+    Ok(())
+}
+
+#[test]
+fn what_was_not_stored_stays_with_the_server_until_it_can_be() -> Result<()> {
+    let mut archive = Archive::new()?;
+    let first = archive.switch();
+    archive.wait_for(&first);
+    // Nobody listens; then there is much to do at once.
+    archive.serving = None;
+    let waiting: Vec<String> = (0..8).map(|_| archive.switch()).collect();
+    let failed = || archive.server.psql("postgres", "select failed_count from pg_stat_archiver");
+    story::wait_until("PostgreSQL to notice", || failed() != "0");
+    assert!(!waiting.iter().any(|name| archive.archived(name)));
+    archive.serve()?;
+    for name in &waiting {
+        archive.wait_for(name);
+    }
+
+    // Its disk is not mounted.
+    let (place, away) = (archive.stage.path("repository"), archive.stage.path("away"));
+    std::fs::rename(&place, &away)?;
+    let kept = archive.switch();
+    story::wait_until("it to be told", || archive.said().contains("WDL-1211"));
+    assert!(!place.exists(), "nothing is made in its stead");
+    std::fs::rename(&away, &place)?;
+    archive.wait_for(&kept);
+
+    // Killed again and again, nothing is lost.
+    for _ in 0..5 {
+        archive.switch();
+        archive.serving = None;
+        archive.serve()?;
+    }
+    let last = archive.switch();
+    archive.wait_for(&last);
+    archive.stage.windlass(&["repo", "check", "--read-data"])?.with(0);
+    Ok(())
+}
+
+#[test]
+fn nothing_is_overwritten_and_nobody_elses_wal_is_taken() -> Result<()> {
+    let archive = Archive::new()?;
+    let first = archive.switch();
+    archive.wait_for(&first);
+    let stored = archive.object(&first)?;
+    let next = archive.server.psql("postgres", "select pg_walfile_name(pg_current_wal_insert_lsn())");
+    let taken = stored.with_file_name(format!("{next}.zst"));
+    std::fs::copy(&stored, &taken)?;
+    assert_eq!(archive.switch(), next);
+    story::wait_until("it to be refused", || archive.said().contains("WDL-1615"));
+    assert_eq!(std::fs::read(&taken)?, std::fs::read(&stored)?);
+    assert_ne!(archive.server.psql("postgres", "select failed_count from pg_stat_archiver"), "0");
+    std::fs::remove_file(&taken)?;
+    archive.wait_for(&next);
+    // Asked for once more it is found to be the same.
+    let path = archive.server.data().join("pg_wal").join(&next);
+    let socket = archive.socket();
+    let push = |path: &std::path::Path| {
+        let mut push = std::process::Command::new(binary());
+        push.args(["wal-push", "--component", "shop/db", "--socket"]).arg(&socket).arg(path);
+        push
+    };
+    assert!(push(&path).status()?.success());
+
+    let other = PgCluster::start()?;
+    let segment = other.psql("postgres", "select pg_walfile_name(pg_switch_wal())");
+    let told = push(&other.data().join("pg_wal").join(segment)).output()?;
+    assert_eq!(told.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&told.stderr).contains("WDL-3403"), "{}", String::from_utf8_lossy(&told.stderr));
+
+    if rustix::process::geteuid().is_root() {
+        let like_it = tempfile::Builder::new().prefix("wl-like-").tempdir_in("/tmp")?;
+        for (from, to) in [("global/pg_control".to_owned(), "global"), (format!("pg_wal/{next}"), "pg_wal")] {
+            std::fs::create_dir(like_it.path().join(to))?;
+            copy(&archive.server.data().join(from), &like_it.path().join(to))?;
+        }
+        let open_to_all = std::process::Command::new("chmod").args(["-R", "a+rX"]).arg(like_it.path()).status()?;
+        assert!(open_to_all.success());
+        let mut nobody = std::process::Command::new("setpriv");
+        nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(binary());
+        nobody.args(["wal-push", "--component", "shop/db", "--socket"]).arg(&socket);
+        let told = nobody.arg(like_it.path().join("pg_wal").join(&next)).output()?;
+        assert!(
+            String::from_utf8_lossy(&told.stderr).contains("WDL-3402"),
+            "{}",
+            String::from_utf8_lossy(&told.stderr)
+        );
+    }
+    Ok(())
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+    let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status()?;
+    anyhow::ensure!(status.success(), "cp failed");
+    Ok(())
+}
