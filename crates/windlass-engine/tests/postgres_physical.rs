@@ -246,7 +246,7 @@ async fn what_is_archived_under_a_name_stays_what_it_is() -> Result<()> {
     let push = async |from: &PgCluster, cluster: &PgCluster, compression| {
         let identifier = cluster.psql("postgres", "select system_identifier from pg_control_system()").parse().unwrap();
         let path = from.data().join("pg_wal").join(segment);
-        let file = Arc::new(std::fs::File::open(path)?);
+        let file = Arc::new(std::fs::File::open(path).unwrap());
         repository.backups.push(segment, &file, identifier, compression, Before::MayBeThere).await
     };
     for server in [&server, &other] {
