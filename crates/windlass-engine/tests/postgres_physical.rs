@@ -16,7 +16,7 @@ use postgres_stage::tools;
 use windlass_core::repository::Place;
 use windlass_core::wal::Timeline;
 use windlass_engine::postgres::physical::base_backup::{BaseBackup, Task, begin};
-use windlass_engine::postgres::physical::recovery::Recovery;
+use windlass_engine::postgres::physical::recovery::{Recovery, Until};
 use windlass_engine::postgres::physical::{PhysicalError, Server};
 use windlass_repo::format::walg::{Backups, Before, Compression, FilesMetadata, Target};
 use windlass_repo::store::Store;
@@ -59,7 +59,7 @@ impl Repository {
         self.backups.lay_down(&held, &chain, target, &|_| ()).await?;
         let wal = self.folder.path().join("wal_005");
         let restore_command = format!("zstd -dqf {}/%f.zst -o %p", wal.display());
-        Recovery { restore_command, timeline: Timeline(1), until: None }.write(&data)?;
+        Recovery { restore_command, timeline: Timeline(1), until: Until::EndOfWal }.write(&data)?;
         let moved = |to: &Path| -> Result<()> {
             std::fs::rename(&data, to)?;
             if tablespace.exists() {

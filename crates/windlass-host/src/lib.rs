@@ -5,6 +5,7 @@ pub mod backup;
 pub mod error;
 pub mod host;
 pub mod in_place;
+mod moments;
 pub mod rehearse;
 pub mod restore;
 pub mod retention;

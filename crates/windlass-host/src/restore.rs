@@ -24,6 +24,7 @@ use windlass_repo::vault::Vault;
 use crate::error::TaskError;
 use crate::host::{Host, HostError};
 use crate::in_place::look;
+use crate::moments;
 use crate::verify::{components, pin, unpin};
 
 /// Which point is asked for.
@@ -45,18 +46,49 @@ pub fn find<'a>(
     which: Which,
     wanted: &[&Name],
 ) -> Result<&'a Entry, TaskError> {
-    let holds_all = |entry: &&Entry| entry.holds_all(wanted.iter().copied());
-    let complete = || catalog.live().rev().filter(|entry| entry.point.is_complete());
-    let found = match which {
-        Which::Point(point) => return Ok(catalog.get(application, point)?),
-        Which::Newest => complete().find(holds_all).or_else(|| complete().next()),
-        Which::At(at) => {
-            let before = || complete().filter(|entry| entry.point.at <= at);
-            before().find(holds_all).or_else(|| before().next())
-        }
-    };
+    let all = find_all(catalog, application, which, wanted)?;
     let before = matches!(which, Which::At(_));
-    found.ok_or_else(|| TaskError::NoPoint { application: application.clone(), before })
+    all.first().copied().ok_or_else(|| TaskError::NoPoint { application: application.clone(), before })
+}
+
+/// The same with all that may do as well, the best first.
+fn find_all<'a>(
+    catalog: &'a Catalog,
+    application: &Name,
+    which: Which,
+    wanted: &[&Name],
+) -> Result<Vec<&'a Entry>, TaskError> {
+    let in_time = |entry: &&Entry| match which {
+        Which::At(at) => entry.point.at <= at,
+        Which::Newest | Which::Point(_) => true,
+    };
+    if let Which::Point(point) = which {
+        return Ok(vec![catalog.get(application, point)?]);
+    }
+    let complete = catalog.live().rev().filter(|entry| entry.point.is_complete()).filter(in_time);
+    let (whole, others): (Vec<_>, Vec<_>) = complete.partition(|entry| entry.holds_all(wanted.iter().copied()));
+    Ok(whole.into_iter().chain(others).collect())
+}
+
+/// Finds the point, and plans a restore of it: where it has a base backup that is too young for the moment that is asked for, of
+/// one before it.
+pub async fn find_and_prepare<'a>(
+    vault: &Vault,
+    catalog: &'a Catalog,
+    which: Which,
+    request: &Request,
+    here: Option<Here<'_>>,
+) -> Result<(&'a Entry, Planned), TaskError> {
+    let wanted: Vec<&Name> = request.into.keys().collect();
+    let mut refused = None;
+    for entry in find_all(catalog, vault.application(), which, &wanted)? {
+        match prepare(vault, catalog, entry, request, here).await {
+            Err(error @ TaskError::Refused(Refusal::NoMoment { older_may_do: true, .. })) => refused = Some(error),
+            other => return other.map(|planned| (entry, planned)),
+        }
+    }
+    let before = matches!(which, Which::At(_));
+    Err(refused.unwrap_or_else(|| TaskError::NoPoint { application: vault.application().clone(), before }))
 }
 
 /// A plan, with all that is needed to run it.
@@ -90,6 +122,18 @@ pub async fn prepare(
     request: &Request,
     here: Option<Here<'_>>,
 ) -> Result<Planned, TaskError> {
+    look_at(vault, catalog, entry, request, None, here).await
+}
+
+/// The same; where moments are was `known` a moment ago.
+async fn look_at(
+    vault: &Vault,
+    catalog: &Catalog,
+    entry: &Entry,
+    request: &Request,
+    known: Option<&BTreeMap<Name, TargetFacts>>,
+    here: Option<Here<'_>>,
+) -> Result<Planned, TaskError> {
     let mut manifests = Vec::new();
     for summary in &entry.point.components {
         match vault.component(&entry.point, summary).await {
@@ -105,8 +149,11 @@ pub async fn prepare(
     let source = Source { repository: vault.repository().id(), point: &entry.point, components: &manifests };
     let parts = wanted(&source, request).map_err(TaskError::Refused)?;
     let mut facts = BTreeMap::new();
+    moments::is_of_one(&parts, request)?;
     for part in &parts {
-        facts.insert(part.manifest.component.clone(), facts_of(vault, part, here).await?);
+        let component = &part.manifest.component;
+        let found = facts_of(vault, part, request, known.and_then(|known| known.get(component)), here).await?;
+        facts.insert(component.clone(), found);
     }
     let terms = here.map(|here| look::terms(here.application)).unwrap_or_default();
     let plan = plan(&source, &parts, &facts, request, &terms).map_err(TaskError::Refused)?;
@@ -114,7 +161,13 @@ pub async fn prepare(
     Ok(Planned { plan, digest, manifests, facts, request: request.clone() })
 }
 
-async fn facts_of(vault: &Vault, part: &Wanted<'_>, here: Option<Here<'_>>) -> Result<TargetFacts, TaskError> {
+async fn facts_of(
+    vault: &Vault,
+    part: &Wanted<'_>,
+    request: &Request,
+    known: Option<&TargetFacts>,
+    here: Option<Here<'_>>,
+) -> Result<TargetFacts, TaskError> {
     let settings = here.map(|here| here.application);
     let target = match (&part.destination, here) {
         (Destination::Aside(target), _) => target,
@@ -126,7 +179,17 @@ async fn facts_of(vault: &Vault, part: &Wanted<'_>, here: Option<Here<'_>>) -> R
     };
     match &part.manifest.data {
         ComponentData::Postgres(_) => database_facts(vault, part, target, settings).await,
-        ComponentData::Disk(_) | ComponentData::Physical(_) => folder_facts(vault, target).map(TargetFacts::Folder),
+        ComponentData::Disk(_) => folder_facts(vault, target).map(TargetFacts::Folder),
+        ComponentData::Physical(data) => {
+            let folder = folder_facts(vault, target)?;
+            let component = &part.manifest.component;
+            let (reach, goes_on) = match (known, &request.moment) {
+                (Some(TargetFacts::DataFolder { reach, .. }), _) => (reach.clone(), None),
+                (_, Some(moment)) => (moments::reach(vault, component, data, moment, request.timeline).await?, None),
+                (_, None) => (None, moments::goes_on(vault, component, data).await?),
+            };
+            Ok(TargetFacts::DataFolder { folder, reach, goes_on })
+        }
         ComponentData::Action(_) => {
             let action = settings.and_then(|application| action_of(application, &part.manifest.component));
             let command = action.and_then(|action| action.restore.as_deref()).map(CommandStep::of);
@@ -229,9 +292,7 @@ pub async fn run(
             Step::Folder(step) => {
                 notes.extend(engine::folder(vault, step, progress).await.map_err(TaskError::Restore)?);
             }
-            Step::DataFolder(step) => {
-                notes.extend(engine::data_folder(vault, manifest, step, progress).await.map_err(TaskError::Restore)?);
-            }
+            Step::DataFolder(step) => notes.extend(moments::lay_down(vault, manifest, step, here, progress).await?),
             Step::Action(step) => {
                 if let Some(action) = settings.and_then(|application| action_of(application, &step.component)) {
                     engine::action(vault, manifest, step, action, progress).await.map_err(TaskError::Restore)?;
@@ -260,7 +321,7 @@ pub(crate) async fn look_again(
 ) -> Result<(), TaskError> {
     let names: Vec<Name> = planned.plan.steps.iter().filter_map(Step::component).cloned().collect();
     prove(vault, catalog, entry, &names, progress).await?;
-    let now = prepare(vault, catalog, entry, &planned.request, here).await?.digest;
+    let now = look_at(vault, catalog, entry, &planned.request, Some(&planned.facts), here).await?.digest;
     if now == planned.digest { Ok(()) } else { Err(TaskError::Changed { confirmed: planned.digest.clone(), now }) }
 }
 

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use windlass_core::id::PointId;
 use windlass_core::name::{InvalidName, Name};
 use windlass_core::selector::Selector;
+use windlass_core::wal::Lsn;
 use windlass_engine::postgres::wal::{Owner, SOCKET};
 
 /// Backup, restore and disaster recovery for stateful applications that proves itself.
@@ -285,8 +286,11 @@ impl Restore {
     }
 
     /// Options of a restore by the settings, or by a kit.
-    pub(crate) fn of_settings(&self) -> [(&'static str, bool); 5] {
+    pub(crate) fn of_settings(&self) -> [(&'static str, bool); 8] {
         [
+            ("--at-lsn", self.at_lsn.is_some()),
+            ("--at-xid", self.at_xid.is_some()),
+            ("--at-name", self.at_name.is_some()),
             ("--only", self.only.is_some()),
             ("--into", !self.into.is_empty()),
             ("--stopped", self.stopped),
@@ -327,10 +331,22 @@ pub(crate) struct Restore {
     /// The point [default: the newest complete one]
     #[arg(long, value_name = "ID")]
     pub point: Option<String>,
-    /// The newest complete point at or before this time, such as 2026-03-01T14:30:00+01:00; of a repository of `wal-g` that very
-    /// moment
-    #[arg(long, value_name = "TIME")]
+    /// This time, such as 2026-03-01T14:30:00+01:00: servers whose WAL is archived to that very moment, everything else as of the
+    /// newest complete point at or before it; `latest`: all there is
+    #[arg(long, value_name = "TIME", group = "moment")]
     pub at: Option<String>,
+    /// A server whose WAL is archived, as it was when its log had come to this place
+    #[arg(long, value_name = "LSN", group = "moment")]
+    pub at_lsn: Option<Lsn>,
+    /// The same as it was when this transaction had ended
+    #[arg(long, value_name = "XID", group = "moment")]
+    pub at_xid: Option<u32>,
+    /// The same as it was at this restore point, of `pg_create_restore_point`
+    #[arg(long, value_name = "NAME", group = "moment")]
+    pub at_name: Option<String>,
+    /// The timeline the moment is on [default: the newest that leads on from the base backup]
+    #[arg(long, value_name = "NUMBER", requires = "moment")]
+    pub timeline: Option<u32>,
     /// The parts wanted, with SQL quoting
     #[arg(long, value_name = "COMPONENT[/DATABASE[/SCHEMA.TABLE]],…")]
     pub only: Option<String>,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    ActionStep, CommandStep, DataFolderStep, DatabaseFacts, DatabaseStep, FolderFacts, FolderStep, Refusal, Step,
-    TargetFacts, Wanted,
+    ActionStep, CommandStep, DataFolderStep, DatabaseFacts, DatabaseStep, FolderFacts, FolderStep, Moment, RecoverStep,
+    Refusal, Step, TargetFacts, Wanted,
 };
 use crate::name::Name;
 use crate::point::{ActionData, ComponentData, DatabaseDump, PhysicalData};
@@ -13,6 +13,7 @@ use crate::point::{ActionData, ComponentData, DatabaseDump, PhysicalData};
 pub(super) fn aside(
     wanted: &[Wanted<'_>],
     facts: &BTreeMap<Name, TargetFacts>,
+    moment: Option<&Moment>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Step>, Refusal> {
     let mut steps = Vec::new();
@@ -32,11 +33,20 @@ pub(super) fn aside(
                     steps.push(Step::Database(database_step(part, dump, target.clone(), warnings)?));
                 }
             }
-            (ComponentData::Physical(data), Some(TargetFacts::Folder(facts))) => {
-                let wal = (data.stop.0 / data.segment_size.bytes() + 1 - data.start.0 / data.segment_size.bytes())
-                    .saturating_mul(data.segment_size.bytes());
-                has_room(facts, data.data_bytes.saturating_add(wal))?;
-                steps.push(Step::DataFolder(data_folder_step(name, data, facts, warnings)));
+            (ComponentData::Physical(data), Some(TargetFacts::DataFolder { folder, reach, .. })) => {
+                let size = data.segment_size.bytes();
+                let end = reach.as_ref().map_or(data.stop, |reach| reach.end.max(data.stop));
+                let wal = (end.0 / size + 1 - data.start.0 / size).saturating_mul(size);
+                has_room(folder, data.data_bytes.saturating_add(wal))?;
+                let recover = reach.as_ref().zip(moment).map(|(reach, asked)| RecoverStep {
+                    asked: asked.clone(),
+                    reach: reach.clone(),
+                    wal_bytes: end.0 - data.start.0,
+                });
+                steps.push(Step::DataFolder(DataFolderStep {
+                    recover,
+                    ..data_folder_step(name, data, folder, warnings)
+                }));
             }
             (ComponentData::Disk(data), Some(TargetFacts::Folder(facts))) => {
                 has_room(facts, data.bytes)?;
@@ -91,6 +101,7 @@ fn data_folder_step(
         create: !facts.exists,
         major: data.server_version / 10_000,
         until: data.stop,
+        recover: None,
         tablespaces: data.tablespaces.keys().copied().collect(),
         databases: data.databases.clone(),
         bytes: data.data_bytes,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CommandStep, Differences};
+use super::{CommandStep, Differences, Reach};
+use crate::wal::Lsn;
 
 /// What was found where a database is to go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +110,15 @@ pub enum TargetFacts {
     Databases(BTreeMap<String, DatabaseFacts>),
     /// A folder.
     Folder(FolderFacts),
+    /// A folder for that of a server.
+    DataFolder {
+        /// The folder.
+        folder: FolderFacts,
+        /// Where the moment is that was asked for.
+        reach: Option<Reach>,
+        /// Where the WAL of the archive ends, where it leads on from the base backup and no moment was asked for.
+        goes_on: Option<Lsn>,
+    },
     /// The databases that are to be replaced where they live, by database of the point.
     LiveDatabases(BTreeMap<String, LiveDatabase>),
     /// The folders and files that are to be replaced where they live.

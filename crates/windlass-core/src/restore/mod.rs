@@ -12,6 +12,7 @@ mod aside;
 mod facts;
 mod impact;
 mod in_place;
+mod moment;
 mod refusal;
 mod source;
 mod steps;
@@ -20,13 +21,15 @@ use std::collections::BTreeMap;
 
 use crate::name::Name;
 use crate::selector::Selector;
+use crate::wal::Timeline;
 
 pub use facts::{DatabaseFacts, FolderFacts, LiveDatabase, LivePlace, TargetFacts};
 pub use impact::{DatabaseImpact, Differences, Estimate, FilesImpact, Impact, Measured, TableImpact};
+pub use moment::{Moment, Reach, Stop};
 pub use refusal::Refusal;
 pub use source::{Destination, Source, Wanted, wanted};
 pub use steps::{
-    ActionStep, CommandStep, DataFolderStep, DatabaseStep, FilesPlace, FolderStep, Old, Plan, Relation,
+    ActionStep, CommandStep, DataFolderStep, DatabaseStep, FilesPlace, FolderStep, Old, Plan, RecoverStep, Relation,
     ReplaceDatabase, ReplaceFiles, ReplaceVolume, Step,
 };
 
@@ -47,6 +50,10 @@ pub struct Request {
     pub in_place: bool,
     /// Whether to go on where what is there cannot be kept.
     pub without_undo: bool,
+    /// The moment that servers are brought to whose WAL is archived; that of the point where there is none.
+    pub moment: Option<Moment>,
+    /// The timeline it is looked for on; the newest where there is none.
+    pub timeline: Option<Timeline>,
 }
 
 /// What a restore in place has to know of the application.
@@ -72,7 +79,7 @@ pub fn plan(
     let steps = if request.in_place {
         in_place(&InPlace { wanted, facts, terms, without_undo: request.without_undo }, &mut warnings)?
     } else {
-        aside(wanted, facts, &mut warnings)?
+        aside(wanted, facts, request.moment.as_ref(), &mut warnings)?
     };
     if !source.point.is_complete() {
         let failed: Vec<&str> = source.point.failed.iter().map(|f| f.name.as_str()).collect();

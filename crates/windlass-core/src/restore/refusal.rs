@@ -2,6 +2,7 @@
 
 use crate::diagnose::{Diagnose, Outcome};
 use crate::name::Name;
+use crate::restore::Moment;
 use crate::size;
 
 /// A restore that would not do what was asked, or would harm something.
@@ -159,6 +160,30 @@ pub enum Refusal {
         /// The component.
         component: Name,
     },
+    /// A server cannot be brought to the moment.
+    #[error("bring {component} to {moment}, from the base backup {backup}: {why}")]
+    NoMoment {
+        /// The component.
+        component: Name,
+        /// The moment.
+        moment: Moment,
+        /// The base backup it was tried from.
+        backup: String,
+        /// Why not.
+        why: String,
+        /// Whether an older base backup may do.
+        older_may_do: bool,
+    },
+    /// There is no server here that could recover it.
+    #[error("bring {component} to {moment}: PostgreSQL {major} is not installed on this machine")]
+    NoServer {
+        /// The component.
+        component: Name,
+        /// The moment.
+        moment: Moment,
+        /// The version that is needed.
+        major: u32,
+    },
     /// Something stands in the way of replacing it.
     #[error("plan the restore: {what} cannot be replaced in place: {why}")]
     NotReplaceable {
@@ -238,6 +263,8 @@ impl Diagnose for Refusal {
             Self::RelationInPlace { .. } => "WDL-0269",
             Self::NotInSettings { .. } => "WDL-0270",
             Self::OnlyAside { .. } => "WDL-0285",
+            Self::NoMoment { .. } => "WDL-0286",
+            Self::NoServer { .. } => "WDL-0287",
             Self::NotReplaceable { .. } => "WDL-0271",
             Self::NoUndo { .. } => "WDL-0272",
             Self::NoRoomForTwo { .. } => "WDL-0273",
@@ -268,6 +295,8 @@ impl Diagnose for Refusal {
             Self::RelationInPlace { .. } => "RelationInPlace",
             Self::NotInSettings { .. } => "NotInSettings",
             Self::OnlyAside { .. } => "OnlyAside",
+            Self::NoMoment { .. } => "NoSuchMoment",
+            Self::NoServer { .. } => "NoServer",
             Self::NotReplaceable { .. } => "NotReplaceable",
             Self::NoUndo { .. } => "NoUndo",
             Self::NoRoomForTwo { .. } => "NoRoomForTwo",
@@ -331,6 +360,10 @@ impl Diagnose for Refusal {
             Self::OnlyAside { .. } => {
                 "restore it aside (`--into COMPONENT=/FOLDER`), stop the server, and start it on that folder"
             }
+            Self::NoMoment { .. } => {
+                "name a moment that is there, `--at latest` for all there is, or a timeline by `--timeline`"
+            }
+            Self::NoServer { .. } => "install its server programs, or restore on a machine that has them",
             Self::NotReplaceable { .. } => {
                 "mend that, or restore aside: `--into` a database or folder that may be made, then point the application there"
             }

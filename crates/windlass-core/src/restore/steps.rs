@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::DatabaseFacts;
+use super::{DatabaseFacts, Moment, Reach};
 use crate::id::{PointId, RepositoryId};
 use crate::name::Name;
 use crate::wal::Lsn;
@@ -154,14 +154,28 @@ pub struct DataFolderStep {
     pub create: bool,
     /// The major version of the server that can be started on it.
     pub major: u32,
-    /// Up to where it is replayed.
+    /// Up to where it is replayed by the WAL that came with it.
     pub until: Lsn,
+    /// The moment it is then brought to, by the WAL of the archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recover: Option<RecoverStep>,
     /// The tablespaces that have a folder of their own, by their oid.
     pub tablespaces: Vec<u32>,
     /// The databases that will be there.
     pub databases: Vec<String>,
     /// Bytes that will be there, but for those of the WAL.
     pub bytes: u64,
+}
+
+/// Recover a server on a data folder that was laid down, up to a moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoverStep {
+    /// The moment that was asked for.
+    pub asked: Moment,
+    /// Where that is.
+    pub reach: Reach,
+    /// Bytes of WAL that are replayed.
+    pub wal_bytes: u64,
 }
 
 /// Give an object to a command.

@@ -4,11 +4,11 @@
 //! and needs neither the repository nor us.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use windlass_core::point::{ComponentManifest, ObjectRef, PhysicalData};
-use windlass_core::restore::DataFolderStep;
+use windlass_core::restore::{DataFolderStep, RecoverStep};
 use windlass_core::wal::WalFile;
 use windlass_repo::format::walg::{BackupName, Codec, Target, WalgError};
 use windlass_repo::vault::Vault;
@@ -16,7 +16,9 @@ use windlass_repo::vault::Vault;
 use crate::backup::{tally, with_progress};
 use crate::postgres::physical::PhysicalError;
 use crate::postgres::physical::place::not_ours_above;
-use crate::postgres::physical::recovery::{NOTHING_MORE, Recovery};
+use crate::postgres::physical::recover::Recoverer;
+use crate::postgres::physical::recovery::{NOTHING_MORE, Recovery, Until};
+use crate::postgres::wal::Owner;
 use crate::progress::{Event, Progress};
 
 /// The part of the target that is the data folder.
@@ -28,6 +30,7 @@ pub(super) async fn lay_down(
     manifest: &ComponentManifest,
     data: &PhysicalData,
     step: &DataFolderStep,
+    recoverer: Option<Recoverer<'_>>,
     progress: &dyn Progress,
 ) -> Result<Vec<String>, PhysicalError> {
     let target = Path::new(&step.target);
@@ -36,23 +39,38 @@ pub(super) async fn lay_down(
         return Err(PhysicalError::NotOurs { folder: target.to_owned(), above });
     }
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(target).map_err(failed)?;
-    into(vault, manifest, data, target, progress).await?;
-    let (major, until, folder) = (step.major, step.until, target.join(DATA));
-    let start = format!("start PostgreSQL {major} on {}: it recovers by itself, up to {until}", folder.display());
-    let is_root = rustix::process::geteuid().is_root();
+    let recover = step.recover.as_ref().zip(recoverer);
+    into(vault, manifest, data, target, recover, progress).await?;
+    let (major, folder) = (step.major, target.join(DATA));
+    let owner = std::fs::metadata(&folder).map_err(failed)?.uid();
+    let start = match &step.recover {
+        Some(RecoverStep { reach, .. }) => {
+            let last = reach.last.map_or(String::new(), |last| format!(", whose last transaction ended at {last}"));
+            format!(
+                "start PostgreSQL {major} on {}: it was recovered up to {}{last}, and archives nothing until `archive_mode` is on again",
+                folder.display(),
+                reach.end
+            )
+        }
+        None => {
+            format!("start PostgreSQL {major} on {}: it recovers by itself, up to {}", folder.display(), step.until)
+        }
+    };
+    let is_roots = rustix::process::geteuid().is_root() && owner == 0;
     let theirs = format!(
         "everything is root's: `chown -R postgres: {}` first, or as the server's user is called",
         target.display()
     );
-    Ok(is_root.then_some(theirs).into_iter().chain([start]).collect())
+    Ok(is_roots.then_some(theirs).into_iter().chain([start]).collect())
 }
 
-/// Lays a base backup down into a folder that is there.
+/// Lays a base backup down into a folder that is there, and has a server recover on it where a moment was asked for.
 pub(crate) async fn into(
     vault: &Vault,
     manifest: &ComponentManifest,
     data: &PhysicalData,
     target: &Path,
+    recover: Option<(&RecoverStep, Recoverer<'_>)>,
     progress: &dyn Progress,
 ) -> Result<(), PhysicalError> {
     let component = &manifest.component;
@@ -80,8 +98,12 @@ pub(crate) async fn into(
         progress.event(Event::Bytes { component, more });
     });
     laid_down.await.map_err(walg)?;
+    if let Some((step, recoverer)) = recover {
+        let owner = Owner { application: vault.application().clone(), component: component.clone() };
+        return recoverer.recover(owner, archive, (data, &folder), step, progress).await;
+    }
     let failed = |source| PhysicalError::Write { path: folder.clone(), source };
-    Recovery { restore_command: NOTHING_MORE.to_owned(), timeline: data.timeline, until: None }
+    Recovery { restore_command: NOTHING_MORE.to_owned(), timeline: data.timeline, until: Until::EndOfWal }
         .write(&folder)
         .map_err(failed)?;
     let cluster = data.system_identifier.parse().ok();

@@ -22,6 +22,7 @@ use windlass_repo::vault::Vault;
 use crate::action::{self, ActionError};
 use crate::backup::{files, tally, with_progress};
 use crate::postgres::physical::PhysicalError;
+use crate::postgres::physical::recover::Recoverer;
 use crate::postgres::restore::{Pieces, Restore, Roles};
 use crate::postgres::tools::Tools;
 use crate::postgres::{PostgresError, with_database};
@@ -246,12 +247,13 @@ pub async fn data_folder(
     vault: &Vault,
     manifest: &ComponentManifest,
     step: &DataFolderStep,
+    recoverer: Option<Recoverer<'_>>,
     progress: &dyn Progress,
 ) -> Result<Vec<String>, RestoreError> {
     let ComponentData::Physical(data) = &manifest.data else {
         return Err(RestoreError::Mismatch { component: step.component.clone() });
     };
-    let laid_down = data_folder::lay_down(vault, manifest, data, step, progress);
+    let laid_down = data_folder::lay_down(vault, manifest, data, step, recoverer, progress);
     Box::pin(laid_down).await.map_err(RestoreError::DataFolder)
 }
 
@@ -263,7 +265,7 @@ pub async fn data_folder_into(
     target: &Path,
     progress: &dyn Progress,
 ) -> Result<PathBuf, RestoreError> {
-    let laid_down = data_folder::into(vault, manifest, data, target, progress);
+    let laid_down = data_folder::into(vault, manifest, data, target, None, progress);
     Box::pin(laid_down).await.map_err(RestoreError::DataFolder)?;
     Ok(target.join(data_folder::DATA))
 }

@@ -19,7 +19,7 @@ use windlass_repo::vault::Vault;
 use crate::cli;
 use crate::commands::confirm::confirmed;
 use crate::commands::restore::{count, put_on_record, which};
-use crate::failure::{Result, Status};
+use crate::failure::{Failure, Result, Status};
 use crate::printer::Printer;
 use crate::watch::Watch;
 
@@ -50,6 +50,10 @@ pub(crate) async fn restore(printer: &Printer, mut vault: Vault, here: Here<'_>,
         [] => here.application.components.iter().map(|component| &component.name).collect(),
         only => only.iter().map(|selector| &selector.component).collect(),
     };
+    if arguments.at_lsn.is_some() || arguments.at_xid.is_some() || arguments.at_name.is_some() {
+        let why = "a server is brought to a moment of its log beside what is there only";
+        return Err(Failure::usage(why, "restore it aside: `--into COMPONENT=/FOLDER`"));
+    }
     let entry = find(&catalog, vault.application(), which(printer, arguments)?, &wanted)?;
     if Journal::unsettled(&here.host.state, &here.application.name)?.is_some() {
         // It is interrupted only if nobody is at work with it.

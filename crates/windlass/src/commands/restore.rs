@@ -5,11 +5,12 @@ use windlass_core::evidence::Event;
 use windlass_core::id::{InvalidId, PointId};
 use windlass_core::name::Name;
 use windlass_core::repository::{Place, S3};
-use windlass_core::restore::{Plan, Request, Step};
+use windlass_core::restore::{Moment, Plan, RecoverStep, Request, Step, TargetFacts};
 use windlass_core::secret::SecretRef;
+use windlass_core::wal::Timeline;
 use windlass_engine::postgres::tools::look_ahead;
 use windlass_host::host::Host;
-use windlass_host::restore::{Here, Planned, Which, failure_on_record, find, prepare, record, run as run_plan};
+use windlass_host::restore::{Here, Planned, Which, failure_on_record, find_and_prepare, record, run as run_plan};
 use windlass_repo::catalog::Catalog;
 use windlass_repo::repository::Repository;
 use windlass_repo::store::open::open;
@@ -24,6 +25,9 @@ use crate::context::Context;
 use crate::failure::{Failure, Result, Status};
 use crate::printer::Printer;
 use crate::watch::Watch;
+
+/// What `--at` says for all there is.
+const LATEST: &str = "latest";
 
 /// What is printed as JSON.
 #[derive(Serialize)]
@@ -104,11 +108,15 @@ fn place(url: &str, arguments: &cli::Restore) -> Result<Place> {
 
 async fn carry_out(printer: &Printer, mut vault: Vault, here: Option<Here<'_>>, arguments: &cli::Restore) -> Result {
     let into = targets(&arguments.into)?;
-    let request = Request { only: cli::selectors(arguments.only.as_deref())?, into, ..Request::default() };
+    let request = Request {
+        only: cli::selectors(arguments.only.as_deref())?,
+        into,
+        moment: moment(printer, arguments)?,
+        timeline: arguments.timeline.map(Timeline),
+        ..Request::default()
+    };
     let catalog = Catalog::load(&vault).await?;
-    let wanted: Vec<&Name> = request.into.keys().collect();
-    let entry = find(&catalog, vault.application(), which(printer, arguments)?, &wanted)?;
-    let planned = prepare(&vault, &catalog, entry, &request, here).await?;
+    let (entry, planned) = find_and_prepare(&vault, &catalog, which(printer, arguments)?, &request, here).await?;
     let is_asked_for = arguments.plan || !(printer.is_quiet() && arguments.yes);
     if !printer.is_json() && arguments.confirm.is_none() && is_asked_for {
         printer.result(&(), |printer| describe(printer, &planned));
@@ -149,9 +157,9 @@ fn report_json(printer: &Printer, planned: &Planned, done: bool, notes: Vec<Stri
     }
 }
 
-/// Refuses a point together with a moment, where each says which point is meant.
+/// Refuses a point together with a time, where each says which point is meant.
 pub(crate) fn one_of_both(arguments: &cli::Restore) -> Result<()> {
-    if arguments.point.is_some() && arguments.at.is_some() {
+    if arguments.point.is_some() && arguments.at.as_ref().is_some_and(|at| at != LATEST) {
         return Err(Failure::usage("--point and --at say two things", "give one of them"));
     }
     Ok(())
@@ -159,11 +167,23 @@ pub(crate) fn one_of_both(arguments: &cli::Restore) -> Result<()> {
 
 pub(crate) fn which(printer: &Printer, arguments: &cli::Restore) -> Result<Which> {
     one_of_both(arguments)?;
-    match (&arguments.at, &arguments.point) {
-        (Some(text), _) => Ok(Which::At(crate::time::parse(text, printer.zone())?)),
-        (None, Some(text)) => Ok(Which::Point(point(text)?)),
-        (None, None) => Ok(Which::Newest),
+    match (moment(printer, arguments)?, &arguments.point) {
+        (Some(Moment::Time(time)), _) => Ok(Which::At(time)),
+        (_, Some(text)) => Ok(Which::Point(point(text)?)),
+        (_, None) => Ok(Which::Newest),
     }
+}
+
+/// The moment that is asked for.
+pub(crate) fn moment(printer: &Printer, arguments: &cli::Restore) -> Result<Option<Moment>> {
+    Ok(match arguments {
+        cli::Restore { at: Some(text), .. } if text == LATEST => Some(Moment::Newest),
+        cli::Restore { at: Some(text), .. } => Some(Moment::Time(crate::time::parse(text, printer.zone())?)),
+        cli::Restore { at_lsn: Some(lsn), .. } => Some(Moment::Lsn(*lsn)),
+        cli::Restore { at_xid: Some(number), .. } => Some(Moment::Transaction(*number)),
+        cli::Restore { at_name: Some(name), .. } => Some(Moment::Named(name.clone())),
+        _ => None,
+    })
 }
 
 /// A point's identifier, as people copy it.
@@ -219,9 +239,13 @@ fn describe(printer: &Printer, planned: &Planned) -> String {
             Step::DataFolder(step) => {
                 let databases = step.databases.join(", ");
                 let size = Printer::size(step.bytes);
+                let until = match &step.recover {
+                    Some(recover) => recovered(printer, recover),
+                    None => format!("up to {}", step.until),
+                };
                 format!(
-                    "lay down base backup {} in {}: {size}, the databases {databases}, recovered up to {}; for PostgreSQL {}",
-                    step.backup, step.target, step.until, step.major
+                    "lay down base backup {} in {}: {size}, the databases {databases}, recovered {until}; for PostgreSQL {}",
+                    step.backup, step.target, step.major
                 )
             }
             Step::Action(step) => {
@@ -242,11 +266,36 @@ fn describe(printer: &Printer, planned: &Planned) -> String {
     for warning in &plan.warnings {
         text.push_str(&format!("  warning: {warning}\n"));
     }
+    for (component, facts) in &planned.facts {
+        if let TargetFacts::DataFolder { goes_on: Some(end), .. } = facts {
+            text.push_str(&format!(
+                "  {component}: its WAL is there up to {end}; `--at latest` has it recovered up to there\n"
+            ));
+        }
+    }
     text.push_str(
         "Every byte is read back before the first is written. Nothing that exists is overwritten or deleted.\n",
     );
     text.push_str(&format!("Digest: {}\n", planned.digest));
     text
+}
+
+/// How far a server recovers.
+fn recovered(printer: &Printer, step: &RecoverStep) -> String {
+    let asked = match &step.asked {
+        Moment::Time(time) => printer.both_times(*time),
+        other => other.to_string(),
+    };
+    let last = match step.reach.last {
+        Some(last) => format!("the last transaction of which ended at {}", printer.both_times(last)),
+        None => "in which no transaction ended".to_owned(),
+    };
+    format!(
+        "to {asked}, which is {} on timeline {}, by {} of WAL, {last}",
+        step.reach.end,
+        step.reach.timeline,
+        Printer::size(step.wal_bytes)
+    )
 }
 
 /// `1 table`, `2 tables`.

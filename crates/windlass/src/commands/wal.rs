@@ -10,7 +10,7 @@ use windlass_core::application::Strategy;
 use windlass_core::diagnose::{Diagnose, Outcome};
 use windlass_core::name::Name;
 use windlass_core::repository::Format;
-use windlass_engine::postgres::wal::{Answer, ClientError, FetchError, Listener, Owner, Said, cluster_of};
+use windlass_engine::postgres::wal::{Answer, ClientError, FetchError, Listener, Owner, Said, cluster_of, history_of};
 use windlass_engine::postgres::wal::{fetch as ask_for, push as hand_over};
 use windlass_host::wal::{Served, WalService};
 use windlass_repo::format::walg::{Backups, Before, Compression, WalgError};
@@ -111,7 +111,13 @@ pub(crate) async fn push(context: &Context, owner: &Owner, path: &Path) -> Resul
     let file = Arc::new(regular::open(path).map_err(source)?);
     let cluster = cluster(path)?;
     let vault = context.host.open_to_write(repository(context, owner)?, &owner.application).await?;
-    archive(&vault, owner, cluster)?.push(name, &file, cluster, Compression::default(), Before::MayBeThere).await?;
+    let archive = archive(&vault, owner, cluster)?;
+    if let Some(history) = history_of(name)
+        && let Ok(file) = regular::open(&path.with_file_name(&history))
+    {
+        archive.push(&history, &Arc::new(file), cluster, Compression::default(), Before::MayBeThere).await?;
+    }
+    archive.push(name, &file, cluster, Compression::default(), Before::MayBeThere).await?;
     Ok(Status::Done)
 }
 

@@ -1,5 +1,7 @@
 //! What every story begins with: a server, a folder, settings, and the real command.
 
+pub(crate) mod archiving;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;

@@ -9,6 +9,7 @@ use windlass_repo::keyring::KeyError;
 use windlass_repo::object::ObjectError;
 
 use crate::postgres::PostgresError;
+use crate::postgres::wal::ListenError;
 
 /// Why a base backup could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,9 @@ pub enum PhysicalError {
     /// The store.
     #[error(transparent)]
     Object(ObjectError),
+    /// The socket at which WAL is given.
+    #[error(transparent)]
+    Listen(ListenError),
     /// The key it is sealed with.
     #[error(transparent)]
     Key(KeyError),
@@ -83,6 +87,7 @@ impl Diagnose for PhysicalError {
             Self::Walg(error) => error.code(),
             Self::Object(error) => error.code(),
             Self::Key(error) => error.code(),
+            Self::Listen(error) => error.code(),
             Self::Write { .. } => "WDL-2136",
             Self::NotOurs { .. } => "WDL-2137",
             Self::WalGone { .. } => "WDL-2133",
@@ -99,6 +104,7 @@ impl Diagnose for PhysicalError {
             Self::Walg(error) => error.reason(),
             Self::Object(error) => error.reason(),
             Self::Key(error) => error.reason(),
+            Self::Listen(error) => error.reason(),
             Self::Write { .. } => "WriteDataFolder",
             Self::NotOurs { .. } => "FolderOfOthers",
             Self::WalGone { .. } => "WalGone",
@@ -123,6 +129,7 @@ impl Diagnose for PhysicalError {
             Self::Walg(error) => error.outcome(),
             Self::Object(error) => error.outcome(),
             Self::Key(error) => error.outcome(),
+            Self::Listen(error) => error.outcome(),
             Self::OtherFolder { .. } | Self::NotOurs { .. } => Outcome::CouldNotRun,
             _ => Outcome::Failed,
         }
@@ -134,6 +141,7 @@ impl Diagnose for PhysicalError {
             Self::Walg(error) => return error.hints(),
             Self::Object(error) => return error.hints(),
             Self::Key(error) => return error.hints(),
+            Self::Listen(error) => return error.hints(),
             Self::OtherFolder { .. } => {
                 "give the folder that `SHOW data_directory` names, as it is mounted here, as `data_directory`"
             }

@@ -5,6 +5,7 @@ pub mod base_backup;
 mod error;
 mod pages;
 pub mod place;
+pub mod recover;
 pub mod recovery;
 mod server;
 mod survey;

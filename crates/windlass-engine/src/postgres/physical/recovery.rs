@@ -9,12 +9,13 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use windlass_core::wal::Timeline;
+use windlass_core::restore::Stop;
+use windlass_core::wal::{Lsn, Timeline};
 
 /// Where settings are that override those of `postgresql.conf`.
 const OVERRIDES: &str = "postgresql.auto.conf";
@@ -26,22 +27,22 @@ const SIGNAL: &str = "recovery.signal";
 const OF_OTHERS: [&str; 2] = ["standby.signal", "recovery.conf"];
 
 /// What is set to nothing: `postgresql.conf` may say where else recovery is to end, or run commands of the source's.
-const UNSET: [&str; 8] = [
+const UNSET: [&str; 7] = [
     "archive_cleanup_command",
     "primary_conninfo",
     "primary_slot_name",
     "recovery_end_command",
     "recovery_target",
-    "recovery_target_lsn",
     "recovery_target_name",
     "recovery_target_xid",
 ];
 
 /// What is set otherwise.
-const SET: [&str; 6] = [
+const SET: [&str; 7] = [
     "archive_mode",
     "recovery_target_action",
     "recovery_target_inclusive",
+    "recovery_target_lsn",
     "recovery_target_time",
     "recovery_target_timeline",
     "restore_command",
@@ -57,11 +58,38 @@ pub struct Recovery {
     pub restore_command: String,
     /// The timeline it is brought to.
     pub timeline: Timeline,
-    /// The moment up to which transactions are replayed; to the end of the WAL where there is none.
-    pub until: Option<Timestamp>,
+    /// How far it goes.
+    pub until: Until,
+}
+
+/// How far recovery goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// To the end of the WAL.
+    EndOfWal,
+    /// Until a transaction ended later than this. PostgreSQL ends with an error where there is none in the WAL.
+    Time(Timestamp),
+    /// To a place in the log, which has to be in it.
+    Stop(Stop),
 }
 
 impl Recovery {
+    /// Takes it out of a data folder again that has recovered, whose settings were these; it still archives nothing.
+    pub fn settle(data: &Path, before: &[u8]) -> io::Result<()> {
+        let mut after = without_ours(before);
+        after.extend_from_slice(b"archive_mode = 'off'\n");
+        replace(&data.join(OVERRIDES), &after)?;
+        std::fs::File::open(data)?.sync_all()
+    }
+
+    /// What a data folder overrides of its settings.
+    pub fn overrides(data: &Path) -> io::Result<Vec<u8>> {
+        match std::fs::read(data.join(OVERRIDES)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
     /// Writes it into a data folder.
     pub fn write(&self, data: &Path) -> io::Result<()> {
         for signal in OF_OTHERS {
@@ -72,12 +100,7 @@ impl Recovery {
         }
         // Not there where it was a link: no server starts without it.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data.join("pg_wal"))?;
-        let before = match std::fs::read(data.join(OVERRIDES)) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        let mut after = without_ours(&before);
+        let mut after = without_ours(&Self::overrides(data)?);
         after.extend(self.settings().into_bytes());
         replace(&data.join(OVERRIDES), &after)?;
         replace(&data.join(SIGNAL), b"")?;
@@ -96,8 +119,17 @@ impl Recovery {
         set("restore_command", &self.restore_command);
         set("recovery_target_timeline", &self.timeline.0.to_string());
         let in_utc = |at: Timestamp| at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S%.6f+00").to_string();
-        set("recovery_target_time", &self.until.map(in_utc).unwrap_or_default());
-        set("recovery_target_inclusive", "on");
+        let at = |lsn: Lsn| ("recovery_target_lsn", lsn.to_string());
+        // One that is empty before the other, as above.
+        let (other, (target, value), is_inclusive) = match self.until {
+            Until::EndOfWal => ("recovery_target_lsn", ("recovery_target_time", String::new()), true),
+            Until::Time(time) => ("recovery_target_lsn", ("recovery_target_time", in_utc(time)), true),
+            Until::Stop(Stop::Before(lsn)) => ("recovery_target_time", at(lsn), false),
+            Until::Stop(Stop::Behind(lsn)) => ("recovery_target_time", at(lsn), true),
+        };
+        set(other, "");
+        set(target, &value);
+        set("recovery_target_inclusive", if is_inclusive { "on" } else { "off" });
         set("recovery_target_action", "promote");
         set("archive_mode", "off");
         text
@@ -120,11 +152,20 @@ fn without_ours(text: &[u8]) -> Vec<u8> {
     kept
 }
 
-/// Writes a file whole or not at all, for the owner of the folder alone.
+/// Writes a file whole or not at all, for the owner of its folder alone.
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let part = path.with_extension("windlass");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+    match std::fs::remove_file(&part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // A new one: nothing is followed that somebody put there.
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
     file.write_all(text)?;
+    if rustix::process::geteuid().is_root() {
+        let folder = path.parent().unwrap_or(Path::new("/")).metadata()?;
+        std::os::unix::fs::fchown(&file, Some(folder.uid()), Some(folder.gid()))?;
+    }
     file.sync_all()?;
     std::fs::rename(part, path)
 }
@@ -142,7 +183,7 @@ mod tests {
         let recovery = Recovery {
             restore_command: "windlass wal-fetch --component 'it''s' %f %p".to_owned(),
             timeline: Timeline(3),
-            until: Some("2026-11-20T08:23:38.5Z".parse().unwrap()),
+            until: Until::Time("2026-11-20T08:23:38.5Z".parse().unwrap()),
         };
         recovery.write(folder.path()).unwrap();
         let after = std::fs::read_to_string(folder.path().join(OVERRIDES)).unwrap();
@@ -150,9 +191,9 @@ mod tests {
             after,
             "# Do not edit this file manually!\nwork_mem = '8MB'\n\
              archive_cleanup_command = ''\nprimary_conninfo = ''\nprimary_slot_name = ''\nrecovery_end_command = ''\n\
-             recovery_target = ''\nrecovery_target_lsn = ''\nrecovery_target_name = ''\nrecovery_target_xid = ''\n\
+             recovery_target = ''\nrecovery_target_name = ''\nrecovery_target_xid = ''\n\
              restore_command = 'windlass wal-fetch --component ''it''''s'' %f %p'\n\
-             recovery_target_timeline = '3'\nrecovery_target_time = '2026-11-20 08:23:38.500000+00'\n\
+             recovery_target_timeline = '3'\nrecovery_target_lsn = ''\nrecovery_target_time = '2026-11-20 08:23:38.500000+00'\n\
              recovery_target_inclusive = 'on'\nrecovery_target_action = 'promote'\narchive_mode = 'off'\n"
         );
         assert!(folder.path().join(SIGNAL).exists() && folder.path().join("pg_wal").is_dir());

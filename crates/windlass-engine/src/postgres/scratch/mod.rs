@@ -27,7 +27,10 @@ const USER: &str = "postgres";
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The same of one that recovers first.
-const LONG_PATIENCE: Duration = Duration::from_hours(2);
+const LONG_PATIENCE: Duration = Duration::from_hours(24);
+
+/// Seconds it may take to end in order: it writes everything it holds.
+const STOPPED: &str = "3600";
 
 /// What a server answers, or its socket, that is not up yet.
 const NOT_YET: [&str; 5] =
@@ -38,7 +41,7 @@ const SAID: usize = 2000;
 
 /// What the server runs with. What it holds can be made again, so nothing is made durable; locks are plenty, since a
 /// check may touch every partition of a table at once.
-const SETTINGS: [&str; 17] = [
+const SETTINGS: [&str; 16] = [
     "listen_addresses=",
     "fsync=off",
     "full_page_writes=off",
@@ -46,7 +49,6 @@ const SETTINGS: [&str; 17] = [
     "autovacuum=off",
     "archive_mode=off",
     "max_wal_senders=0",
-    "wal_level=minimal",
     "max_logical_replication_workers=0",
     "shared_preload_libraries=",
     "shared_buffers=64MB",
@@ -64,6 +66,9 @@ pub struct ScratchServer {
     pub tools: Tools,
     place: PathBuf,
     data: PathBuf,
+    /// Where its programs are, and who it runs as.
+    folder: PathBuf,
+    owner: Option<(u32, u32)>,
 }
 
 /// What `pg_amcheck` says.
@@ -88,12 +93,15 @@ impl ScratchServer {
             let _ = std::fs::remove_dir_all(&data);
             initdb(&folder, &data, place, "C").await.map_err(|_| failed(error.to_string()))?;
         }
-        Self::up((version, folder), &data, place, (USER, "postgres"), &[], PATIENCE).await
+        let settings = ["wal_level=minimal".to_owned()];
+        Self::up((version, folder), &data, place, (USER, "postgres"), &settings, PATIENCE).await
     }
 
     /// Starts a server of exactly this major version on a data folder that was laid down in the place, and waits until it has
     /// recovered. Of its settings only those that say how it recovers are read: ours are beside it. `superuser` may do everything
     /// there, and `database` is one of its databases.
+    ///
+    /// It makes nothing durable: what is to stay is for the one to sync who asked.
     pub async fn start_on(
         place: &Place,
         data: &Path,
@@ -125,7 +133,9 @@ impl ScratchServer {
             "hot_standby=off".to_owned(),
             "huge_pages=off".to_owned(),
             // As many as there can be in the WAL: recovery ends without.
-            format!("max_prepared_transactions={}", prepared_transactions(&folder, data, place).await?),
+            format!("max_prepared_transactions={}", control(&folder, data, place, "max_prepared_xacts").await?),
+            // Who recovers by what it writes is told, and wants no less.
+            format!("wal_level={}", control(&folder, data, place, "wal_level").await?),
         ];
         Self::up((version, folder), data, place, (superuser, database), &settings, LONG_PATIENCE).await
     }
@@ -143,7 +153,7 @@ impl ScratchServer {
         let encoded = windlass_repo::store::Key::encode;
         let host = encoded(&place.path.to_string_lossy());
         let url = format!("postgresql://{}@/{}?host={host}", encoded(user), encoded(database));
-        let tools = Tools::of_scratch(folder, url, version);
+        let tools = Tools::of_scratch(folder.clone(), url, version);
         let began = Instant::now();
         loop {
             match Session::open_any(&tools).await {
@@ -154,7 +164,8 @@ impl ScratchServer {
                         teardown::end(&place.path);
                         return Err(failed(format!("the server that answers is another one, in {}", at.join(""))));
                     }
-                    return Ok(Self { tools, place: place.path.clone(), data: data.to_owned() });
+                    let (place, owner) = (place.path.clone(), place.owner);
+                    return Ok(Self { tools, place, data: data.to_owned(), folder, owner });
                 }
                 Err(error) => {
                     let ended = child.try_wait().ok().flatten().is_some();
@@ -191,6 +202,13 @@ impl ScratchServer {
         let said =
             [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).trim().to_owned()).join("\n");
         Ok(Amcheck::Wrong(said.trim().chars().take(SAID).collect()))
+    }
+
+    /// Ends the server in order: what it wrote is whole, and its data folder is started again without recovering.
+    pub async fn stop(self) -> Result<(), PostgresError> {
+        let mut command = as_owner(&self.folder.join("pg_ctl"), self.owner);
+        command.arg("stop").arg("-D").arg(&self.data).args(["-m", "fast", "-w", "-t", STOPPED]).stdin(Stdio::null());
+        Running::start("pg_ctl", command.stdout(Stdio::null()))?.finish().await.map(drop)
     }
 
     /// Ends the server; its place stays for others and goes with [`teardown`].
@@ -246,15 +264,19 @@ fn own(data: &Path, owner: Option<(u32, u32)>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// How many transactions may be prepared at once in what is to be recovered.
-async fn prepared_transactions(folder: &Path, data: &Path, place: &Place) -> Result<u32, PostgresError> {
+/// A setting of the server whose data folder it was, as its `pg_control` has it.
+async fn control(folder: &Path, data: &Path, place: &Place, setting: &str) -> Result<String, PostgresError> {
     let mut command = as_owner(&folder.join("pg_controldata"), place.owner);
     command.arg(data).stdin(Stdio::null());
     let failed = |source| PostgresError::Start { tool: "pg_controldata".into(), source };
     let said = command.kill_on_drop(true).output().await.map_err(failed)?.stdout;
     let said = String::from_utf8_lossy(&said);
-    let line = said.lines().find_map(|line| line.strip_prefix("max_prepared_xacts setting:"));
-    Ok(line.and_then(|number| number.trim().parse().ok()).unwrap_or_default())
+    let title = format!("{setting} setting:");
+    let value = said.lines().find_map(|line| line.strip_prefix(&title)).map(|value| value.trim().to_owned());
+    value.ok_or_else(|| PostgresError::Scratch {
+        place: place.path.clone(),
+        why: format!("pg_controldata says nothing of {setting}"),
+    })
 }
 
 /// A program run as the owner of the place, with nothing of our environment.

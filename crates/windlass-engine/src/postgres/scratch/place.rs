@@ -16,7 +16,7 @@ pub(super) const PREFIX: &str = "windlass-scratch-";
 pub struct Place {
     /// The folder.
     pub path: PathBuf,
-    pub(super) owner: Option<(u32, u32)>,
+    pub(in crate::postgres) owner: Option<(u32, u32)>,
 }
 
 impl Place {

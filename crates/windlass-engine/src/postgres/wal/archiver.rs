@@ -129,15 +129,19 @@ impl Archiver {
         })
     }
 
-    /// Stores files, and returns when the first of them is stored. The others go on, and are there when they are asked for.
+    /// Stores files, and returns when the first of them is stored, and with it what tells how its timeline came to be. The others
+    /// go on, and are there when they are asked for.
     pub async fn push(&self, files: Vec<(String, File)>) -> Result<(), PushError> {
-        let mut first = None;
-        for (name, file) in files {
+        let mut awaited = Vec::new();
+        let name = files.first().map(|(name, _)| name.clone()).unwrap_or_default();
+        for (index, (name, file)) in files.into_iter().enumerate() {
             let storing = self.begin(&name, file);
-            first.get_or_insert((name, storing));
+            if index == 0 || matches!(WalFile::parse(&name, SegmentSize::LEAST), Ok(WalFile::History(_))) {
+                awaited.push(storing);
+            }
         }
-        let Some((name, storing)) = first else { return Ok(()) };
-        tokio::time::timeout(PATIENCE, storing).await.unwrap_or(Err(PushError::NotYet { name }))
+        let all = futures::future::try_join_all(awaited);
+        tokio::time::timeout(PATIENCE, all).await.unwrap_or(Err(PushError::NotYet { name })).map(drop)
     }
 
     /// Has a file stored, unless that was done or is under way.

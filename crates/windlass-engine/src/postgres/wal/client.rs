@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use windlass_core::wal::{SegmentSize, WalFile};
+use windlass_core::wal::{SegmentSize, Timeline, WalFile};
 use windlass_repo::regular;
 
 use super::wire::{self, Answer, FILES, Fetch, Owner, Push, Request};
@@ -69,7 +69,7 @@ pub fn push(socket: &Path, owner: &Owner, cluster: u64, path: &Path) -> Result<A
     let mut files = vec![regular::open(path).map_err(failed)?];
     let mut names = vec![name.clone()];
     let folder = path.parent().unwrap_or(Path::new(""));
-    for next in waiting(folder, &name) {
+    for next in history_of(&name).into_iter().chain(waiting(folder, &name)).take(FILES - 1) {
         // One that is gone was stored meanwhile.
         let Ok(file) = regular::open(&folder.join(&next)) else { continue };
         files.push(file);
@@ -91,6 +91,12 @@ pub fn fetch(socket: &Path, owner: &Owner, cluster: u64, name: &str, to: &Path) 
         let _ = std::fs::remove_file(&part);
     }
     answer
+}
+
+/// The file that tells how the timeline of a segment came to be: a server that came back without archiving never asks for it.
+pub fn history_of(name: &str) -> Option<String> {
+    let Ok(WalFile::Segment(segment)) = WalFile::parse(name, SegmentSize::LEAST) else { return None };
+    (segment.timeline > Timeline(1)).then(|| WalFile::History(segment.timeline).name(SegmentSize::LEAST))
 }
 
 /// The names of the oldest files that a server wants to have archived, but this one.

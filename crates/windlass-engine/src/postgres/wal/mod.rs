@@ -14,13 +14,15 @@
 mod ahead;
 mod archiver;
 mod client;
+mod feed;
 mod socket;
 mod source;
 mod wire;
 
 pub use ahead::{Ahead, FetchError};
 pub use archiver::{Archiver, PushError};
-pub use client::{ClientError, cluster_of, fetch, push};
+pub use client::{ClientError, cluster_of, fetch, history_of, push};
+pub use feed::Feed;
 pub use socket::{Call, Caller, ListenError, Listener};
 pub use source::Source;
 pub use wire::{Answer, Fetch, Owner, Push, Request, Said};

@@ -49,8 +49,8 @@ pub struct Held {
     /// How large segments are here.
     pub size: SegmentSize,
     listing: Listing,
-    segments: BTreeSet<Segment>,
-    histories: BTreeMap<Timeline, History>,
+    pub(super) segments: BTreeSet<Segment>,
+    pub(super) histories: BTreeMap<Timeline, History>,
 }
 
 /// A base backup that is finished.
@@ -372,12 +372,22 @@ impl Held {
         self.histories.keys().copied()
     }
 
-    /// The WAL behind a base backup.
+    /// The WAL behind a base backup, on the newest timeline that leads on from there.
     pub fn replay(&self, backup: &BackupName) -> Option<Replay> {
+        self.replay_on(backup, None)
+    }
+
+    /// The same on a timeline that is named; `None` also where that does not lead on from there.
+    pub fn replay_on(&self, backup: &BackupName, timeline: Option<Timeline>) -> Option<Replay> {
         let backup = self.backups.iter().find(|one| one.name == *backup)?;
         let start = backup.sentinel.start.unwrap_or_else(|| backup.segment.start(self.size));
         let consistent = backup.sentinel.finish.unwrap_or(start);
-        Some(Replay::behind(backup.segment.timeline, (start, consistent), &self.segments, &self.histories, self.size))
+        let from = backup.segment.timeline;
+        let of_path = |history: &History| timeline.is_none_or(|timeline| history.timeline() <= timeline);
+        let histories: BTreeMap<Timeline, History> =
+            self.histories.iter().filter(|(_, history)| of_path(history)).map(|(t, h)| (*t, h.clone())).collect();
+        let replay = Replay::behind(from, (start, consistent), &self.segments, &histories, self.size);
+        timeline.is_none_or(|timeline| timeline == replay.timeline).then_some(replay)
     }
 
     /// The segments that make a base backup consistent; or which is missing, in words.
@@ -420,7 +430,7 @@ impl Held {
     }
 
     /// Where a segment is, and how it is compressed.
-    fn object(&self, segment: Segment) -> Option<(String, Codec)> {
+    pub(super) fn object(&self, segment: Segment) -> Option<(String, Codec)> {
         let file = WalFile::Segment(segment);
         let codec = *self.listing.wal.get(&file)?.first()?;
         Some((wal_object(file, self.size, codec), codec))

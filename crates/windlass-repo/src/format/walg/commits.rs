@@ -27,8 +27,9 @@ const LONGEST_CARRIED: usize = 4 << 20;
 const XLOG: u8 = 0;
 const XACT: u8 = 1;
 
-/// The kind of record behind which a segment holds nothing.
+/// The kind of record behind which a segment holds nothing, and the one that has a name.
 const SWITCH: u8 = 0x40;
+const RESTORE_POINT: u8 = 0x70;
 
 /// Kinds of records that end a transaction: commit, abort, and both of a prepared one.
 const ENDS: [u8; 4] = [0x00, 0x20, 0x30, 0x40];
@@ -45,8 +46,37 @@ pub struct Commits {
     pub latest: Option<Timestamp>,
     /// How many ended.
     pub count: u64,
-    /// The first byte behind the last valid record.
+    /// Where the last valid record begins; `None` where there is none.
+    pub last: Option<Lsn>,
+    /// The first byte behind it.
     pub end: Lsn,
+}
+
+/// A record at which recovery can be told to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Where the record begins.
+    pub start: Lsn,
+    /// The first byte behind it.
+    pub end: Lsn,
+    /// When it was written, by the server's clock.
+    pub at: Timestamp,
+    /// What it is.
+    pub what: Marked,
+}
+
+/// What a record tells of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Marked {
+    /// A transaction ended. Of one that was prepared first, the number is not known.
+    Ended {
+        /// Its number.
+        transaction: u32,
+        /// Whether it was committed.
+        committed: bool,
+    },
+    /// A restore point was made, by `pg_create_restore_point`.
+    RestorePoint(String),
 }
 
 /// Walks segments, one after the other; a record that goes on in the next is seen if that comes next.
@@ -69,6 +99,17 @@ impl CommitWalk {
 
     /// Walks a segment. What follows its size is not looked at; one that is shorter is walked as far as it goes.
     pub fn segment(&mut self, header: &SegmentHeader, bytes: &[u8]) -> Commits {
+        self.marks(header, bytes, None, &mut |_| {})
+    }
+
+    /// The same as far as records begin before a place, and hands out each at which recovery can end.
+    pub fn marks(
+        &mut self,
+        header: &SegmentHeader,
+        bytes: &[u8],
+        until: Option<Lsn>,
+        seen: &mut dyn FnMut(Mark),
+    ) -> Commits {
         let size = usize::try_from(header.size.bytes()).unwrap_or(usize::MAX);
         let bytes = bytes.get(..size).unwrap_or(bytes);
         let mut walk = Walk {
@@ -77,6 +118,8 @@ impl CommitWalk {
             at: 0,
             record: Vec::new(),
             found: Commits { end: header.start, ..Commits::default() },
+            until,
+            seen,
         };
         let begun = std::mem::take(self);
         if let Some(rest) = walk.run(begun) {
@@ -93,6 +136,8 @@ struct Walk<'a> {
     /// The record being read, of which nothing was in the page it began in, or all.
     record: Vec<u8>,
     found: Commits,
+    until: Option<Lsn>,
+    seen: &'a mut dyn FnMut(Mark),
 }
 
 /// Why a record could not be put together.
@@ -129,7 +174,7 @@ impl Walk<'_> {
             let (total, from) = if goes_on { (begun.total, begun.from) } else { (first.rest, self.header.start) };
             match self.collect(total) {
                 Ok(()) if goes_on => {
-                    self.judge(None)?;
+                    self.judge(from, None)?;
                     before = Some(from);
                 }
                 Ok(()) | Err(Stop::GivenUp) => {}
@@ -155,7 +200,7 @@ impl Walk<'_> {
             self.record.clear();
             match self.collect(total) {
                 Ok(()) => {
-                    let is_last = self.judge(before)?;
+                    let is_last = self.judge(from, before)?;
                     before = Some(from);
                     if is_last {
                         return None;
@@ -200,9 +245,9 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Proves the record and notes when its transaction ended; `true` where nothing follows it in the segment. `before` is
-    /// where the record before began, if that is known.
-    fn judge(&mut self, before: Option<Lsn>) -> Option<bool> {
+    /// Proves the record that began at a place and notes when its transaction ended; `true` where nothing follows it in the
+    /// segment. `before` is where the record before began, if that is known.
+    fn judge(&mut self, start: Lsn, before: Option<Lsn>) -> Option<bool> {
         let record = &self.record;
         let (header, data) = record.split_at_checked(HEADER)?;
         let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
@@ -212,23 +257,43 @@ impl Walk<'_> {
         if digest.finalize() != number::<4>(header, SUMMED) || before.is_some_and(|before| before != says) {
             return None;
         }
-        self.found.end = self.header.start + self.at as u64;
+        let end = self.header.start + self.at as u64;
+        if self.until.is_some_and(|until| start >= until) {
+            return None;
+        }
         let (kind, manager) = (header[16] & 0xF0, header[17]);
+        let is_last = manager == XLOG && kind == SWITCH;
+        // It takes up the rest of its segment.
+        let end = if is_last { self.header.start + self.header.size.bytes() } else { end };
+        (self.found.last, self.found.end) = (Some(start), end);
+        let main = || main_data(data);
         if manager == XACT
             && ENDS.contains(&(kind & 0x70))
-            && let Some(at) = ended_at(data)
+            && let Some(at) = main().and_then(time)
         {
             let found = &mut self.found;
             found.earliest = Some(found.earliest.map_or(at, |earliest| earliest.min(at)));
             found.latest = Some(found.latest.map_or(at, |latest| latest.max(at)));
             found.count += 1;
+            let transaction = u32::try_from(number::<4>(header, 4)).unwrap_or_default();
+            let committed = matches!(kind & 0x70, 0x00 | 0x30);
+            (self.seen)(Mark { start, end, at, what: Marked::Ended { transaction, committed } });
         }
-        Some(manager == XLOG && kind == SWITCH)
+        if manager == XLOG
+            && kind == RESTORE_POINT
+            && let Some((main, at)) = main().and_then(|main| Some((main, time(main)?)))
+        {
+            let name = main.get(8..).unwrap_or_default();
+            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+            let name = String::from_utf8_lossy(name).into_owned();
+            (self.seen)(Mark { start, end, at, what: Marked::RestorePoint(name) });
+        }
+        Some(is_last)
     }
 }
 
-/// The first field of the main data of a record that ends a transaction: when.
-fn ended_at(data: &[u8]) -> Option<Timestamp> {
+/// The main data of a record.
+fn main_data(data: &[u8]) -> Option<&[u8]> {
     let mut at = 0;
     // What may stand before the header of the main data: where it was replicated from, the transaction it is part of.
     let length = loop {
@@ -240,7 +305,11 @@ fn ended_at(data: &[u8]) -> Option<Timestamp> {
             _ => return None,
         }
     };
-    let main = data.get(data.len().checked_sub(length)?..)?;
+    data.get(data.len().checked_sub(length)?..)
+}
+
+/// The time a record begins with that ends a transaction, or has a name.
+fn time(main: &[u8]) -> Option<Timestamp> {
     let micros = i64::from_le_bytes(*main.first_chunk()?);
     Timestamp::from_microsecond(micros.checked_add(EPOCH)?).ok()
 }

@@ -23,6 +23,7 @@
 //! | what a store holds of it, and how far it can be replayed | [`backups`](Backups), [`replay`](Replay) |
 //! | how WAL comes into the archive, and out of it | [`push`](Archived), [`fetch`](StoredWal) |
 //! | whose a WAL segment is, and what was committed in it | [`wal`](SegmentHeader), [`commits`](CommitWalk) |
+//! | where in the WAL a moment is | [`moment`](NoMoment) |
 //!
 //! Promised: whatever bytes are given, nothing is written outside the target, nothing panics, and a backup is called whole only
 //! if every file it names was there. `pg_control` comes last, so that no server starts from less. Left to others: PostgreSQL
@@ -40,6 +41,7 @@ mod commits;
 mod error;
 mod fetch;
 mod increment;
+mod moment;
 mod names;
 mod open;
 mod part;
@@ -54,10 +56,11 @@ mod wal;
 pub use backups::{Backups, BaseBackup, Held, ReadBack};
 pub use chain::{Backup, Step};
 pub use codec::{Codec, Compression, Compressor, FRAME};
-pub use commits::{CommitWalk, Commits};
+pub use commits::{CommitWalk, Commits, Mark, Marked};
 use error::Fault;
 pub use error::WalgError;
 pub use fetch::StoredWal;
+pub use moment::NoMoment;
 pub use names::{BASE_BACKUPS, BackupName, Listing, PartKind, PartName, Present, WAL, wal_object};
 pub use open::open;
 pub use part::PartWriter;

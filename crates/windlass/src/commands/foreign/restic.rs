@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::Serialize;
 use windlass_core::repository::{Format, Repository};
+use windlass_core::restore::Moment;
 use windlass_engine::progress::{Event, Progress};
 use windlass_repo::format::restic::{Files, SnapshotInfo, Target, Verified};
 use windlass_repo::hex::sha256;
@@ -12,6 +13,7 @@ use windlass_repo::store::open::open;
 
 use crate::cli;
 use crate::commands::confirm::confirmed;
+use crate::commands::restore::moment;
 use crate::context::Context;
 use crate::failure::{Failure, Result, Status};
 use crate::printer::Printer;
@@ -105,7 +107,14 @@ pub(super) async fn restore(context: &Context, repository: &Repository, argument
     let printer = &context.printer;
     let folder = target(arguments)?;
     let files = files(repository)?;
-    let at = arguments.at.as_ref().map(|text| crate::time::parse(text, printer.zone())).transpose()?;
+    let at = match moment(printer, arguments)? {
+        None | Some(Moment::Newest) => None,
+        Some(Moment::Time(time)) => Some(time),
+        Some(other) => {
+            let why = format!("a repository of restic knows nothing of {other}");
+            return Err(Failure::usage(why, "name a time by `--at`"));
+        }
+    };
     let snapshots = files.snapshots().await?;
     let chosen = choose(&snapshots, arguments.point.as_deref(), at)?;
     let plan =

@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 use windlass_core::name::Name;
 use windlass_core::repository::{KeyTransform, LibsodiumKey, Place, Repository};
+use windlass_core::restore::Moment;
 use windlass_core::secret::SecretRef;
 use windlass_core::wal::Lsn;
 use windlass_engine::postgres::physical::place::{self, FolderError};
-use windlass_engine::postgres::physical::recovery::Recovery;
+use windlass_engine::postgres::physical::recovery::{Recovery, Until};
 use windlass_engine::progress::{Event, Progress};
 use windlass_repo::format::walg::{Backup, Backups, BaseBackup, Held, KeyForm, ReadBack, Replay, SealKey, Target};
 use windlass_repo::hex::sha256;
@@ -20,6 +21,7 @@ use windlass_repo::store::open::open;
 
 use crate::cli;
 use crate::commands::confirm::confirmed;
+use crate::commands::restore::moment;
 use crate::context::Context;
 use crate::failure::{Failure, Result, Status};
 use crate::printer::Printer;
@@ -214,7 +216,14 @@ pub(super) async fn restore(
     let printer = &context.printer;
     let (data, tablespaces) = targets(arguments)?;
     let backups = backups(repository, key)?;
-    let until = arguments.at.as_ref().map(|text| crate::time::parse(text, printer.zone())).transpose()?;
+    let until = match moment(printer, arguments)? {
+        None | Some(Moment::Newest) => None,
+        Some(Moment::Time(time)) => Some(time),
+        Some(other) => {
+            let why = format!("a repository of `wal-g` is not brought to {other}");
+            return Err(Failure::usage(why, "name a time by `--at`"));
+        }
+    };
     let held = backups.look().await?;
     let chosen = choose(&held, arguments.point.as_deref(), until)?;
     let chain = backups.chain(&held, &chosen.name).await?;
@@ -270,7 +279,8 @@ pub(super) async fn restore(
     let target = Target::create(&plan.data, spec, &plan.tablespaces)?;
     let progress = |more| watch.event(Event::Bytes { component, more });
     let unpacked = backups.lay_down(&held, &chain, target, &progress).await?;
-    let recovery = Recovery { restore_command: plan.restore_command.clone(), timeline, until: plan.until };
+    let until = plan.until.map_or(Until::EndOfWal, Until::Time);
+    let recovery = Recovery { restore_command: plan.restore_command.clone(), timeline, until };
     recovery.write(&plan.data).map_err(|source| FolderError { folder: plan.data.clone(), source })?;
     (report.done, report.files, report.bytes) = (true, Some(unpacked.files), Some(unpacked.bytes));
     printer.done(true, &report, |_| {

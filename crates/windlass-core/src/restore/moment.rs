@@ -1,0 +1,59 @@
+//! The moment a server is brought back to.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::wal::{Lsn, Timeline};
+
+/// A moment in the life of a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Moment {
+    /// All there is.
+    Newest,
+    /// Everything that was committed up to a time.
+    Time(Timestamp),
+    /// Everything that was written before a place in the log.
+    Lsn(Lsn),
+    /// Everything up to the end of a transaction, by its number.
+    Transaction(u32),
+    /// Everything up to a restore point, by its name.
+    Named(String),
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Newest => write!(f, "the end of the WAL"),
+            Self::Time(time) => write!(f, "{time}"),
+            Self::Lsn(lsn) => write!(f, "{lsn}"),
+            Self::Transaction(number) => write!(f, "the end of transaction {number}"),
+            Self::Named(name) => write!(f, "the restore point `{name}`"),
+        }
+    }
+}
+
+/// Where recovery ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stop {
+    /// Before the record that begins here.
+    Before(Lsn),
+    /// Behind the record that begins here.
+    Behind(Lsn),
+}
+
+/// A moment as it was found in the WAL of an archive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reach {
+    /// The timeline that is replayed.
+    pub timeline: Timeline,
+    /// Where recovery ends.
+    pub stop: Stop,
+    /// The first byte that is not replayed any more.
+    pub end: Lsn,
+    /// When the last transaction ended that is replayed behind the base backup; `None` where none did.
+    pub last: Option<Timestamp>,
+}

@@ -1,0 +1,239 @@
+//! Finds a moment in the WAL behind a base backup: the place in the log at which recovery has to end for it.
+//!
+//! A time is turned into a place because PostgreSQL, told a time that lies behind the last transaction of the archive, ends with
+//! an error once it has replayed everything. The place is the one PostgreSQL itself would end at: before the first record, in the
+//! order of the log, of a transaction that ended later.
+//!
+//! Everything between the base backup and the moment is read, a few segments at a time.
+
+use std::io::Read;
+
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use windlass_core::restore::{Moment, Reach, Stop};
+use windlass_core::wal::{History, Lsn, Segment, Timeline};
+
+use super::backups::{Backups, Held};
+use super::commits::{CommitWalk, Mark, Marked};
+use super::{BackupName, Replay, SegmentHeader, WalgError};
+
+/// Bytes of segments that are read at once.
+const AT_ONCE: u64 = 64 << 20;
+
+/// Why there is no such moment.
+#[derive(Debug, thiserror::Error)]
+pub enum NoMoment {
+    /// The archive.
+    #[error(transparent)]
+    Archive(WalgError),
+    /// The base backup is too young for it.
+    #[error("it is before {consistent}, where the base backup is consistent")]
+    TooEarly {
+        /// Where it is.
+        consistent: Lsn,
+    },
+    /// It lies behind what is there.
+    #[error("the WAL of timeline {timeline} ends at {end}{}{}", reached(*.last), behind(.gap.as_deref()))]
+    TooLate {
+        /// The timeline that was followed.
+        timeline: Timeline,
+        /// The first byte that is not there.
+        end: Lsn,
+        /// When the last transaction ended.
+        last: Option<Timestamp>,
+        /// The segment that is missing, where others are there behind it.
+        gap: Option<String>,
+        /// Whether there is nothing but what makes the base backup consistent.
+        is_bare: bool,
+    },
+    /// It is not in the WAL that is there.
+    #[error("it is not in the WAL of timeline {timeline} between {from} and {end}")]
+    NotFound {
+        /// The timeline that was followed.
+        timeline: Timeline,
+        /// Where it was looked for.
+        from: Lsn,
+        /// And up to where.
+        end: Lsn,
+    },
+    /// It lies where one timeline was left and the other not begun.
+    #[error(
+        "it is between timelines: what timeline {before} did until then goes no further than {left}, and timeline {after} begins with {begun}"
+    )]
+    Between {
+        /// The older timeline.
+        before: Timeline,
+        /// When its last transaction ended that the newer one took over.
+        left: Timestamp,
+        /// The newer one.
+        after: Timeline,
+        /// When its first transaction ended.
+        begun: Timestamp,
+    },
+    /// The timeline does not lead on from the base backup.
+    #[error("timeline {timeline} is not in the archive, or does not lead on from the base backup")]
+    NoTimeline {
+        /// The timeline.
+        timeline: Timeline,
+    },
+}
+
+fn reached(last: Option<Timestamp>) -> String {
+    last.map_or(", and no transaction ended in it".to_owned(), |last| {
+        format!(", and the last transaction in it ended at {last}")
+    })
+}
+
+fn behind(gap: Option<&str>) -> String {
+    gap.map_or(String::new(), |gap| format!("; behind that the segment {gap} is missing"))
+}
+
+impl Backups {
+    /// Finds a moment behind a base backup, on the newest timeline that leads on from there or on one that is named. `progress` is
+    /// told of bytes that were read.
+    pub async fn locate(
+        &self,
+        held: &Held,
+        backup: &BackupName,
+        moment: &Moment,
+        timeline: Option<Timeline>,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<Reach, NoMoment> {
+        let walg = NoMoment::Archive;
+        let missing = |why: String| walg(WalgError::Chain { backup: backup.to_string(), why });
+        let base = held.backups.iter().find(|one| one.name == *backup);
+        let base = base.ok_or_else(|| missing("it is not there".to_owned()))?;
+        let replay = held.replay_on(backup, timeline);
+        let replay = replay.ok_or(NoMoment::NoTimeline { timeline: timeline.unwrap_or(base.segment.timeline) })?;
+        held.until_consistent(backup).map_err(missing)?;
+        let consistent = base.sentinel.finish.unwrap_or_default();
+        let history = held.history_of(replay.timeline);
+        let mut search = Search { moment, consistent, found: None, last: None, last_on: None };
+        let many = usize::try_from(AT_ONCE / held.size.bytes()).unwrap_or(1).max(1);
+        let read = |segment: Segment| async move { self.segment(held, segment).await.map(|bytes| (segment, bytes)) };
+        let mut segments = futures::stream::iter(replay.segments.iter().copied()).map(read).buffered(many);
+        let (mut walk, mut last) = (CommitWalk::new(), (consistent, consistent));
+        while let Some((segment, bytes)) = segments.try_next().await.map_err(walg)? {
+            progress(bytes.len() as u64);
+            let name = segment.name(held.size);
+            let header = SegmentHeader::read(&name, &bytes).map_err(walg)?;
+            let cluster = base.sentinel.system_identifier.unwrap_or(header.system_identifier);
+            header.check(&name, segment, cluster, bytes.len() as u64).map_err(walg)?;
+            // Behind where its timeline was left it is not replayed.
+            let left = history.end_of(segment.timeline);
+            let commits = walk.marks(&header, &bytes, left, &mut |mark| search.see(&mark, &history));
+            last = commits.last.map_or(last, |start| (start, commits.end));
+            if search.found.is_some() {
+                break;
+            }
+        }
+        search.end(&replay, held, last)
+    }
+
+    /// A segment, all of it.
+    async fn segment(&self, held: &Held, segment: Segment) -> Result<Vec<u8>, WalgError> {
+        let name = segment.name(held.size);
+        let Some((object, codec)) = held.object(segment) else {
+            return Err(WalgError::Chain { backup: name, why: "it is not there any more".to_owned() });
+        };
+        let size = held.size.bytes();
+        self.blocking(object, codec, move |content| {
+            let mut bytes = Vec::new();
+            content.take(size).read_to_end(&mut bytes).map(|_| bytes)
+        })
+        .await
+    }
+}
+
+/// What is looked for, and what was seen on the way.
+struct Search<'a> {
+    moment: &'a Moment,
+    consistent: Lsn,
+    found: Option<Found>,
+    /// When the last transaction ended that is replayed, and on which timeline.
+    last: Option<Timestamp>,
+    last_on: Option<Timeline>,
+}
+
+struct Found {
+    stop: Stop,
+    end: Lsn,
+    /// The record that is not replayed any more: when it was written, and on which timeline.
+    next: Option<(Timestamp, Timeline)>,
+}
+
+impl Search<'_> {
+    fn see(&mut self, mark: &Mark, history: &History) {
+        if self.found.is_some() {
+            return;
+        }
+        let on = history.timeline_at(mark.start);
+        let before = |mark: &Mark| Found { stop: Stop::Before(mark.start), end: mark.start, next: Some((mark.at, on)) };
+        let behind = |mark: &Mark| Found { stop: Stop::Behind(mark.start), end: mark.end, next: None };
+        self.found = match (self.moment, &mark.what) {
+            (Moment::Time(time), Marked::Ended { .. }) if mark.at > *time => Some(before(mark)),
+            (Moment::Lsn(lsn), _) if mark.start >= *lsn => {
+                Some(Found { stop: Stop::Before(*lsn), end: *lsn, next: None })
+            }
+            (Moment::Transaction(wanted), Marked::Ended { transaction, .. }) if transaction == wanted => {
+                Some(behind(mark))
+            }
+            (Moment::Named(wanted), Marked::RestorePoint(name)) if name == wanted => Some(behind(mark)),
+            _ => None,
+        };
+        let is_replayed = self.found.as_ref().is_none_or(|found| mark.start < found.end);
+        if is_replayed && matches!(mark.what, Marked::Ended { .. }) {
+            self.last = Some(self.last.map_or(mark.at, |last| last.max(mark.at)));
+            self.last_on = Some(on);
+        }
+    }
+
+    /// What was found when the search ended at a place.
+    fn end(self, replay: &Replay, held: &Held, (start, end): (Lsn, Lsn)) -> Result<Reach, NoMoment> {
+        let timeline = replay.timeline;
+        let at_the_end = Reach { timeline, stop: Stop::Behind(start), end, last: self.last };
+        let too_early = NoMoment::TooEarly { consistent: self.consistent };
+        let Some(found) = self.found else {
+            return match self.moment {
+                Moment::Newest => Ok(at_the_end),
+                Moment::Lsn(lsn) if *lsn < self.consistent => Err(too_early),
+                // No transaction ended behind it, but there is more of the log; or nothing begins behind it.
+                Moment::Lsn(lsn) if *lsn <= start => Ok(Reach { stop: Stop::Before(*lsn), end: *lsn, ..at_the_end }),
+                Moment::Lsn(lsn) if *lsn <= end => Ok(at_the_end),
+                Moment::Time(_) | Moment::Lsn(_) => Err(NoMoment::TooLate {
+                    timeline,
+                    end,
+                    last: self.last,
+                    gap: replay.gap.map(|(missing, _)| missing.name(held.size)),
+                    is_bare: replay.end(held.size).is_none_or(|end| end.0 < self.consistent.0 + held.size.bytes()),
+                }),
+                Moment::Transaction(_) | Moment::Named(_) => {
+                    Err(NoMoment::NotFound { timeline, from: self.consistent, end })
+                }
+            };
+        };
+        if found.end < self.consistent {
+            return Err(too_early);
+        }
+        if let (Some(left), Some(before), Some((begun, after))) = (self.last, self.last_on, found.next)
+            && before != after
+            && held.went_on(before, after)
+        {
+            return Err(NoMoment::Between { before, left, after, begun });
+        }
+        Ok(Reach { timeline, stop: found.stop, end: found.end, last: self.last })
+    }
+}
+
+impl Held {
+    /// The history of a timeline; one that has none is the first.
+    fn history_of(&self, timeline: Timeline) -> History {
+        self.histories.get(&timeline).cloned().unwrap_or_else(|| History::first(timeline))
+    }
+
+    /// Whether a timeline was written on behind where another left it, as far as is archived.
+    fn went_on(&self, before: Timeline, after: Timeline) -> bool {
+        let Some(left) = self.history_of(after).end_of(before) else { return false };
+        self.segments.iter().any(|segment| segment.timeline == before && segment.end(self.size) > left)
+    }
+}

@@ -1,0 +1,213 @@
+//! Stories of a server that is brought back to a moment.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![allow(dead_code, clippy::panic, reason = "each file of stories uses what it needs of the stage")]
+
+mod story;
+
+use anyhow::Result;
+use story::archiving::Archive;
+use windlass_testkit::postgres::PgCluster;
+
+/// Restores to a moment, and starts a server on what came of it.
+fn restored(archive: &Archive, moment: &[&str]) -> Result<PgCluster> {
+    let back = archive.stage.path("back");
+    let into = format!("db={}", back.display());
+    let arguments = [&["restore", "shop", "--into", &into, "--yes"], moment].concat();
+    archive.stage.windlass(&arguments)?.with(0);
+    let server = PgCluster::start_from(|to| Ok(std::fs::rename(back.join("data"), to)?), &[])?;
+    std::fs::remove_dir_all(&back)?;
+    Ok(server)
+}
+
+fn ids(server: &PgCluster) -> String {
+    server.psql("shop", "select string_agg(id::text, ',' order by id) from orders")
+}
+
+#[test]
+fn every_way_to_name_a_moment_leads_to_exactly_that() -> Result<()> {
+    let archive = Archive::new()?;
+    let server = &archive.server;
+    server.psql("shop", "insert into orders values (1, 'before the base backup')");
+    archive.stage.take()?;
+    let insert = |id: u32| {
+        server.psql("shop", &format!("insert into orders values ({id}, md5('{id}'))"));
+        server.psql(
+            "shop",
+            "select pg_current_wal_lsn(), clock_timestamp(), (select xmin from orders order by id desc limit 1)",
+        )
+    };
+    let fields = |line: &str| line.split('|').map(str::to_owned).collect::<Vec<_>>();
+    let second = fields(&insert(2));
+    let third = fields(&insert(3));
+    server.psql("shop", "select pg_create_restore_point('before it all went wrong')");
+    insert(4);
+    server.psql("shop", "delete from orders");
+    let last = archive.switch();
+    archive.wait_for(&last);
+
+    let time = second[1].replace(' ', "T");
+    let at = |moment: &[&str]| -> Result<String> { Ok(ids(&restored(&archive, moment)?)) };
+    assert_eq!(at(&["--at", &time])?, "1,2", "{second:?}");
+    assert_eq!(at(&["--at-lsn", &third[0]])?, "1,2,3");
+    assert_eq!(at(&["--at-xid", &second[2]])?, "1,2");
+    assert_eq!(at(&["--at-name", "before it all went wrong"])?, "1,2,3");
+    let newest = restored(&archive, &["--at", "latest"])?;
+    assert_eq!(ids(&newest), "1", "of the switch");
+    assert_eq!(newest.psql("postgres", "show archive_mode"), "off");
+    assert_eq!(newest.psql("postgres", "show restore_command"), "");
+    assert!(!newest.data().join("recovery.signal").exists());
+    // Without a moment it is the point's own, and what more there is is said.
+    let into = format!("db={}", archive.stage.path("aside").display());
+    let plan = archive.stage.windlass(&["restore", "shop", "--into", &into, "--plan"])?.with(0);
+    assert!(plan.out.contains("`--at latest` has it recovered up to there"), "{}", plan.out);
+    Ok(())
+}
+
+#[test]
+fn a_moment_that_is_not_there_is_refused_and_the_nearest_is_named() -> Result<()> {
+    let archive = Archive::new()?;
+    let server = &archive.server;
+    archive.stage.take()?;
+    let last = archive.switch();
+    archive.wait_for(&last);
+    let ended = server.psql("shop", "select max(id) from orders");
+    assert_eq!(ended, "1");
+    let into = format!("db={}", archive.stage.path("back").display());
+    let refused =
+        |moment: &[&str]| archive.stage.windlass(&[&["restore", "shop", "--into", &into, "--plan"], moment].concat());
+    refused(&["--at", "2031-01-01T00:00:00Z"])?.with(2).says("the last transaction in it ended at 20");
+    refused(&["--at", "2001-01-01T00:00:00Z"])?.with(2).says("before");
+    refused(&["--at-lsn", "0/1000028"])?.with(2).says("where the base backup is consistent");
+    refused(&["--at-lsn", "7/1000028"])?.with(2).says("ends at 0/");
+    refused(&["--at-xid", "4000000"])?.with(2).says("it is not in the WAL");
+    refused(&["--at-name", "nothing"])?.with(2).says("the restore point `nothing`");
+    refused(&["--at", "latest", "--timeline", "7"])?.with(2).says("timeline 7 is not in the archive");
+    refused(&["--at", "latest", "--at-lsn", "0/3000000"])?.with(2);
+
+    // A gap: what is before it can be had, what is behind cannot.
+    let names: Vec<String> = (0..4).map(|_| archive.switch()).collect();
+    archive.wait_for(&names[3]);
+    std::fs::remove_file(archive.object(&names[2])?)?;
+    let plan = archive.stage.windlass(&["restore", "shop", "--into", &into, "--at", "latest", "--yes"])?.with(0);
+    assert!(plan.out.contains("recovered"), "{}", plan.out);
+    let restored = PgCluster::start_from(|to| Ok(std::fs::rename(archive.stage.path("back/data"), to)?), &[])?;
+    assert_eq!(
+        restored.psql("shop", "select max(id) from orders"),
+        "3",
+        "the fourth went with the segment that is missing"
+    );
+    refused(&["--at", "2031-01-01T00:00:00Z"])?.with(2).says(&format!("the segment {} is missing", names[2]));
+    Ok(())
+}
+
+/// Moments that are tried.
+const MOMENTS: usize = 100;
+
+#[test]
+fn a_hundred_moments_hold_exactly_what_was_committed_by_then() -> Result<()> {
+    let archive = Archive::with(&["track_commit_timestamp=on"])?;
+    let server = &archive.server;
+    archive.stage.take()?;
+    // A row every 10 ms, and where the log had come to when it was there.
+    server.psql("shop", "create table written (id int primary key, lsn pg_lsn, note text)");
+    let writer = "do $$ begin for n in 1..1500 loop \
+        insert into written values (n, null, repeat(md5(n::text), 50)); commit; \
+        update written set lsn = pg_current_wal_lsn() where id = n; commit; \
+        perform pg_sleep(0.008); \
+        if n % 300 = 0 then perform pg_switch_wal(); end if; end loop; end $$";
+    server.psql("shop", writer);
+    let last = archive.switch();
+    archive.wait_for(&last);
+
+    let span = server.psql(
+        "shop",
+        "select extract(epoch from min(at)) * 1000000, extract(epoch from max(at)) * 1000000 \
+         from (select pg_xact_commit_timestamp(xmin) at from written) t",
+    );
+    let (from, to) = span.split_once('|').unwrap();
+    let micros = |text: &str| text.split('.').next().unwrap_or_default().parse::<u64>();
+    let (from, to) = (micros(from)?, micros(to)?);
+    let mut seed = 42_u64;
+    let mut random = |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 20) % below
+    };
+    // By the rows as they were first written: what updates them is another transaction.
+    let mut wanted = Vec::new();
+    for number in 0..MOMENTS {
+        if number % 2 == 0 {
+            let at = format!("to_timestamp({} / 1000000.0)", from + random(to - from));
+            let asked = format!("select to_char({at} at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
+            let done = format!("select count(*) from written where pg_xact_commit_timestamp(xmin) <= {at}");
+            let (asked, done) = (server.psql("shop", &asked), server.psql("shop", &done));
+            wanted.push(("--at", asked, "select count(*) from written where lsn is not null", done));
+        } else {
+            let row = 1 + random(1499);
+            let asked = server.psql("shop", &format!("select lsn from written where id = {row}"));
+            wanted.push(("--at-lsn", asked, "select count(*) from written", row.to_string()));
+        }
+    }
+    let (one, other) = wanted.split_at(MOMENTS / 2);
+    let tried = |name: &str, moments: &[(&str, String, &str, String)]| -> Result<()> {
+        for (option, moment, question, rows) in moments {
+            let back = archive.stage.path(name);
+            let into = format!("db={}", back.display());
+            archive.stage.windlass(&["restore", "shop", "--into", &into, "--yes", option, moment])?.with(0);
+            let server = PgCluster::start_from(|to| Ok(std::fs::rename(back.join("data"), to)?), &[])?;
+            assert_eq!(server.psql("shop", question), *rows, "{option} {moment}");
+            std::fs::remove_dir_all(&back)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let one = scope.spawn(|| tried("one", one));
+        let other = scope.spawn(|| tried("other", other));
+        one.join().unwrap().and(other.join().unwrap())
+    })
+}
+
+#[test]
+fn every_timeline_can_be_followed_and_a_time_between_two_is_not_guessed() -> Result<()> {
+    let archive = Archive::new()?;
+    let server = &archive.server;
+    let now = |server: &PgCluster| server.psql("postgres", "select clock_timestamp()").replace(' ', "T");
+    archive.stage.take()?;
+    server.psql("shop", "insert into orders values (1, 'on the first timeline')");
+    let branch = now(server);
+    server.psql("shop", "insert into orders values (2, 'that nobody was to see')");
+    let lost = now(server);
+    server.psql("shop", "insert into orders values (3, 'still on the first')");
+    let last = archive.switch();
+    archive.wait_for(&last);
+
+    // The server is put back to the moment of the branch, and goes on from there.
+    let second = restored(&archive, &["--at", &branch])?;
+    assert_eq!(ids(&second), "1");
+    let command = server.psql("postgres", "show archive_command");
+    second.psql("postgres", &format!("alter system set archive_command = '{command}'"));
+    second.psql("postgres", "alter system set archive_mode = 'on'");
+    let second = again(second)?;
+    second.psql("shop", "insert into orders values (20, 'on the second timeline')");
+    let last = second.psql("postgres", "select pg_walfile_name(pg_switch_wal())");
+    assert!(last.starts_with("00000002"), "{last}");
+    archive.wait_for(&last);
+
+    assert_eq!(ids(&restored(&archive, &["--at", "latest"])?), "1,20");
+    assert_eq!(ids(&restored(&archive, &["--at", &lost, "--timeline", "1"])?), "1,2");
+    assert_eq!(ids(&restored(&archive, &["--at", "latest", "--timeline", "1"])?), "1,2,3,4");
+    let into = format!("db={}", archive.stage.path("back").display());
+    let between = archive.stage.windlass(&["restore", "shop", "--into", &into, "--at", &lost, "--plan"])?.with(2);
+    between.says("it is between timelines").says("--timeline");
+    // The next life begins on a timeline of its own.
+    let third = restored(&archive, &["--at", "latest"])?;
+    assert_eq!(third.psql("postgres", "select timeline_id from pg_control_checkpoint()"), "3");
+    Ok(())
+}
+
+/// Started again, as settings want that were changed.
+fn again(mut server: PgCluster) -> Result<PgCluster> {
+    server.down();
+    server.up()?;
+    Ok(server)
+}

@@ -1,0 +1,115 @@
+//! A server whose WAL is archived.
+
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+use anyhow::{Context, Result};
+use windlass_testkit::postgres::PgCluster;
+
+use super::{Stage, script, wait_until};
+
+/// `windlass serve`, which ends with this.
+pub(crate) struct Serving(Child);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A server that archives, and its application.
+pub(crate) struct Archive {
+    pub(crate) stage: Stage,
+    pub(crate) server: PgCluster,
+    pub(crate) serving: Option<Serving>,
+}
+
+impl Archive {
+    pub(crate) fn new() -> Result<Self> {
+        Self::with(&[])
+    }
+
+    /// With settings of its server.
+    pub(crate) fn with(settings: &[&str]) -> Result<Self> {
+        let usual = ["archive_mode=on", "wal_level=replica", "max_wal_size=64MB"];
+        let server = PgCluster::start_with(&[&usual, settings].concat())?;
+        server.psql("postgres", "create database shop");
+        server.psql("shop", "create table orders (id bigint primary key, note text)");
+        let settings =
+            format!("kind = \"postgres\"\nmode = \"physical\"\nwal = \"archive\"\nurl = \"{}\"", server.url("shop"));
+        let stage = Stage::new()?.component("db", &settings)?;
+        stage.windlass(&["repo", "init"])?.with(0);
+        let mut archive = Self { stage, server, serving: None };
+        archive.serve()?;
+        let socket = archive.socket();
+        let command = format!("{} wal-push --component shop/db --socket {} %p", binary(), socket.display());
+        archive.server.psql("postgres", &format!("alter system set archive_command = '{command}'"));
+        archive.server.psql("postgres", "select pg_reload_conf()");
+        Ok(archive)
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.server.socket().join("wal.sock")
+    }
+
+    pub(crate) fn serve(&mut self) -> Result<()> {
+        let socket = self.socket();
+        let mut serve = self.stage.command(&["serve", "--socket", socket.to_str().context("UTF-8")?]);
+        let log = std::fs::File::options().create(true).append(true).open(self.stage.path("serve.log"))?;
+        self.serving = Some(Serving(serve.stdout(Stdio::null()).stderr(log).spawn()?));
+        wait_until("the socket to be there", || socket.exists());
+        Ok(())
+    }
+
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(self.stage.path("serve.log")).unwrap_or_default()
+    }
+
+    /// Ends the segment that is written, and returns its name.
+    pub(crate) fn switch(&self) -> String {
+        self.server.psql("shop", "insert into orders select coalesce(max(id), 0) + 1, 'switched' from orders");
+        self.server.psql("postgres", "select pg_walfile_name(pg_switch_wal())")
+    }
+
+    pub(crate) fn archived(&self, name: &str) -> bool {
+        self.stage.objects().iter().any(|object| {
+            object.file_name().and_then(|file| file.to_str()).is_some_and(|file| file.starts_with(&format!("{name}.")))
+        })
+    }
+
+    pub(crate) fn wait_for(&self, name: &str) {
+        wait_until(&format!("{name} to be archived: {}", self.said()), || self.archived(name));
+    }
+
+    /// The command that fetches.
+    pub(crate) fn fetch(&self) -> String {
+        format!("{} wal-fetch --component shop/db --socket {} %f %p", binary(), self.socket().display())
+    }
+
+    /// A server on the newest base backup, that fetches its WAL by this command.
+    pub(crate) fn restored(&self, fetch: &str) -> Result<PgCluster> {
+        let back = self.stage.path("back");
+        let into = format!("db={}", back.display());
+        self.stage.windlass(&["restore", "shop", "--into", &into, "--yes"])?.with(0);
+        let fetch = format!("restore_command={fetch}");
+        PgCluster::start_from(|to| Ok(std::fs::rename(back.join("data"), to)?), &[&fetch])
+    }
+
+    /// Writes a script that the server's user may run.
+    pub(crate) fn script(&self, text: &str) -> Result<PathBuf> {
+        let path = self.server.socket().join("script");
+        script(&path, text)?;
+        Ok(path)
+    }
+
+    pub(crate) fn object(&self, name: &str) -> Result<PathBuf> {
+        let named = |object: &PathBuf| object.to_string_lossy().contains(&format!("/{name}."));
+        self.stage.objects().into_iter().find(named).with_context(|| format!("{name} in the archive"))
+    }
+}
+
+/// The command, as a server runs it.
+pub(crate) fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_windlass")
+}
