@@ -35,6 +35,9 @@ pub struct Retention {
     pub monthly: Option<u32>,
     /// The newest point of each of that many years.
     pub yearly: Option<u32>,
+    /// How far back every moment can be restored of servers whose WAL is archived.
+    #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
+    pub pitr: Option<SignedDuration>,
     /// The most of an application's points that one plan may let go, in percent.
     pub max_delete: Option<u8>,
 }
@@ -55,6 +58,8 @@ pub struct Subject {
     pub complete: bool,
     /// The components it set out to hold.
     pub components: BTreeSet<Name>,
+    /// Whether it holds a base backup, behind which servers are brought to any moment.
+    pub is_base: bool,
     /// Bytes it added to the repository.
     pub bytes: u64,
     /// Why it must stay whatever the rules say: legal holds.
@@ -68,8 +73,28 @@ pub struct RetentionPlan {
     pub keep: Vec<Kept>,
     /// Points that go, the newest first.
     pub delete: Vec<Doomed>,
+    /// WAL that goes at once: nothing that is there needs it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wal: Vec<DoomedWal>,
     /// Whether more goes than `max_delete` allows, and how much it allows, in percent.
     pub exceeds: Option<u8>,
+}
+
+/// WAL of a cluster that goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DoomedWal {
+    /// The component.
+    pub component: Name,
+    /// The identifier of its cluster.
+    pub cluster: String,
+    /// The first segment that stays.
+    pub before: String,
+    /// When the base backup was taken that begins in it: every moment since can be restored, as far as the WAL is there.
+    pub since: Timestamp,
+    /// Files that go.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// A point that stays.
@@ -107,6 +132,9 @@ impl RetentionPlan {
         for doomed in &self.delete {
             let _ = writeln!(text, "delete {}", doomed.id);
         }
+        for DoomedWal { component, cluster, before, .. } in &self.wal {
+            let _ = writeln!(text, "delete WAL of {component} {cluster} before {before}");
+        }
         hex::sha256(text.as_bytes())
     }
 }
@@ -129,6 +157,17 @@ pub fn plan(points: &[Subject], rules: Option<&Retention>, now: Timestamp, zone:
         let complete = || newest_first.iter().filter(|p| p.complete && p.components == *components);
         if let Some(newest) = complete().next() {
             reasons.entry(newest.id).or_default().push("it is the newest complete point".into());
+        }
+        if let Some(pitr) = rules.and_then(|rules| rules.pitr) {
+            // From it on every moment is reached; of those behind it none is needed for that.
+            let is_old = |point: &&&Subject| point.is_base && now.duration_since(point.at) >= pitr;
+            if let Some(first) = complete().find(is_old) {
+                let window = crate::duration::display(pitr);
+                reasons
+                    .entry(first.id)
+                    .or_default()
+                    .push(format!("every moment of the last {window} is reached from it"));
+            }
         }
         for (id, reason) in rules.map(|rules| slots(complete().copied(), rules, zone)).unwrap_or_default() {
             reasons.entry(id).or_default().push(reason);
@@ -155,7 +194,7 @@ pub fn plan(points: &[Subject], rules: Option<&Retention>, now: Timestamp, zone:
     }
     let cap = rules.and_then(|rules| rules.max_delete);
     let exceeds = cap.filter(|percent| delete.len() * 100 > points.len() * usize::from(*percent));
-    RetentionPlan { keep, delete, exceeds }
+    RetentionPlan { keep, delete, wal: Vec::new(), exceeds }
 }
 
 /// Kept for its age alone.
@@ -212,6 +251,7 @@ mod tests {
             at,
             complete: true,
             components: ["db".parse().unwrap()].into(),
+            is_base: false,
             bytes: 10,
             holds: Vec::new(),
         }
@@ -232,6 +272,17 @@ mod tests {
         assert_eq!(kept(&hourly, &Retention { weekly: Some(13), ..Retention::default() }), 13);
         assert_eq!(kept(&hourly, &Retention { monthly: Some(12), ..Retention::default() }), 12);
         assert_eq!(kept(&hourly, &Retention { yearly: Some(5), ..Retention::default() }), 2);
+    }
+
+    #[test]
+    fn a_window_of_any_moment_keeps_the_base_backup_it_begins_with() {
+        let points: Vec<Subject> =
+            (0..10).map(|day| Subject { is_base: true, ..point(day * 24, day.unsigned_abs().into()) }).collect();
+        let rules =
+            Retention { daily: Some(1), pitr: Some(SignedDuration::from_hours(24 * 5 - 1)), ..Retention::default() };
+        let made = plan(&points, Some(&rules), now(), &TimeZone::UTC);
+        let kept: Vec<PointId> = made.keep.iter().map(|kept| kept.id).collect();
+        assert_eq!(kept, [points[0].id, points[5].id]);
     }
 
     #[test]
@@ -295,7 +346,7 @@ mod tests {
     prop_compose! {
         fn any_rules()(within in proptest::option::of(1i64..9000), daily in proptest::option::of(0u32..40), weekly in proptest::option::of(0u32..20),
                        monthly in proptest::option::of(0u32..20), yearly in proptest::option::of(0u32..5)) -> Retention {
-            Retention { within: within.map(SignedDuration::from_hours), daily, weekly, monthly, yearly, max_delete: None }
+            Retention { within: within.map(SignedDuration::from_hours), daily, weekly, monthly, yearly, ..Retention::default() }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What is kept and what goes: planned, marked, and swept after a grace.
 
 use windlass_core::id::PointId;
-use windlass_core::retention::RetentionPlan;
+use windlass_core::retention::{Retention, RetentionPlan};
 use windlass_repo::catalog::Catalog;
 use windlass_repo::error::RepositoryError;
 use windlass_repo::evidence::Event;
@@ -18,6 +18,7 @@ pub async fn apply(
     host: &Host,
     site: &Site,
     catalog: Catalog,
+    rules: Option<&Retention>,
     plan: &RetentionPlan,
     beyond_cap: bool,
 ) -> Result<Applied, TaskError> {
@@ -25,7 +26,7 @@ pub async fn apply(
         let all = plan.keep.len() + plan.delete.len();
         return Err(TaskError::TooMany { going: plan.delete.len(), all, percent });
     }
-    let applied = retention::apply(&site.vault, &site.writer, &host.name, catalog, plan).await;
+    let applied = retention::apply(&site.vault, &site.writer, &host.name, catalog, rules, plan).await;
     applied.map_err(|error| TaskError::Sweep(Box::new(error)))
 }
 

@@ -133,6 +133,11 @@ pub fn cluster(application: &Name, component: &Name, system_identifier: &str) ->
     Key::foreign(&format!("postgres/{application}.{component}/{system_identifier}"))
 }
 
+/// `<cluster>/wal_005`: a cluster's archive of WAL.
+pub fn wal(cluster: &Key) -> Key {
+    Key::foreign(&format!("{cluster}/{}", walg::WAL))
+}
+
 /// `<cluster>/basebackups_005/<backup>`: the folder of one base backup.
 pub fn base_backup(cluster: &Key, backup: &str) -> Key {
     Key::foreign(&format!("{cluster}/{}/{backup}", walg::BASE_BACKUPS))

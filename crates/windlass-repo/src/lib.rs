@@ -23,6 +23,7 @@ pub mod store;
 pub mod sweep;
 pub mod vault;
 pub mod verify;
+pub mod wal_retention;
 pub mod writer;
 
 pub use windlass_core::hex;

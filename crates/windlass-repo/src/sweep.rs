@@ -19,6 +19,7 @@ use windlass_core::point::ComponentManifest;
 use crate::catalog::{Catalog, Entry};
 use crate::error::RepositoryError;
 use crate::format::restic::{Files, FilesError, Pruned};
+use crate::format::walg::WAL;
 use crate::layout;
 use crate::live::{self, Hold, Tombstone, Why};
 use crate::run::Attempt;
@@ -270,7 +271,9 @@ async fn beside(vault: &Vault, live: &Live, point: PointId) -> Result<Vec<(Key, 
     let tried = attempts.iter().map(|attempt| (Key::foreign(&attempt.key), Some(attempt.at)));
     let mut found = BTreeMap::new();
     for (key, since) in named.chain(tried) {
-        if key.name_above().is_none() || others.contains(key.as_str()) || found.contains_key(&key) {
+        // WAL is not of one point alone: without it every older base backup would end there.
+        let is_wal = key.segments().any(|segment| segment == WAL);
+        if is_wal || key.name_above().is_none() || others.contains(key.as_str()) || found.contains_key(&key) {
             continue;
         }
         match vault.store().head(&key).await {
@@ -335,7 +338,7 @@ async fn files_of(vault: &Vault) -> Result<Option<Files>, SweepError> {
     Ok(Some(Files::ours(vault.store(), &prefix, keyring.restic_password())))
 }
 
-async fn delete(vault: &Vault, key: &Key, size: u64, swept: &mut Swept) -> Result<(), RepositoryError> {
+pub(crate) async fn delete(vault: &Vault, key: &Key, size: u64, swept: &mut Swept) -> Result<(), RepositoryError> {
     match vault.store().delete(key).await {
         Ok(()) => {
             swept.objects += 1;

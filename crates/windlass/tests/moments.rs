@@ -211,3 +211,53 @@ fn again(mut server: PgCluster) -> Result<PgCluster> {
     server.up()?;
     Ok(server)
 }
+
+#[test]
+fn wal_goes_only_where_nothing_that_is_there_needs_it() -> Result<()> {
+    let archive = Archive::new()?;
+    let stage = &archive.stage;
+    let bases: Vec<(String, String)> = (0..3)
+        .map(|_| {
+            let point = stage.take().unwrap();
+            let between: Vec<String> = (0..3).map(|_| archive.switch()).collect();
+            archive.wait_for(&between[2]);
+            (point, between[1].clone())
+        })
+        .collect();
+    // Without rules nothing goes, whatever nobody needs.
+    let plan = stage.windlass(&["--output", "json", "retention", "plan", "shop"])?.with(0).json();
+    assert!(plan["wal"].is_null(), "{plan:#}");
+    let with_rules = |rules: &str| -> Result<()> {
+        let settings = std::fs::read_to_string(stage.path("windlass.toml"))?;
+        let settings = settings.split("[policy.brief]").next().unwrap().to_owned();
+        let settings = settings
+            .replace("policy = \"brief\"\n", "")
+            .replace("[application.shop]\n", "[application.shop]\npolicy = \"brief\"\n");
+        Ok(std::fs::write(stage.path("windlass.toml"), format!("{settings}[policy.brief]\nretention = {rules}\n"))?)
+    };
+    with_rules("{ daily = 9, pitr = \"7d\" }")?;
+    let plan = stage.windlass(&["--output", "json", "retention", "plan", "shop"])?.with(0).json();
+    let before = &plan["wal"][0]["before"];
+    assert!(archive.archived("000000010000000000000002"), "{plan:#}");
+    assert_eq!(before, "000000010000000000000002", "what is before the first base backup alone: {plan:#}");
+
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    with_rules("{ daily = 9, pitr = \"1s\" }")?;
+    let plan = stage.windlass(&["retention", "plan", "shop"])?.with(0);
+    assert!(plan.out.contains("DELETE at once") && plan.out.contains("files of WAL of db"), "{}", plan.out);
+    assert!(archive.archived(&bases[0].1), "a plan deletes nothing");
+    stage.windlass(&["retention", "apply", "shop"])?.with(2);
+    assert!(archive.archived(&bases[0].1), "nor does what nobody confirmed");
+    stage.windlass(&["retention", "apply", "shop", "--yes"])?.with(0);
+    assert!(!archive.archived(&bases[0].1) && !archive.archived(&bases[1].1), "what lay between");
+    assert!(archive.archived(&bases[2].1), "what the newest leads on to");
+    // Each base backup still comes back, to its own end; the newest to the end of all.
+    for (point, _) in &bases {
+        let server = restored(&archive, &["--point", point])?.recovered()?;
+        assert_eq!(server.psql("postgres", "select pg_is_in_recovery()"), "f");
+    }
+    assert_eq!(restored(&archive, &["--at", "latest"])?.psql("shop", "select max(id) from orders"), "9");
+    stage.windlass(&["repo", "check", "--read-data"])?.with(0);
+    stage.windlass(&["verify", "shop"])?.with(0);
+    Ok(())
+}

@@ -329,11 +329,6 @@ fn what_is_not_supported_yet_is_not_ignored() {
         "windlass status",
     );
     in_shop("[application.shop.component.x]\nkind = \"mariadb\" # <--\n", "kind = \"mariadb\" in", "kind = \"action\"");
-    in_policy(
-        "retention = { daily = 3, pitr = \"7d\" } # <--\n",
-        "`pitr` in [policy.daily.retention] is not supported yet",
-        "physical",
-    );
 }
 
 #[test]

@@ -248,7 +248,7 @@ async fn sweep(kryton: &Kryton, backup: &Backup, opened: &Opened) -> Result<Stri
     let catalog = Catalog::load(&opened.vault).await.map_err(failed)?;
     let plan = retention::decide(&catalog, Some(rules), Timestamp::now(), &TimeZone::UTC);
     let host = names::full(kryton);
-    let applied = retention::apply(&opened.vault, &opened.writer, &host, catalog, &plan).await?;
+    let applied = retention::apply(&opened.vault, &opened.writer, &host, catalog, Some(rules), &plan).await?;
     if let Some(key) = applied.swept.denied.first() {
         return Ok(format!(
             "the store refuses to delete `{key}` and {} more: they stay, and are listed",

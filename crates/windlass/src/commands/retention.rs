@@ -4,10 +4,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 use windlass_core::id::PointId;
 use windlass_core::name::Name;
-use windlass_core::retention::{Retention, RetentionPlan};
+use windlass_core::retention::{DoomedWal, Retention, RetentionPlan};
 use windlass_host::retention::apply;
 use windlass_repo::catalog::Catalog;
-use windlass_repo::retention::{Applied, GRACE, decide};
+use windlass_repo::retention::{Applied, GRACE, decide_all};
+use windlass_repo::vault::Vault;
 
 use crate::cli;
 use crate::commands::confirm::confirmed;
@@ -41,14 +42,15 @@ fn rules<'a>(context: &'a Context, application: &Name) -> Result<Option<&'a Rete
     Ok(policy.and_then(|policy| policy.retention.as_ref()))
 }
 
-fn plan_now(context: &Context, catalog: &Catalog, application: &Name) -> Result<RetentionPlan> {
-    Ok(decide(catalog, rules(context, application)?, Timestamp::now(), context.printer.zone()))
+async fn plan_now(context: &Context, vault: &Vault, catalog: &Catalog, application: &Name) -> Result<RetentionPlan> {
+    let rules = rules(context, application)?;
+    Ok(decide_all(vault, catalog, rules, Timestamp::now(), context.printer.zone()).await?)
 }
 
 async fn show(context: &Context, application: &Name) -> Result {
     let vault = context.open_vault(application).await?;
     let catalog = Catalog::load(&vault).await?;
-    let plan = plan_now(context, &catalog, application)?;
+    let plan = plan_now(context, &vault, &catalog, application).await?;
     print_plan(context, application, &catalog, &plan);
     Ok(Status::Done)
 }
@@ -73,6 +75,13 @@ fn describe(printer: &Printer, shown: &Shown<'_>) -> String {
         plan.delete.len(),
         Printer::size(bytes)
     ));
+    for DoomedWal { component, before, since, files, bytes, .. } in &plan.wal {
+        text.push_str(&format!(
+            "DELETE at once: {files} files of WAL of {component}, {}, before {before}: no base backup that is there needs them, and every moment since {} stays.\n",
+            Printer::size(*bytes),
+            printer.time(*since)
+        ));
+    }
     if !shown.marked.is_empty() {
         text.push_str(&format!("{} more are marked already and go when their grace is over.\n", shown.marked.len()));
     }
@@ -88,14 +97,14 @@ fn describe(printer: &Printer, shown: &Shown<'_>) -> String {
 async fn carry_out(context: &Context, application: &Name, confirm: Option<&str>, yes: bool, beyond: bool) -> Result {
     let site = context.open(application).await?;
     let catalog = Catalog::load(&site.vault).await?;
-    let plan = plan_now(context, &catalog, application)?;
-    if !plan.delete.is_empty() {
+    let plan = plan_now(context, &site.vault, &catalog, application).await?;
+    if !plan.delete.is_empty() || !plan.wal.is_empty() {
         if confirm.is_none() && !context.printer.is_json() && !(yes && context.printer.is_quiet()) {
             print_plan(context, application, &catalog, &plan);
         }
         confirmed(&plan.digest(), confirm, yes, "Mark these points for deletion?")?;
     }
-    let swept = apply(&context.host, &site, catalog, &plan, beyond).await?;
+    let swept = apply(&context.host, &site, catalog, rules(context, application)?, &plan, beyond).await?;
     for key in &swept.swept.denied {
         context.printer.warning(&format!("the store refuses to delete `{key}`: it is still there, and still listed"));
     }
@@ -108,7 +117,7 @@ fn describe_sweep(applied: &Applied, marked: usize) -> String {
     let (swept, packs) = (&applied.swept, &applied.packs);
     format!(
         "{marked} points marked now; {} points and {} rests of dead runs deleted: {} objects, {}; {} wait for their grace, {} stay although marked (pinned, held or the newest).\n\
-         Packs of folders: {} removed, {} marked.",
+         Packs of folders: {} removed, {} marked. Files of WAL deleted: {}.",
         swept.points.len(),
         swept.orphans.len(),
         swept.objects,
@@ -116,7 +125,8 @@ fn describe_sweep(applied: &Applied, marked: usize) -> String {
         swept.waiting.len(),
         swept.kept.len(),
         Printer::size(packs.removed_bytes),
-        Printer::size(packs.marked_bytes)
+        Printer::size(packs.marked_bytes),
+        applied.wal
     )
 }
 
@@ -131,7 +141,7 @@ async fn explain(context: &Context, application: &Name, point: PointId) -> Resul
     let vault = context.open_vault(application).await?;
     let catalog = Catalog::load(&vault).await?;
     let entry = catalog.get(application, point)?;
-    let plan = plan_now(context, &catalog, application)?;
+    let plan = plan_now(context, &vault, &catalog, application).await?;
     let kept = plan.keep.iter().find(|kept| kept.id == point);
     let reasons = match (kept, &entry.tombstone) {
         (_, Some(mark)) => {

@@ -292,10 +292,12 @@ pub(super) const RETENTION: Spec = Spec {
             r#""20%""#,
             "Stops when one run would delete more of an application's points than this.",
         ),
-        later(
+        optional(
             "pitr",
-            "How far back every moment can be restored.",
-            "take it out: it goes with `mode = \"physical\"`, which is not there yet",
+            "duration",
+            "as far back as there is a base backup",
+            r#""7d""#,
+            "How far back every moment can be restored of servers with `wal = \"archive\"`: WAL and the base backup it begins with stay that long.",
         ),
     ],
 };

@@ -19,15 +19,17 @@ pub(super) fn read(item: &Item<'_>, faults: &mut Faults<'_>) -> Option<Retention
     let before = faults.count();
     let table = item.table(&[&keys::RETENTION], faults)?;
     let within = table.get("within").and_then(|item| item.positive_duration(faults));
+    let pitr = table.get("pitr").and_then(|item| item.positive_duration(faults));
     let mut number = |key: &str| table.get(key).and_then(|item| item.whole_number(faults));
     let (daily, weekly, monthly, yearly) = (number("daily"), number("weekly"), number("monthly"), number("yearly"));
     let max_delete = table.get("max_delete").and_then(|item| read_percentage(&item, faults));
-    let keeps_some = within.is_some() || [daily, weekly, monthly, yearly].iter().flatten().any(|count| *count > 0);
+    let keeps_some =
+        within.is_some() || pitr.is_some() || [daily, weekly, monthly, yearly].iter().flatten().any(|count| *count > 0);
     if !keeps_some && faults.count() == before {
         let hint = "add a rule such as `daily = 30`, or take `retention` out to keep everything";
         item.refuse(faults, "keeps nothing but the newest point", hint);
     }
-    (faults.count() == before).then_some(Retention { within, daily, weekly, monthly, yearly, max_delete })
+    (faults.count() == before).then_some(Retention { within, daily, weekly, monthly, yearly, pitr, max_delete })
 }
 
 fn read_percentage(item: &Item<'_>, faults: &mut Faults<'_>) -> Option<u8> {

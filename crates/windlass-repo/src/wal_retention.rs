@@ -1,0 +1,121 @@
+//! Which WAL of the archives is not needed any more: planned, shown, and deleted.
+//!
+//! Every base backup needs the WAL from its start to its stop. Behind it every moment can be restored as far as the WAL is there
+//! without a gap, so all of it stays from the start of the *first* base backup on: the newest one that is older than `pitr`, for
+//! that and all later ones reach every moment since; the oldest there is, where `pitr` is not said. A base backup before the first
+//! can then be restored to its end only. Histories of timelines are never deleted.
+//!
+//! Base backups count as long as they are there, those that are marked for deletion among them; so do those of points somebody reads
+//! at the moment.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use windlass_core::name::Name;
+use windlass_core::point::{ComponentData, PhysicalData};
+use windlass_core::retention::DoomedWal;
+use windlass_core::wal::{Segment, SegmentSize, WalFile};
+
+use crate::error::RepositoryError;
+use crate::format::walg::Codec;
+use crate::layout;
+use crate::live;
+use crate::store::Key;
+use crate::sweep::{Live, SweepError};
+use crate::vault::Vault;
+
+/// A base backup that is there.
+struct Base {
+    at: Timestamp,
+    data: PhysicalData,
+    is_pinned: bool,
+}
+
+impl Base {
+    /// The number of the segment it starts in.
+    fn first(&self) -> u64 {
+        Segment::of(self.data.start, self.data.timeline, self.data.segment_size).number
+    }
+
+    /// And of the one it stops in.
+    fn last(&self) -> u64 {
+        Segment::before(self.data.stop, self.data.timeline, self.data.segment_size).number
+    }
+}
+
+/// What goes of a cluster's archive: its objects, with what is told of them.
+pub(crate) struct Going {
+    pub(crate) told: DoomedWal,
+    pub(crate) objects: Vec<(Key, u64)>,
+}
+
+/// Plans for every cluster of an application; those of which nothing goes are left out. Without rules everything stays.
+pub async fn plan(vault: &Vault, pitr: Option<SignedDuration>, now: Timestamp) -> Result<Vec<DoomedWal>, SweepError> {
+    Ok(going(vault, pitr, now).await?.into_iter().map(|going| going.told).collect())
+}
+
+pub(crate) async fn going(
+    vault: &Vault,
+    pitr: Option<SignedDuration>,
+    now: Timestamp,
+) -> Result<Vec<Going>, SweepError> {
+    let failed = SweepError::Repository;
+    let (pinned, _) = live::pinned(vault, now).await.map_err(failed)?;
+    let live = Live::read(vault).await?;
+    let mut clusters: BTreeMap<(Name, String), Vec<Base>> = BTreeMap::new();
+    for entry in &live.catalog.entries {
+        for manifest in live.manifests.get(&entry.point.id).into_iter().flatten() {
+            if let ComponentData::Physical(data) = &manifest.data {
+                let key = (manifest.component.clone(), data.system_identifier.clone());
+                let is_pinned = pinned.contains(&entry.point.id);
+                clusters.entry(key).or_default().push(Base { at: manifest.window.to, data: data.clone(), is_pinned });
+            }
+        }
+    }
+    let mut all = Vec::new();
+    for ((component, cluster), bases) in clusters {
+        let folder = layout::wal(&layout::cluster(vault.application(), &component, &cluster));
+        let listed = vault.store().list_all(Some(&folder)).await;
+        let listed = listed.map_err(|error| failed(RepositoryError::Store(error)))?;
+        let Some(first) = first(&bases, pitr, now) else { continue };
+        let size = first.data.segment_size;
+        let number = first.first();
+        let mut segments = 0;
+        let mut objects = Vec::new();
+        for object in listed {
+            let Some(found) = number_of(object.key.file_name(), size).filter(|found| *found < number) else { continue };
+            if bases.iter().any(|base| (base.first()..=base.last()).contains(&found)) {
+                continue;
+            }
+            segments += 1;
+            objects.push((object.key, object.size));
+        }
+        if objects.is_empty() {
+            continue;
+        }
+        let bytes = objects.iter().map(|(_, size)| size).sum();
+        let before = Segment::of(first.data.start, first.data.timeline, size).name(size);
+        all.push(Going {
+            told: DoomedWal { component, cluster, before, since: first.at, files: segments, bytes },
+            objects,
+        });
+    }
+    Ok(all)
+}
+
+/// The base backup from whose start on everything stays: of the one that `pitr` asks for and all younger ones, that with the least
+/// place in the log, for a server that was put back writes there anew.
+fn first(bases: &[Base], pitr: Option<SignedDuration>, now: Timestamp) -> Option<&Base> {
+    let is_old = |base: &&Base| pitr.is_some_and(|pitr| now.duration_since(base.at) >= pitr);
+    let anchor = bases.iter().filter(is_old).max_by_key(|base| base.at).map(|base| base.at);
+    let counts = |base: &&Base| base.is_pinned || anchor.is_none_or(|anchor| base.at >= anchor);
+    bases.iter().filter(counts).min_by_key(|base| base.data.start)
+}
+
+/// The number of the segment a file of the archive belongs to; none of a history, and of what is none of ours.
+fn number_of(name: &str, size: SegmentSize) -> Option<u64> {
+    match WalFile::parse(Codec::split(name).0, size).ok()? {
+        WalFile::Segment(segment) | WalFile::Partial(segment) | WalFile::Backup { segment, .. } => Some(segment.number),
+        WalFile::History(_) => None,
+    }
+}
