@@ -15,6 +15,7 @@ use crate::duration::display;
 use crate::id::PointId;
 use crate::name::Name;
 use crate::verification::{Level, Verdict, Verification};
+use crate::wal::{Lsn, Timeline};
 
 /// What must hold, where a policy does not say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,27 @@ pub struct PointSummary {
     pub components: BTreeMap<Name, Timestamp>,
 }
 
+/// How far the WAL of an archive leads on from a point.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reached {
+    /// The point, which holds the base backup.
+    pub point: PointId,
+    /// The identifier of the cluster.
+    pub cluster: String,
+    /// The timeline it leads to.
+    pub timeline: Timeline,
+    /// The first byte that cannot be had.
+    pub end: Lsn,
+    /// The newest moment that can be restored: of a server that has written nothing since, now.
+    pub moment: Option<Timestamp>,
+    /// The segment that is missing, where others are there behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gap: Option<String>,
+    /// Why what the server writes now is not in this archive, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<String>,
+}
+
 /// Why an application is not protected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "reason", rename_all = "snake_case")]
@@ -68,6 +90,20 @@ pub enum Reason {
         age: String,
         /// The RPO, in words.
         rpo: String,
+    },
+    /// WAL is missing: moments behind it cannot be restored.
+    Gap {
+        /// The component.
+        component: Name,
+        /// The segment that is missing.
+        segment: String,
+    },
+    /// What the server writes is not archived behind the newest point.
+    Elsewhere {
+        /// The component.
+        component: Name,
+        /// Where it is, in words.
+        why: String,
     },
     /// A point is damaged; an older one counts instead.
     Damaged {
@@ -96,6 +132,25 @@ pub enum Reason {
     },
 }
 
+impl Reached {
+    /// Takes up what the server says of itself: its cluster, the timeline it writes on, and how far it has written by now.
+    pub fn beside(&mut self, cluster: &str, timeline: Timeline, written: Lsn, now: Timestamp) {
+        if self.cluster != cluster {
+            let ours = &self.cluster;
+            self.elsewhere =
+                Some(format!("the server is the cluster {cluster}, and its newest base backup is of {ours}"));
+        } else if timeline > self.timeline {
+            let ours = self.timeline;
+            self.elsewhere = Some(format!(
+                "the server writes on timeline {timeline}, and what is archived leads no further than {ours}"
+            ));
+        } else if timeline == self.timeline && written <= self.end && self.gap.is_none() {
+            // Nothing was written that is not there.
+            self.moment = Some(now);
+        }
+    }
+}
+
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ago = |last: &Option<Timestamp>| last.map_or("never".to_owned(), |at| format!("last at {at}"));
@@ -107,6 +162,13 @@ impl std::fmt::Display for Reason {
                     "{component}: its newest restorable moment is {age} old, and the RPO is {rpo}: run `windlass backup`"
                 )
             }
+            Self::Gap { component, segment } => {
+                write!(
+                    f,
+                    "{component}: the WAL segment {segment} is missing, and nothing behind it can be restored: run `windlass backup`"
+                )
+            }
+            Self::Elsewhere { component, why } => write!(f, "{component}: {why}: run `windlass backup`"),
             Self::Damaged { point, component } => {
                 write!(f, "{component}: the point {point} is damaged and does not count: run `windlass repo check`")
             }
@@ -150,19 +212,23 @@ pub struct ComponentStanding {
     pub verified: Option<Level>,
     /// When a point of it was last restored and checked.
     pub restored: Option<Timestamp>,
+    /// How far its WAL leads on from the point, where it is archived.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reached: Option<Reached>,
 }
 
-/// Judges an application by its points and what was proven about them.
+/// Judges an application by its points, what was proven about them, and how far the WAL of its servers leads on from them.
 pub fn assess(
     components: &BTreeMap<Name, Goals>,
     points: &[PointSummary],
     verifications: &[Verification],
+    reached: &BTreeMap<Name, Reached>,
     now: Timestamp,
 ) -> Protection {
     let mut reasons = Vec::new();
     let mut standings = Vec::new();
     for (name, goals) in components {
-        let standing = judge(name, *goals, points, verifications, now, &mut reasons);
+        let standing = judge(name, *goals, points, verifications, (now, reached.get(name)), &mut reasons);
         standings.push(standing);
     }
     reasons.sort_by_key(severity);
@@ -172,7 +238,7 @@ pub fn assess(
 fn severity(reason: &Reason) -> u8 {
     match reason {
         Reason::NoPoint { .. } => 0,
-        Reason::Damaged { .. } => 1,
+        Reason::Damaged { .. } | Reason::Gap { .. } | Reason::Elsewhere { .. } => 1,
         Reason::TooOld { .. } => 2,
         Reason::NotRead { .. } => 3,
         Reason::NotRestored { .. } => 4,
@@ -184,7 +250,7 @@ fn judge(
     goals: Goals,
     points: &[PointSummary],
     verifications: &[Verification],
-    now: Timestamp,
+    (now, reached): (Timestamp, Option<&Reached>),
     reasons: &mut Vec<Reason>,
 ) -> ComponentStanding {
     let mut holding: Vec<&PointSummary> = points.iter().filter(|p| p.components.contains_key(name)).collect();
@@ -218,9 +284,18 @@ fn judge(
             point: None,
             verified: None,
             restored,
+            reached: None,
         };
     };
     let moment = newest.components.get(name).copied().unwrap_or(newest.stored);
+    let reached = reached.filter(|reached| reached.point == newest.id);
+    let moment = reached.and_then(|reached| reached.moment).map_or(moment, |further| further.max(moment));
+    if let Some(segment) = reached.and_then(|reached| reached.gap.clone()) {
+        reasons.push(Reason::Gap { component: name.clone(), segment });
+    }
+    if let Some(why) = reached.and_then(|reached| reached.elsewhere.clone()) {
+        reasons.push(Reason::Elsewhere { component: name.clone(), why });
+    }
     let age = now.duration_since(moment);
     if age > goals.rpo {
         let (age, rpo) = (display(age).to_string(), display(goals.rpo).to_string());
@@ -252,6 +327,7 @@ fn judge(
         point: Some(newest.id),
         verified: Some(verified),
         restored,
+        reached: reached.cloned(),
     }
 }
 
@@ -304,7 +380,7 @@ mod tests {
     }
 
     fn judge(points: &[PointSummary], verifications: &[Verification]) -> Protection {
-        assess(&[(db(), Goals::default())].into(), points, verifications, now())
+        assess(&[(db(), Goals::default())].into(), points, verifications, &BTreeMap::new(), now())
     }
 
     #[test]
@@ -329,7 +405,56 @@ mod tests {
         let old = point(27);
         let proof = verification(&old, Level::Restored, Verdict::Passed, 2);
         assert!(matches!(judge(&[old], &[proof]).reasons.as_slice(), [Reason::TooOld { .. }]));
-        assert!(!assess(&BTreeMap::new(), &[], &[], now()).protected, "an application of nothing");
+        assert!(!assess(&BTreeMap::new(), &[], &[], &BTreeMap::new(), now()).protected, "an application of nothing");
+    }
+
+    #[test]
+    fn wal_leads_on_from_its_own_point_and_a_gap_is_said() {
+        let old = point(27);
+        let proof = verification(&old, Level::Restored, Verdict::Passed, 2);
+        let judge = |reached: Reached| {
+            let reached = [(db(), reached)].into();
+            let points = std::slice::from_ref(&old);
+            assess(&[(db(), Goals::default())].into(), points, std::slice::from_ref(&proof), &reached, now())
+        };
+        let further = Reached {
+            point: old.id,
+            cluster: "7".into(),
+            timeline: Timeline(1),
+            end: Lsn(0x0300_0000),
+            moment: Some(hours_ago(1)),
+            gap: None,
+            elsewhere: None,
+        };
+        let standing = judge(further.clone());
+        assert!(standing.protected, "{:?}", standing.reasons);
+        assert_eq!(standing.components[0].rpo_seconds, Some(3600));
+        let of_another = Reached { point: point(3).id, ..further.clone() };
+        assert!(matches!(judge(of_another).reasons.as_slice(), [Reason::TooOld { .. }]));
+        let broken = Reached { gap: Some("000000010000000000000005".into()), ..further };
+        assert!(matches!(judge(broken).reasons.as_slice(), [Reason::Gap { .. }]));
+    }
+
+    #[test]
+    fn a_server_that_has_written_nothing_since_is_restored_to_now() {
+        let reached = Reached {
+            point: point(27).id,
+            cluster: "7".into(),
+            timeline: Timeline(2),
+            end: Lsn(0x0300_0000),
+            moment: Some(hours_ago(5)),
+            gap: None,
+            elsewhere: None,
+        };
+        let beside = |cluster: &str, timeline, written| {
+            let mut reached = reached.clone();
+            reached.beside(cluster, Timeline(timeline), Lsn(written), now());
+            (reached.moment, reached.elsewhere.is_some())
+        };
+        assert_eq!(beside("7", 2, 0x0300_0000), (Some(now()), false));
+        assert_eq!(beside("7", 2, 0x0300_0028), (Some(hours_ago(5)), false), "something was written behind");
+        assert_eq!(beside("7", 3, 0x0200_0000), (Some(hours_ago(5)), true), "it was promoted");
+        assert_eq!(beside("8", 2, 0x0200_0000), (Some(hours_ago(5)), true), "it is another");
     }
 
     #[test]
@@ -348,9 +473,15 @@ mod tests {
         let goals = Goals { rpo: SignedDuration::from_hours(1000), ..Goals::default() };
         let old = point(200);
         let proof = verification(&old, Level::Restored, Verdict::Passed, 190);
-        let standing = assess(&[(db(), goals)].into(), std::slice::from_ref(&old), std::slice::from_ref(&proof), now());
+        let standing = assess(
+            &[(db(), goals)].into(),
+            std::slice::from_ref(&old),
+            std::slice::from_ref(&proof),
+            &BTreeMap::new(),
+            now(),
+        );
         assert!(matches!(standing.reasons.as_slice(), [Reason::NotRead { .. }]), "{:?}", standing.reasons);
         let read = verification(&old, Level::Read, Verdict::Passed, 5);
-        assert!(assess(&[(db(), goals)].into(), &[old], &[proof, read], now()).protected);
+        assert!(assess(&[(db(), goals)].into(), &[old], &[proof, read], &BTreeMap::new(), now()).protected);
     }
 }

@@ -213,3 +213,36 @@ fn copy(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
     anyhow::ensure!(status.success(), "cp failed");
     Ok(())
 }
+
+#[test]
+fn status_goes_by_the_newest_moment_that_can_be_restored() -> Result<()> {
+    let archive = Archive::new()?;
+    archive.stage.take()?;
+    archive.stage.windlass(&["drill", "shop"])?.with(0);
+    let status = || -> Result<serde_json::Value> {
+        Ok(archive.stage.windlass(&["--output", "json", "status", "shop"])?.json()[0].clone())
+    };
+    let last = archive.switch();
+    archive.wait_for(&last);
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let idle = status()?;
+    assert_eq!(idle["protected"], true, "{idle:#}");
+    let rpo = |status: &serde_json::Value| status["components"][0]["rpo_seconds"].as_i64();
+    assert!(rpo(&idle).is_some_and(|seconds| seconds <= 1), "nothing was written since: {idle:#}");
+
+    // What was written and is not archived yet counts from the last transaction that is.
+    archive.server.psql("shop", "insert into orders values (1000, 'not archived yet')");
+    let busy = status()?;
+    assert!(rpo(&busy).is_some_and(|seconds| (3..30).contains(&seconds)), "{busy:#}");
+
+    let (missing, last) = (archive.switch(), archive.switch());
+    archive.wait_for(&last);
+    std::fs::remove_file(archive.object(&missing)?)?;
+    let gap = archive.stage.windlass(&["status", "shop"])?.with(1);
+    assert!(gap.out.contains(&format!("the WAL segment {missing} is missing")), "{}", gap.out);
+    // The next base backup begins behind it.
+    archive.stage.take()?;
+    let mended = status()?;
+    assert_eq!(mended["protected"], true, "{mended:#}");
+    Ok(())
+}

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use windlass_core::application::Application;
+use windlass_core::application::{Application, Physical, Strategy};
+use windlass_core::diagnose::chain;
 use windlass_core::duration;
 use windlass_core::id::RestoreId;
 use windlass_core::name::Name;
-use windlass_core::protection::{Goals, Protection};
+use windlass_core::protection::{Goals, Protection, Reached};
 use windlass_core::schedule::Schedule;
+use windlass_engine::postgres::wal::Written;
 use windlass_host::in_place::journal::Journal;
-use windlass_repo::standing::assess_now;
+use windlass_repo::standing::Known;
 
 use crate::context::Context;
 use crate::failure::{Result, Status};
@@ -45,7 +47,26 @@ pub(crate) async fn run(context: &Context, only: Option<&Name>) -> Result {
     let mut rows = Vec::new();
     for application in applications {
         let vault = context.open_vault(&application.name).await?;
-        let protection = assess_now(&vault, &goals(context, application)).await?;
+        let archiving = archiving(application);
+        let names: Vec<Name> = archiving.iter().map(|(name, _)| (*name).clone()).collect();
+        let mut known = Known::load(&vault, &names).await?;
+        for (component, source) in archiving {
+            let Some(reached) = known.reached.get_mut(component) else { continue };
+            match Written::ask(source).await {
+                Ok(written) => {
+                    let timeline = written.timeline().unwrap_or(reached.timeline);
+                    let now = Timestamp::now();
+                    let lsn = if written.means_no_more_than(reached.end) { reached.end } else { written.lsn };
+                    reached.beside(&written.cluster.to_string(), timeline, lsn, now);
+                }
+                Err(error) => context.printer.warning(&format!(
+                    "{}/{component}: its server was not asked how far it has written: {}",
+                    application.name,
+                    chain(&error)
+                )),
+            }
+        }
+        let protection = known.assess(&goals(context, application));
         let seed = format!("{}/{}", vault.repository().id(), application.name);
         rows.push(Row {
             application: application.name.clone(),
@@ -92,6 +113,15 @@ fn goals(context: &Context, application: &Application) -> BTreeMap<Name, Goals> 
     application.components.iter().map(component).collect()
 }
 
+/// The components whose WAL is archived.
+fn archiving(application: &Application) -> Vec<(&Name, &Physical)> {
+    let physical = application.components.iter().filter_map(|component| match &component.strategy {
+        Strategy::Physical(source) if source.archives => Some((&component.name, source)),
+        _ => None,
+    });
+    physical.collect()
+}
+
 /// When the schedule is due next; Windlass itself runs no schedules yet.
 fn next_run(context: &Context, application: &Application, seed: &str) -> Option<Timestamp> {
     let policy = context.settings.policies.get(application.policy.as_ref()?)?;
@@ -117,6 +147,11 @@ fn describe(printer: &Printer, row: &Row) -> String {
             c.restored.map_or("never".into(), |at| printer.time(at)),
         ]
     });
+    for standing in &row.protection.components {
+        if let Some(Reached { end, timeline, .. }) = &standing.reached {
+            text.push_str(&format!("  {}: WAL is archived up to {end} on timeline {timeline}\n", standing.name));
+        }
+    }
     let head = ["  COMPONENT", "NEWEST MOMENT", "RPO NOW", "POINT", "VERIFIED", "RESTORED AND CHECKED"];
     text + &Printer::table(&head, components.collect())
 }

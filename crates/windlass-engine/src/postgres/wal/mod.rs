@@ -24,7 +24,7 @@ pub use archiver::{Archiver, PushError};
 pub use client::{ClientError, cluster_of, fetch, history_of, push};
 pub use feed::Feed;
 pub use socket::{Call, Caller, ListenError, Listener};
-pub use source::Source;
+pub use source::{Source, Written};
 pub use wire::{Answer, Fetch, Owner, Push, Request, Said};
 
 /// Where the socket is, unless it is said otherwise.
