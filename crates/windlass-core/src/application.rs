@@ -153,6 +153,8 @@ pub struct Physical {
     pub data_directory: Option<PathBuf>,
     /// Whether its `archive_command` brings all its WAL into the repository; otherwise each base backup has its own alone.
     pub archives: bool,
+    /// Bytes of WAL that may wait on this machine where its store is away; none where there is none.
+    pub spool: u64,
 }
 
 /// Which databases of a server.

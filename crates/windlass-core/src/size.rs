@@ -7,6 +7,22 @@ pub fn display(bytes: u64) -> impl fmt::Display {
     Size(bytes)
 }
 
+/// Reads a number of bytes such as `512 MiB` or `2GiB`: a whole number and a binary unit, or `B`. Never none.
+pub fn parse(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let power = match unit.trim_start() {
+        "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << power).filter(|bytes| *bytes > 0)
+}
+
 struct Size(u64);
 
 impl fmt::Display for Size {
@@ -33,7 +49,18 @@ impl fmt::Display for Size {
 
 #[cfg(test)]
 mod tests {
-    use super::display;
+    use super::{display, parse};
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        let cases = [("512 MiB", Some(512 << 20)), ("2GiB", Some(2 << 30)), ("1 B", Some(1))];
+        for (text, bytes) in cases {
+            assert_eq!(parse(text), bytes, "{text}");
+        }
+        for text in ["", "2", "GiB", "2GB", "-1 GiB", "0 GiB", "1.5 GiB", "99999999999 TiB"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn sizes_read_as_people_expect() {

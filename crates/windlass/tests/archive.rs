@@ -157,6 +157,58 @@ fn what_was_not_stored_stays_with_the_server_until_it_can_be() -> Result<()> {
 }
 
 #[test]
+fn what_the_store_does_not_take_waits_in_a_spool_that_has_a_bound() -> Result<()> {
+    let mut archive = Archive::with_both(&[], "spool = \"100KiB\"")?;
+    let first = archive.switch();
+    archive.wait_for(&first);
+    let (place, away) = (archive.stage.path("repository"), archive.stage.path("away"));
+    std::fs::rename(&place, &away)?;
+    let archived =
+        |archive: &Archive| archive.server.psql("postgres", "select last_archived_wal from pg_stat_archiver");
+    let waits = archive.switch();
+    story::wait_until("the server not to keep it", || archived(&archive) == waits);
+    let told = archive.said();
+    assert!(told.contains("waits on this machine"), "{told}");
+    // What cannot be had from the store can be had from here.
+    let back = archive.server.socket().join("back");
+    std::fs::create_dir(&back)?;
+    let fetched = archive.stage.windlass(&[
+        "wal-fetch",
+        "--component",
+        "shop/db",
+        "--cluster",
+        &archive.server.psql("postgres", "select system_identifier from pg_control_system()"),
+        "--socket",
+        archive.socket().to_str().context("UTF-8")?,
+        &waits,
+        back.join("segment").to_str().context("UTF-8")?,
+    ])?;
+    fetched.with(0);
+    assert_eq!(std::fs::read(back.join("segment"))?.len(), 16 << 20);
+    // It is full of what does not compress; the server keeps the rest.
+    archive.server.psql("shop", "insert into orders select n, gen_random_uuid() || repeat(gen_random_uuid()::text, 9) from generate_series(100, 20000) n");
+    let kept = archive.switch();
+    story::wait_until("the bound to be told", || archive.said().contains("WDL-3405"));
+    assert_ne!(archived(&archive), kept);
+    // Killed meanwhile, what waits is not forgotten.
+    archive.serving = None;
+    std::fs::rename(&away, &place)?;
+    archive.serve()?;
+    archive.wait_for(&waits);
+    archive.wait_for(&kept);
+    let spool = archive.stage.path("state/spool/shop.db");
+    story::wait_until("the spool to be empty", || walk(&spool).iter().all(|file| file.is_dir()));
+    archive.stage.windlass(&["repo", "check", "--read-data"])?.with(0);
+    Ok(())
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries: Vec<_> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let below: Vec<_> = entries.iter().flat_map(|entry| walk(entry)).collect();
+    entries.into_iter().chain(below).collect()
+}
+
+#[test]
 fn nothing_is_overwritten_and_nobody_elses_wal_is_taken() -> Result<()> {
     let archive = Archive::new()?;
     let first = archive.switch();
@@ -224,6 +276,12 @@ fn status_goes_by_the_newest_moment_that_can_be_restored() -> Result<()> {
     };
     let last = archive.switch();
     archive.wait_for(&last);
+    let doctor = || -> Result<serde_json::Value> {
+        let found = archive.stage.windlass(&["--output", "json", "doctor"])?.json();
+        let wal = found.as_array().and_then(|all| all.iter().find(|finding| finding["what"] == "shop/db: WAL"));
+        Ok(wal.context("of WAL")?.clone())
+    };
+    assert_eq!(doctor()?["good"], true);
     std::thread::sleep(std::time::Duration::from_secs(3));
     let idle = status()?;
     assert_eq!(idle["protected"], true, "{idle:#}");
@@ -244,5 +302,11 @@ fn status_goes_by_the_newest_moment_that_can_be_restored() -> Result<()> {
     archive.stage.take()?;
     let mended = status()?;
     assert_eq!(mended["protected"], true, "{mended:#}");
+
+    archive.server.psql("postgres", "alter system set archive_command = 'cp %p /somewhere/else'");
+    archive.server.psql("postgres", "select pg_reload_conf()");
+    let elsewhere = doctor()?;
+    assert_eq!(elsewhere["good"], false);
+    assert!(elsewhere["fix"].to_string().contains("wal-push --component shop/db"), "{elsewhere:#}");
     Ok(())
 }

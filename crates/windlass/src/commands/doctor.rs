@@ -9,6 +9,7 @@ use windlass_core::name::Name;
 use windlass_core::repository::Format;
 use windlass_engine::postgres::physical::Server;
 use windlass_engine::postgres::tools::{Tools, server_folder};
+use windlass_engine::postgres::wal::Health;
 use windlass_engine::restore::free_bytes;
 use windlass_repo::live::now_of;
 use windlass_repo::repository::Repository;
@@ -168,7 +169,43 @@ async fn physical(name: &str, source: &Physical) -> Vec<Finding> {
         ),
         Err(error) => Finding::bad(what, &error, chain(&error)),
     });
+    if source.archives {
+        findings.push(archiving(name, source).await);
+    }
     findings
+}
+
+/// How the server's archiving goes, and what to set where it does not.
+async fn archiving(name: &str, source: &Physical) -> Finding {
+    let what = format!("{name}: WAL");
+    let health = match Health::ask(source).await {
+        Ok(health) => health,
+        Err(error) => return Finding::bad(what, &error, chain(&error)),
+    };
+    let (waiting, held) = (health.waiting, windlass_core::size::display(health.wal_bytes));
+    let free = health.free_bytes.map_or(String::new(), |free| format!(", {} free", windlass_core::size::display(free)));
+    let said = format!("{waiting} files wait, pg_wal holds {held}{free}");
+    let command = format!("archive_command = 'windlass wal-push --component {name} %p'");
+    let bad = |said: String, fix: Vec<String>| Finding { what: what.clone(), good: false, said, fix };
+    if !matches!(health.mode.as_str(), "on" | "always") {
+        let fix = vec!["in the server's settings: archive_mode = on, which takes a restart".to_owned(), command];
+        return bad(format!("the server archives nothing: archive_mode is {}", health.mode), fix);
+    }
+    if health.command.as_ref().is_some_and(|set| !set.contains("wal-push") || !set.contains(name)) {
+        return bad("the server's archive_command does not bring WAL here".to_owned(), vec![command]);
+    }
+    if let Some(failing) = &health.failing {
+        let fix =
+            vec!["see what `windlass serve` says; the server's log has what `archive_command` printed".to_owned()];
+        return bad(format!("{failing} could not be archived; {said}"), fix);
+    }
+    if health.is_near_full() {
+        return bad(
+            format!("the disk is nearly full: {said}"),
+            vec!["make room: a server that cannot write WAL stops".to_owned()],
+        );
+    }
+    Finding::good(what, said)
 }
 
 async fn postgres(name: &str, source: &Postgres) -> Vec<Finding> {

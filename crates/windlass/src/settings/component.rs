@@ -139,8 +139,11 @@ fn read_postgres(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Strategy>
             }
         },
     };
-    let (others, mode): (&[_], _) =
-        if is_physical? { (&["databases", "via"], "logical") } else { (&["data_directory", "wal"], "physical") };
+    let (others, mode): (&[_], _) = if is_physical? {
+        (&["databases", "via"], "logical")
+    } else {
+        (&["data_directory", "wal", "spool"], "physical")
+    };
     for item in others.iter().filter_map(|key| table.get(key)) {
         item.refuse(faults, format!("goes with mode = \"{mode}\""), "take it out, or write that mode");
     }
@@ -171,6 +174,12 @@ fn read_postgres(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Strategy>
         }
         is_known.then_some(true)
     });
+    let spool = table.get("spool").map_or(Some(0), |item| {
+        if table.get("wal").is_none() {
+            item.refuse(faults, "is for WAL that is archived", "take it out, or add `wal = \"archive\"`");
+        }
+        item.size(faults)
+    });
     let server = Postgres {
         url: url?,
         password: password.map_or(Some(None), |secret| secret.map(Some))?,
@@ -180,7 +189,7 @@ fn read_postgres(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Strategy>
     };
     let data_directory = data_directory.map_or(Some(None), |path| path.map(Some))?;
     Some(if is_physical? {
-        Strategy::Physical(Physical { server, data_directory, archives: archives? })
+        Strategy::Physical(Physical { server, data_directory, archives: archives?, spool: spool? })
     } else {
         Strategy::Postgres(server)
     })

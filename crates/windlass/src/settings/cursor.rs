@@ -179,6 +179,20 @@ impl<'t> Item<'t> {
         }
     }
 
+    /// A number of bytes such as `2GiB`; never none.
+    pub(super) fn size(&self, faults: &mut Faults<'_>) -> Option<u64> {
+        let hint = "write for example \"2GiB\" or \"512MiB\"";
+        let Some(text) = self.as_text() else {
+            self.wrong_type(faults, "a string with a number of bytes", hint);
+            return None;
+        };
+        let bytes = windlass_core::size::parse(text);
+        if bytes.is_none() {
+            self.refuse(faults, format!("is not a number of bytes: `{}`", text.escape_debug()), hint);
+        }
+        bytes
+    }
+
     /// An absolute path. The value is not shown when it is wrong: it may be a secret in the wrong place.
     pub(super) fn path(&self, faults: &mut Faults<'_>) -> Option<PathBuf> {
         let text = self.text(faults)?;

@@ -32,12 +32,19 @@ impl Archive {
 
     /// With settings of its server.
     pub(crate) fn with(settings: &[&str]) -> Result<Self> {
+        Self::with_both(settings, "")
+    }
+
+    /// With settings of its server, and more of its component.
+    pub(crate) fn with_both(settings: &[&str], more: &str) -> Result<Self> {
         let usual = ["archive_mode=on", "wal_level=replica", "max_wal_size=64MB"];
         let server = PgCluster::start_with(&[&usual, settings].concat())?;
         server.psql("postgres", "create database shop");
         server.psql("shop", "create table orders (id bigint primary key, note text)");
-        let settings =
-            format!("kind = \"postgres\"\nmode = \"physical\"\nwal = \"archive\"\nurl = \"{}\"", server.url("shop"));
+        let settings = format!(
+            "kind = \"postgres\"\nmode = \"physical\"\nwal = \"archive\"\n{more}\nurl = \"{}\"",
+            server.url("shop")
+        );
         let stage = Stage::new()?.component("db", &settings)?;
         stage.windlass(&["repo", "init"])?.with(0);
         let mut archive = Self { stage, server, serving: None };

@@ -44,6 +44,17 @@ pub enum PushError {
     },
 }
 
+impl PushError {
+    /// Whether it is the store that could not take it.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Archive(error) => matches!(**error, WalgError::Read { .. }),
+            Self::NotYet { .. } => true,
+            Self::Ended { .. } => false,
+        }
+    }
+}
+
 impl Diagnose for PushError {
     fn code(&self) -> &'static str {
         match self {
@@ -131,7 +142,7 @@ impl Archiver {
 
     /// Stores files, and returns when the first of them is stored, and with it what tells how its timeline came to be. The others
     /// go on, and are there when they are asked for.
-    pub async fn push(&self, files: Vec<(String, File)>) -> Result<(), PushError> {
+    pub async fn push(&self, files: Vec<(String, Arc<File>)>) -> Result<(), PushError> {
         let mut awaited = Vec::new();
         let name = files.first().map(|(name, _)| name.clone()).unwrap_or_default();
         for (index, (name, file)) in files.into_iter().enumerate() {
@@ -145,7 +156,7 @@ impl Archiver {
     }
 
     /// Has a file stored, unless that was done or is under way.
-    fn begin(&self, name: &str, file: File) -> Storing {
+    fn begin(&self, name: &str, file: Arc<File>) -> Storing {
         let source = |error| Err(PushError::Archive(Arc::new(WalgError::Source { path: name.into(), source: error })));
         let identity = match Identity::of(&file) {
             Ok(identity) => identity,
@@ -173,7 +184,7 @@ impl Archiver {
         let task = tokio::spawn(async move {
             let mib = u32::try_from(identity.size >> 20).unwrap_or(AT_ONCE).clamp(1, AT_ONCE);
             let _room = room.acquire_many(mib).await;
-            let pushed = archive.push(&title, &Arc::new(file), cluster, compression, before).await;
+            let pushed = archive.push(&title, &file, cluster, compression, before).await;
             let mut work = all.lock().unwrap_or_else(PoisonError::into_inner);
             work.running.remove(&title);
             match pushed {

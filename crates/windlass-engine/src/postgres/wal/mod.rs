@@ -15,16 +15,20 @@ mod ahead;
 mod archiver;
 mod client;
 mod feed;
+mod health;
 mod socket;
 mod source;
+mod spool;
 mod wire;
 
 pub use ahead::{Ahead, FetchError};
 pub use archiver::{Archiver, PushError};
 pub use client::{ClientError, cluster_of, fetch, history_of, push};
 pub use feed::Feed;
+pub use health::Health;
 pub use socket::{Call, Caller, ListenError, Listener};
 pub use source::{Source, Written};
+pub use spool::Spool;
 pub use wire::{Answer, Fetch, Owner, Push, Request, Said};
 
 /// Where the socket is, unless it is said otherwise.

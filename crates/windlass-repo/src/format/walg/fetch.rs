@@ -32,6 +32,16 @@ impl StoredWal {
         self.bytes.len() as u64
     }
 
+    /// Its name, as a server calls it.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its bytes as stored.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// How it is compressed; others of the archive usually are, too.
     pub fn codec(&self) -> Codec {
         self.codec
@@ -65,6 +75,13 @@ impl StoredWal {
 }
 
 impl Backups {
+    /// A file by the bytes of its object, whose name this is without the folder, wherever they come from.
+    pub fn unpacked(&self, object: &str, bytes: Vec<u8>) -> StoredWal {
+        let (name, codec) = Codec::split(object);
+        let (name, object) = (name.to_owned(), format!("{}/{object}", super::WAL));
+        StoredWal { name, object, codec, bytes, key: self.key.clone() }
+    }
+
     /// A file of the archive, by its name, as it is stored; `None` where it is not there. `likely` is tried first of the ways of
     /// compressing it.
     pub async fn stored_wal(&self, file: &str, likely: Codec) -> Result<Option<StoredWal>, WalgError> {

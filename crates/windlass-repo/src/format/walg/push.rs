@@ -19,7 +19,9 @@ use windlass_core::wal::{SegmentSize, WalFile};
 
 use super::backups::{Backups, unread};
 use super::fetch::is_meant;
-use super::{BASE_BACKUPS, BackupName, Compression, Compressor, FRAME, Fault, SealKey, Sealer, WalgError, wal_object};
+use super::{
+    BASE_BACKUPS, BackupName, Compression, Compressor, FRAME, Fault, SealKey, Sealer, WAL, WalgError, wal_object,
+};
 use crate::object::{ObjectError, ObjectWriter};
 use crate::store::{Key, StoreError};
 
@@ -102,10 +104,7 @@ impl Backups {
         {
             return Ok(Archived { is_new: false, object });
         }
-        let (title, from, key) = (name.to_owned(), Arc::clone(file), self.key.clone());
-        let made = tokio::task::spawn_blocking(move || object(&title, from, compression, key.as_deref()));
-        let made = made.await.map_err(|error| taken(name, io::Error::other(error)))??;
-        let object = wal_object(named, SegmentSize::LEAST, compression.codec());
+        let (object, made) = self.pack(name, named, file, compression).await?;
         let stored = stored(&object, &made);
         match self.store.create_from(&Key::foreign(&object), made).await {
             Ok(_) => Ok(Archived { is_new: true, object: stored }),
@@ -114,6 +113,53 @@ impl Backups {
                 Some(object) => Ok(Archived { is_new: false, object }),
                 None => Err(WalgError::OtherContent { object }),
             },
+            Err(error) => Err(unread(&object, error)),
+        }
+    }
+
+    /// The object a file is stored as, by its name below the prefix, and its pieces.
+    async fn pack(
+        &self,
+        name: &str,
+        named: WalFile,
+        file: &Arc<File>,
+        compression: Compression,
+    ) -> Result<(String, Vec<Bytes>), WalgError> {
+        let (title, from, key) = (name.to_owned(), Arc::clone(file), self.key.clone());
+        let made = tokio::task::spawn_blocking(move || object(&title, from, compression, key.as_deref()));
+        let made = made.await.map_err(|error| taken(name, io::Error::other(error)))??;
+        Ok((wal_object(named, SegmentSize::LEAST, compression.codec()), made))
+    }
+
+    /// The object the file `name` of a cluster would be stored as, and its pieces. The store is not asked.
+    pub async fn packed(
+        &self,
+        name: &str,
+        file: &Arc<File>,
+        cluster: u64,
+        compression: Compression,
+    ) -> Result<(String, Vec<Bytes>), WalgError> {
+        let not_ours = |why: String| WalgError::Segment { object: name.to_owned(), why };
+        let named = WalFile::parse(name, SegmentSize::LEAST).map_err(|error| not_ours(error.to_string()))?;
+        let length = file.metadata().map_err(|source| taken(name, source))?.len();
+        is_meant(name, Some(cluster), file, length)?;
+        self.pack(name, named, file, compression).await
+    }
+
+    /// Puts an object into the archive that was made before, by its name without the folder.
+    pub async fn push_packed(&self, object: &str, bytes: Vec<u8>, cluster: u64) -> Result<(), WalgError> {
+        let stored = self.unpacked(object, bytes);
+        let content = tempfile::tempfile().map_err(|source| taken(object, source))?;
+        let content =
+            tokio::task::spawn_blocking(move || stored.unpack(Some(cluster), &content).map(|_| (stored, content)));
+        let (stored, content) = content.await.map_err(|error| taken(object, io::Error::other(error)))??;
+        if self.is_there(stored.name(), &Arc::new(content)).await?.is_some() {
+            return Ok(());
+        }
+        let object = format!("{WAL}/{object}");
+        match self.store.create_from(&Key::foreign(&object), vec![stored.into_bytes().into()]).await {
+            Ok(_) => Ok(()),
+            Err(StoreError::Occupied { .. }) => Err(WalgError::OtherContent { object }),
             Err(error) => Err(unread(&object, error)),
         }
     }

@@ -195,6 +195,13 @@ pub(in crate::settings) const POSTGRES: Spec = Spec {
             r#""archive""#,
             "With `mode = \"physical\"`: the server's `archive_command` brings all its WAL, through `windlass serve`, so that any moment can be restored.",
         ),
+        optional(
+            "spool",
+            "number of bytes",
+            "none: the server keeps what its store does not take",
+            r#""2GiB""#,
+            "With `wal = \"archive\"`: how much WAL may wait below `state` on this machine while its store is away, so that the server's disk does not fill.",
+        ),
         later("full", "How often a full base backup is made.", "take it out: each is a full one"),
         later("control", "How the server is stopped and started.", "take it out: an application's `control` is read"),
     ],

@@ -1,0 +1,100 @@
+//! Files of WAL that wait on this machine for their store: as they are going to be stored, in a folder, and never more than a bound.
+//!
+//! A server whose WAL is not taken keeps it, until its disk is full and it stops. Where the settings allow a spool, a file that the
+//! store cannot take now is put there and the server told that it is done: it is durable here, on the machine that would have kept it
+//! anyway, and on a disk that may be another one. It does not count as archived, for nothing here says so: what can be restored is
+//! asked of the repository alone.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A spool of one cluster's WAL.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    folder: PathBuf,
+    bound: u64,
+}
+
+impl Spool {
+    /// In a folder, of at most so many bytes.
+    pub fn new(folder: PathBuf, bound: u64) -> Self {
+        Self { folder, bound }
+    }
+
+    /// What waits: the names of objects with their bytes, in the order of their names.
+    pub fn waiting(&self) -> io::Result<Vec<(String, u64)>> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut waiting = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // One that was not written to its end was told to nobody.
+            if !name.starts_with('.') {
+                waiting.push((name, entry.metadata()?.len()));
+            }
+        }
+        waiting.sort();
+        Ok(waiting)
+    }
+
+    /// Puts an object there; when this returns it is durable. One of this name stays as it is.
+    pub fn put(&self, object: &str, pieces: &[impl AsRef<[u8]>]) -> io::Result<()> {
+        let path = self.path(object);
+        if path.exists() {
+            return Ok(());
+        }
+        let needed: u64 = pieces.iter().map(|piece| piece.as_ref().len() as u64).sum();
+        let held: u64 = self.waiting()?.iter().map(|(_, bytes)| bytes).sum();
+        if held + needed > self.bound {
+            let (held, bound) = (windlass_core::size::display(held), windlass_core::size::display(self.bound));
+            return Err(io::Error::other(format!("it holds {held}, and may hold {bound}")));
+        }
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        let part = self.folder.join(format!(".{}", path.file_name().unwrap_or_default().to_string_lossy()));
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        pieces.iter().try_for_each(|piece| file.write_all(piece.as_ref()))?;
+        file.sync_all()?;
+        fs::rename(&part, &path)?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// The bytes of an object that waits.
+    pub fn get(&self, object: &str) -> io::Result<Vec<u8>> {
+        fs::read(self.path(object))
+    }
+
+    /// Takes an object out that is in the store now.
+    pub fn remove(&self, object: &str) -> io::Result<()> {
+        fs::remove_file(self.path(object))
+    }
+
+    fn path(&self, object: &str) -> PathBuf {
+        self.folder.join(Path::new(object).file_name().unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_holds_no_more_than_its_bound_and_what_was_put_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::new(folder.path().join("spool"), 10);
+        assert!(spool.waiting().unwrap().is_empty());
+        spool.put("wal_005/2.zst", &[b"1234"]).unwrap();
+        spool.put("wal_005/1.zst", &[b"12", b"34"]).unwrap();
+        spool.put("wal_005/1.zst", &[b"other"]).unwrap();
+        assert_eq!(spool.get("1.zst").unwrap(), b"1234");
+        let full = spool.put("wal_005/3.zst", &[b"1234"]).unwrap_err().to_string();
+        assert!(full.contains("may hold 10 B"), "{full}");
+        assert_eq!(spool.waiting().unwrap(), [("1.zst".to_owned(), 4), ("2.zst".to_owned(), 4)]);
+        spool.remove("1.zst").unwrap();
+        spool.put("wal_005/3.zst", &[b"1234"]).unwrap();
+    }
+}

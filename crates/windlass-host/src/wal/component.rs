@@ -1,0 +1,246 @@
+//! A component whose WAL is served: its server, its repository as far as that is open, its spool.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+use windlass_core::diagnose::chain;
+use windlass_engine::postgres::wal::{Ahead, Archiver, Fetch, Owner, Source, Spool};
+use windlass_repo::format::walg::{Backups, Codec, Compression};
+use windlass_repo::vault::Vault;
+
+use super::{Served, WalError};
+use crate::host::{Host, HostError};
+
+/// For how long a store that was away is not asked again where there is a spool.
+const AWAY: Duration = Duration::from_secs(30);
+
+/// How long is waited before a repository that could not be opened, or used, is opened anew.
+pub(super) const AGAIN: Duration = Duration::from_secs(5);
+
+/// A component, and what is open of it.
+pub(super) struct Component {
+    pub(super) served: Served,
+    /// The server, as it was found last.
+    found: Mutex<Option<Source>>,
+    opened: Mutex<Opened>,
+}
+
+/// The repository, as far as it is open.
+#[derive(Default)]
+struct Opened {
+    vault: Option<Arc<Vault>>,
+    /// When it was tried last.
+    tried: Option<Instant>,
+    archivers: HashMap<u64, Arc<Archiver>>,
+    aheads: HashMap<u64, Arc<Ahead>>,
+    /// By cluster, the archive as it was open last: what seals, also while the store is away.
+    sealing: HashMap<u64, Backups>,
+    /// When the store could not take something last.
+    away: Option<Instant>,
+}
+
+impl Component {
+    /// Nothing is open yet.
+    pub(super) fn new(served: Served) -> Self {
+        Self { served, found: Mutex::default(), opened: Mutex::default() }
+    }
+}
+
+impl Component {
+    /// Stores files, the first of which is waited for.
+    pub(super) async fn store(
+        &self,
+        host: &Host,
+        cluster: u64,
+        files: Vec<(String, Arc<File>)>,
+    ) -> Result<(), WalError> {
+        let (vault, archiver) = self.archiver(host, cluster).await?;
+        let gone = |error| WalError::Host(HostError::Repository(error));
+        if vault.store().directory().is_some() {
+            // Folders would be made where its disk is not mounted.
+            vault.repository().still_there().await.map_err(gone)?;
+        }
+        archiver.push(files).await.map_err(WalError::Push)?;
+        vault.repository().still_there().await.map_err(gone)
+    }
+
+    /// Whether the store was away a moment ago, and there is a spool.
+    pub(super) async fn was_away(&self) -> bool {
+        let away = self.opened.lock().await.away;
+        self.served.source.spool > 0 && away.is_some_and(|away| away.elapsed() < AWAY)
+    }
+
+    /// The spool of a cluster, where the settings allow one.
+    fn spool(&self, host: &Host, cluster: &str) -> Option<Spool> {
+        let bound = Some(self.served.source.spool).filter(|bound| *bound > 0)?;
+        Some(Spool::new(self.spools(host).join(cluster), bound))
+    }
+
+    fn spools(&self, host: &Host) -> PathBuf {
+        let Owner { application, component } = &self.served.owner;
+        host.state.join("spool").join(format!("{application}.{component}"))
+    }
+
+    /// Puts the file that is waited for, and what tells of its timeline, into the spool. Where that cannot be, `why` it is asked
+    /// for stands.
+    pub(super) async fn put_aside(
+        &self,
+        host: &Host,
+        cluster: u64,
+        files: &[(String, Arc<File>)],
+        why: Option<WalError>,
+    ) -> Result<(), WalError> {
+        let said = why.as_ref().map(|why| chain(why));
+        let (spool, sealing) = {
+            let mut opened = self.opened.lock().await;
+            if why.is_some() {
+                opened.away = Some(Instant::now());
+            }
+            (self.spool(host, &cluster.to_string()), opened.sealing.get(&cluster).cloned())
+        };
+        let owner = || self.served.owner.clone();
+        let (Some(spool), Some(sealing)) = (spool, sealing) else {
+            let never = || {
+                std::io::Error::other(
+                    "the repository was never open since `windlass serve` began, and what seals it is there",
+                )
+            };
+            return Err(why.unwrap_or_else(|| WalError::Spool { owner: owner(), source: never() }));
+        };
+        for (index, (name, file)) in files.iter().enumerate() {
+            if index > 0 && !name.ends_with(".history") {
+                continue;
+            }
+            let packed = sealing.packed(name, file, cluster, Compression::default()).await;
+            let (object, pieces) = packed.map_err(WalError::Archive)?;
+            spool.put(&object, &pieces).map_err(|source| WalError::Spool { owner: owner(), source })?;
+            tracing::warn!(owner = %self.served.owner, name, why = said, "WAL waits on this machine: its store is away");
+        }
+        Ok(())
+    }
+
+    /// Writes a file that waits in the spool; `false` where it does not.
+    pub(super) async fn write_waiting(&self, host: &Host, fetch: &Fetch, to: File) -> Result<bool, WalError> {
+        let sealing = self.opened.lock().await.sealing.get(&fetch.cluster).cloned();
+        let (Some(spool), Some(sealing)) = (self.spool(host, &fetch.cluster.to_string()), sealing) else {
+            return Ok(false);
+        };
+        let failed = |source| WalError::Spool { owner: self.served.owner.clone(), source };
+        let waiting = spool.waiting().map_err(failed)?;
+        let Some((object, _)) = waiting.iter().find(|(object, _)| Codec::split(object).0 == fetch.name) else {
+            return Ok(false);
+        };
+        let stored = sealing.unpacked(object, spool.get(object).map_err(failed)?);
+        stored.unpack(Some(fetch.cluster), &to).map_err(WalError::Archive)?;
+        Ok(true)
+    }
+
+    /// Stores what waits in the spools of all clusters; stops at the first that cannot be.
+    pub(super) async fn drain(&self, host: &Host) -> Result<(), WalError> {
+        let failed = |source| WalError::Spool { owner: self.served.owner.clone(), source };
+        let clusters = std::fs::read_dir(self.spools(host)).into_iter().flatten().flatten();
+        for cluster in clusters.filter_map(|entry| entry.file_name().into_string().ok()) {
+            let (Some(spool), Ok(number)) = (self.spool(host, &cluster), cluster.parse::<u64>()) else { continue };
+            let waiting = spool.waiting().map_err(failed)?;
+            if waiting.is_empty() {
+                continue;
+            }
+            let (vault, _) = self.archiver(host, number).await?;
+            vault.repository().still_there().await.map_err(|error| WalError::Host(HostError::Repository(error)))?;
+            let archive = self.archive(&vault, number)?;
+            for (object, _) in &waiting {
+                archive
+                    .push_packed(object, spool.get(object).map_err(failed)?, number)
+                    .await
+                    .map_err(WalError::Archive)?;
+                spool.remove(object).map_err(failed)?;
+            }
+            tracing::info!(owner = %self.served.owner, files = waiting.len(), "WAL that waited on this machine is stored");
+            self.opened.lock().await.away = None;
+        }
+        Ok(())
+    }
+
+    /// The server, looked at anew where it is not the cluster that is asked for.
+    pub(super) async fn source(&self, cluster: u64) -> Result<Source, WalError> {
+        let mut found = self.found.lock().await;
+        if let Some(source) = found.as_ref().filter(|source| source.cluster == cluster) {
+            return Ok(source.clone());
+        }
+        let found_none = |error| WalError::Server { owner: self.served.owner.clone(), source: Box::new(error) };
+        let source = Source::look(&self.served.source).await.map_err(found_none)?;
+        *found = Some(source.clone());
+        Ok(source)
+    }
+
+    /// The user of the server; unknown where it is gone, which is when WAL is fetched.
+    pub(super) async fn user(&self) -> Option<u32> {
+        let mut found = self.found.lock().await;
+        if found.is_none() {
+            *found = Source::look(&self.served.source).await.ok();
+        }
+        found.as_ref().and_then(|source| source.user)
+    }
+
+    /// Root, our own user, and that of the server.
+    pub(super) fn may_ask(&self, user: u32, servers: Option<u32>) -> Result<(), WalError> {
+        if user == 0 || user == rustix::process::geteuid().as_raw() || Some(user) == servers {
+            return Ok(());
+        }
+        Err(WalError::NotAllowed { owner: self.served.owner.clone(), user })
+    }
+
+    async fn archiver(&self, host: &Host, cluster: u64) -> Result<(Arc<Vault>, Arc<Archiver>), WalError> {
+        let mut opened = self.opened.lock().await;
+        let vault = self.vault(host, &mut opened).await?;
+        if let Some(archiver) = opened.archivers.get(&cluster) {
+            return Ok((vault, Arc::clone(archiver)));
+        }
+        let archive = self.archive(&vault, cluster)?;
+        opened.sealing.insert(cluster, archive.clone());
+        let archiver = Archiver::open(archive, cluster, Compression::default()).await.map_err(WalError::Archive)?;
+        let archiver = Arc::clone(opened.archivers.entry(cluster).or_insert(Arc::new(archiver)));
+        Ok((vault, archiver))
+    }
+
+    pub(super) async fn ahead(&self, host: &Host, cluster: u64) -> Result<Arc<Ahead>, WalError> {
+        let mut opened = self.opened.lock().await;
+        if let Some(ahead) = opened.aheads.get(&cluster) {
+            return Ok(Arc::clone(ahead));
+        }
+        let vault = self.vault(host, &mut opened).await?;
+        let ahead = Ahead::new(self.archive(&vault, cluster)?, cluster);
+        Ok(Arc::clone(opened.aheads.entry(cluster).or_insert(Arc::new(ahead))))
+    }
+
+    fn archive(&self, vault: &Vault, cluster: u64) -> Result<Backups, WalError> {
+        let sealed = vault.seals().map_err(WalError::Key)?;
+        vault.cluster(&self.served.owner.component, &cluster.to_string(), sealed).map_err(WalError::Key)
+    }
+
+    async fn vault(&self, host: &Host, opened: &mut Opened) -> Result<Arc<Vault>, WalError> {
+        if let Some(vault) = &opened.vault {
+            return Ok(Arc::clone(vault));
+        }
+        // Opening a keyring is dear, and a server asks every second.
+        if let Some(wait) = opened.tried.and_then(|tried| AGAIN.checked_sub(tried.elapsed())) {
+            tokio::time::sleep(wait).await;
+        }
+        opened.tried = Some(Instant::now());
+        let vault = host.open_to_write(&self.served.repository, &self.served.owner.application).await;
+        let vault = Arc::new(vault.map_err(WalError::Host)?);
+        opened.vault = Some(Arc::clone(&vault));
+        Ok(vault)
+    }
+
+    /// Forgets what is open: what is under way goes on.
+    pub(super) async fn close(&self) {
+        let mut opened = self.opened.lock().await;
+        let (tried, away, sealing) = (opened.tried, opened.away, std::mem::take(&mut opened.sealing));
+        *opened = Opened { tried, sealing, away, ..Opened::default() };
+    }
+}
