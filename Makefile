@@ -1,4 +1,4 @@
-.PHONY: help demo test check chart-check bench tools cluster cluster-down cluster-kubectl install uninstall deploy undeploy image build docs clean
+.PHONY: help demo test check chart-check bench bench-postgres tools cluster cluster-down cluster-kubectl install uninstall deploy undeploy image build docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -30,6 +30,11 @@ bench: tools ## measure beside pg_dump, pg_restore, restic and kopia; writes doc
 	@bench/install kopia
 	@cargo build --quiet --release --package windlass
 	@bench/compare --write
+
+bench-postgres: tools ## measure base backups beside pg_basebackup, pgBackRest, barman-cloud and restic; writes docs/benchmarks.md
+	@bench/install physical
+	@cargo build --quiet --release --package windlass
+	@bench/postgres --write
 
 cluster: ## start a Kubernetes cluster for tests, of the real components; needs root
 	@bench/install kubernetes

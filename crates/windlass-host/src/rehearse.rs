@@ -4,15 +4,19 @@
 //! command. What comes up is compared with the manifest and asked the application's checks; then everything is torn
 //! down, by a supervisor if this process dies.
 
+use std::path::Path;
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 use windlass_core::application::{Action, Strategy};
 use windlass_core::diagnose::chain;
+use windlass_core::name::Name;
 use windlass_core::point::{ComponentData, ComponentManifest, DiskData, PhysicalData, PostgresData};
-use windlass_core::restore::{DatabaseFacts, DatabaseStep, FolderStep};
+use windlass_core::restore::{DatabaseFacts, DatabaseStep, FolderStep, Moment, Reach, RecoverStep};
 use windlass_core::verification::{ComponentVerdict, DrillReport, Level, Verdict, Verification};
+use windlass_core::wal::Lsn;
 use windlass_engine::action;
+use windlass_engine::postgres::physical::recover::Recoverer;
 use windlass_engine::postgres::restore::{Roles, look};
 use windlass_engine::postgres::scratch::{Amcheck, Place, ScratchServer, stale, teardown};
 use windlass_engine::postgres::{PostgresError, database_of};
@@ -23,6 +27,7 @@ use windlass_repo::catalog::Entry;
 
 use crate::error::TaskError;
 use crate::host::{Host, Site};
+use crate::moments;
 use crate::verify::{components, pin, put_on_record, record_of, unpin};
 use windlass_engine::checks;
 
@@ -67,11 +72,13 @@ async fn rehearse(
     let deadline = u64::try_from(LONGEST.as_secs()).unwrap_or(u64::MAX);
     let orders = Orders { after: Vec::new(), teardown: vec![place.path.clone()], deadline };
     let supervisor = Supervisor::start(&host.program, &orders).await.map_err(TaskError::Supervisor)?;
+    let mut moments = Vec::new();
     for verdict in verdicts.iter_mut().filter(|verdict| verdict.verdict == Verdict::Passed) {
         let Some(summary) = point.components.iter().find(|c| c.name == verdict.name) else { continue };
         let manifest = vault.component(point, summary).await?;
         let began = Instant::now();
-        bring_up(site, &manifest, &place, verdict, progress).await;
+        let here = Here { place: &place, program: &host.program, is_drill };
+        moments.push(bring_up(site, &manifest, here, verdict, progress).await.unwrap_or(point.at));
         verdict.restore_ms = Some(millis(began));
         let text = match verdict.verdict {
             Verdict::Passed => format!("restored and checked: {}", verdict.checked.join(", ")),
@@ -87,7 +94,8 @@ async fn rehearse(
     unpin(pin).await;
     let mut record = record_of(vault, &host.name, point, Level::Restored, started, verdicts)?;
     if is_drill {
-        let rpo_ms = u64::try_from(started.duration_since(point.at).as_millis()).unwrap_or(0);
+        let oldest = moments.into_iter().min().unwrap_or(point.at);
+        let rpo_ms = u64::try_from(started.duration_since(oldest).as_millis()).unwrap_or(0);
         record.drill = Some(DrillReport { rto_ms, rpo_ms });
     }
     put_on_record(vault, &site.writer, &record, progress).await?;
@@ -98,20 +106,30 @@ fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Brings one component up and checks it; what is found goes into its verdict.
+/// Where and how a component is rehearsed.
+#[derive(Clone, Copy)]
+struct Here<'a> {
+    place: &'a Place,
+    program: &'a Path,
+    is_drill: bool,
+}
+
+/// Brings one component up and checks it; what is found goes into its verdict. The moment it was brought to, where that is not the
+/// point's.
 async fn bring_up(
     site: &Site,
     manifest: &ComponentManifest,
-    place: &Place,
+    here: Here<'_>,
     verdict: &mut ComponentVerdict,
     progress: &dyn Progress,
-) {
+) -> Option<Timestamp> {
     match &manifest.data {
-        ComponentData::Postgres(data) => databases(site, manifest, data, place, verdict, progress).await,
-        ComponentData::Physical(data) => cluster(site, manifest, data, place, verdict, progress).await,
-        ComponentData::Disk(data) => folder(site, manifest, data, place, verdict, progress).await,
+        ComponentData::Postgres(data) => databases(site, manifest, data, here.place, verdict, progress).await,
+        ComponentData::Physical(data) => return cluster(site, manifest, data, here, verdict, progress).await,
+        ComponentData::Disk(data) => folder(site, manifest, data, here.place, verdict, progress).await,
         ComponentData::Action(_) => output(site, manifest, verdict, progress).await,
     }
+    None
 }
 
 /// What an error says of the point: nothing, where the store could not be asked or this machine lacks something.
@@ -214,44 +232,94 @@ async fn check_database(
     Ok(())
 }
 
-/// Lays a base backup down, has a server recover on it, and looks at everything in it.
+/// Lays a base backup down, has a server recover on it, and looks at everything in it. Where its WAL leads on from there, a drill
+/// has it replay all there is, and a verification as far as a place in it that nobody chose. The moment it was brought to.
 async fn cluster(
     site: &Site,
     manifest: &ComponentManifest,
     data: &PhysicalData,
-    place: &Place,
+    here: Here<'_>,
     verdict: &mut ComponentVerdict,
     progress: &dyn Progress,
-) {
-    let name = &manifest.component;
+) -> Option<Timestamp> {
+    let (name, place) = (&manifest.component, here.place);
+    let step = match replayed(site, name, data, here.is_drill).await {
+        Ok(step) => step,
+        Err(error) => {
+            let found = if let TaskError::Restore(error) = &error { judge(error) } else { Verdict::Inconclusive };
+            worsen(verdict, found, chain(&error));
+            return None;
+        }
+    };
+    let needed = data.data_bytes.saturating_add(step.as_ref().map_or(0, |step| step.wal_bytes));
     let free = restore::free_bytes(&place.path);
-    if free < data.data_bytes {
-        let (free, needed) = (windlass_core::size::display(free), windlass_core::size::display(data.data_bytes));
+    if free < needed {
+        let (free, needed) = (windlass_core::size::display(free), windlass_core::size::display(needed));
         let why = format!("{} has {free} free, and {needed} are needed", place.path.display());
-        return worsen(verdict, Verdict::Inconclusive, why);
+        worsen(verdict, Verdict::Inconclusive, why);
+        return None;
     }
     let target = place.path.join(format!("cluster-{name}"));
+    let recoverer = Recoverer { place, program: here.program };
+    let recover = step.as_ref().map(|step| (step, recoverer));
     let laid_down = match std::fs::create_dir(&target) {
-        Ok(()) => restore::data_folder_into(&site.vault, manifest, data, &target, progress).await,
-        Err(error) => return worsen(verdict, Verdict::Inconclusive, format!("make {}: {error}", target.display())),
+        Ok(()) => restore::data_folder_into(&site.vault, manifest, data, &target, recover, progress).await,
+        Err(error) => {
+            worsen(verdict, Verdict::Inconclusive, format!("make {}: {error}", target.display()));
+            return None;
+        }
     };
     let folder = match laid_down {
         Ok(folder) => folder,
-        Err(error) => return worsen(verdict, judge(&error), chain(&error)),
+        Err(error) => {
+            worsen(verdict, judge(&error), chain(&error));
+            return None;
+        }
     };
-    progress.event(Event::Step { component: name, text: "recover", total: None });
     let (major, database) = (data.server_version / 10_000, data.databases.first().map_or("postgres", String::as_str));
     let server = match ScratchServer::start_on(place, &folder, major, &data.superuser, database).await {
         Ok(server) => server,
-        Err(error @ PostgresError::Scratch { .. }) => return worsen(verdict, Verdict::Failed, chain(&error)),
-        Err(error) => return worsen(verdict, Verdict::Inconclusive, chain(&error)),
+        Err(error) => {
+            let is_its_own = matches!(error, PostgresError::Scratch { .. });
+            worsen(verdict, if is_its_own { Verdict::Failed } else { Verdict::Inconclusive }, chain(&error));
+            return None;
+        }
     };
+    let end = step.as_ref().map_or(data.stop, |step| step.reach.end);
+    verdict.checked.push(format!("recovered up to {end}"));
     if let Err(error) = look_at_all(site, manifest, data, &server, verdict, progress).await {
         worsen(verdict, Verdict::Inconclusive, chain(&error));
     }
     if let Err(error) = server.halt() {
         progress.event(Event::Warning { text: &chain(&error) });
     }
+    step.and_then(|step| step.reach.last)
+}
+
+/// How far the WAL is replayed behind a base backup, where it leads on from there.
+async fn replayed(
+    site: &Site,
+    component: &Name,
+    data: &PhysicalData,
+    is_drill: bool,
+) -> Result<Option<RecoverStep>, TaskError> {
+    let Some(end) = moments::goes_on(&site.vault, component, data).await? else { return Ok(None) };
+    let moment = if is_drill {
+        Moment::Newest
+    } else {
+        let chosen = u64::from_ne_bytes(windlass_repo::random::bytes().unwrap_or_default());
+        Moment::Lsn(Lsn(data.stop.0 + chosen % (end.0 - data.stop.0)))
+    };
+    let reach = moments::reach(&site.vault, component, data, &moment, None).await;
+    let reach = match (reach, is_drill) {
+        // It lies in what fills a segment up.
+        (Err(TaskError::Refused(_)), false) => {
+            moments::reach(&site.vault, component, data, &Moment::Newest, None).await?
+        }
+        (other, _) => other?,
+    };
+    let step = |reach: Reach| RecoverStep { wal_bytes: reach.end.0.saturating_sub(data.start.0), asked: moment, reach };
+    Ok(reach.map(step))
 }
 
 async fn look_at_all(
@@ -263,7 +331,6 @@ async fn look_at_all(
     progress: &dyn Progress,
 ) -> Result<(), PostgresError> {
     let component = &manifest.component;
-    verdict.checked.push(format!("recovered up to {}", data.stop));
     progress.event(Event::Step { component, text: "check every table and index", total: None });
     match server.check_all().await? {
         Amcheck::Right => verdict.checked.push(format!("every table and index of {}", data.databases.join(", "))),
@@ -331,7 +398,7 @@ async fn folder(
 }
 
 /// Entries that are no folders, and the bytes of the files among them.
-fn tally(folder: &std::path::Path) -> std::io::Result<(u64, u64)> {
+fn tally(folder: &Path) -> std::io::Result<(u64, u64)> {
     let (mut files, mut bytes) = (0, 0);
     let mut open = vec![folder.to_owned()];
     while let Some(folder) = open.pop() {

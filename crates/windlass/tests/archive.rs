@@ -293,8 +293,21 @@ fn status_goes_by_the_newest_moment_that_can_be_restored() -> Result<()> {
     let busy = status()?;
     assert!(rpo(&busy).is_some_and(|seconds| (3..30).contains(&seconds)), "{busy:#}");
 
+    // A rehearsal replays what is archived: all of it, or as far as a place in it.
     let (missing, last) = (archive.switch(), archive.switch());
     archive.wait_for(&last);
+    let drilled = archive.stage.windlass(&["--output", "json", "drill", "shop"])?.with(0).json();
+    let end = status()?["components"][0]["reached"]["end"].as_str().context("its end")?.to_owned();
+    let checked = drilled["components"][0]["checked"].to_string();
+    assert!(checked.contains(&format!("recovered up to {end}")), "{end}: {drilled:#}");
+    assert!(drilled["drill"]["rpo_ms"].as_u64().is_some_and(|rpo| rpo < 60_000), "{drilled:#}");
+    archive.stage.windlass(&["verify", "shop", "--deep"])?.with(0);
+    let (stored, away) = (archive.object(&missing)?, archive.stage.path("segment"));
+    std::fs::rename(&stored, &away)?;
+    std::fs::write(&stored, "no segment at all")?;
+    archive.stage.windlass(&["drill", "shop"])?.with(1);
+    std::fs::rename(&away, &stored)?;
+
     std::fs::remove_file(archive.object(&missing)?)?;
     let gap = archive.stage.windlass(&["status", "shop"])?.with(1);
     assert!(gap.out.contains(&format!("the WAL segment {missing} is missing")), "{}", gap.out);

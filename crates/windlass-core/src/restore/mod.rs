@@ -25,7 +25,7 @@ use crate::wal::Timeline;
 
 pub use facts::{DatabaseFacts, FolderFacts, LiveDatabase, LivePlace, TargetFacts};
 pub use impact::{DatabaseImpact, Differences, Estimate, FilesImpact, Impact, Measured, TableImpact};
-pub use moment::{Moment, Reach, Stop};
+pub use moment::{Moment, Reach};
 pub use refusal::Refusal;
 pub use source::{Destination, Source, Wanted, wanted};
 pub use steps::{

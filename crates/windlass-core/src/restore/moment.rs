@@ -35,23 +35,16 @@ impl fmt::Display for Moment {
     }
 }
 
-/// Where recovery ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Stop {
-    /// Before the record that begins here.
-    Before(Lsn),
-    /// Behind the record that begins here.
-    Behind(Lsn),
-}
-
 /// A moment as it was found in the WAL of an archive.
+///
+/// Recovery is told the last record that is replayed, and not the first that is not: that one may lie segments further on, or not be
+/// written yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reach {
     /// The timeline that is replayed.
     pub timeline: Timeline,
-    /// Where recovery ends.
-    pub stop: Stop,
+    /// Where the last record begins that is replayed.
+    pub record: Lsn,
     /// The first byte that is not replayed any more.
     pub end: Lsn,
     /// When the last transaction ended that is replayed behind the base backup; `None` where none did.

@@ -11,7 +11,7 @@ use windlass_core::application::{Action, Postgres};
 use windlass_core::diagnose::{Diagnose, Outcome};
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentData, ComponentManifest, DatabaseDump, PhysicalData};
-use windlass_core::restore::{ActionStep, DataFolderStep, DatabaseStep, FolderStep, Refusal, Relation};
+use windlass_core::restore::{ActionStep, DataFolderStep, DatabaseStep, FolderStep, RecoverStep, Refusal, Relation};
 use windlass_repo::format::dump::{Walker, select};
 use windlass_repo::format::restic::{Excludes, FilesError, Restored, Target};
 use windlass_repo::format::walg::WalgError;
@@ -88,6 +88,8 @@ impl RestoreError {
                 error,
                 PhysicalError::Write { .. }
                     | PhysicalError::NotOurs { .. }
+                    | PhysicalError::Listen(_)
+                    | PhysicalError::Server(PostgresError::Start { .. } | PostgresError::NoTool { .. })
                     | PhysicalError::Walg(WalgError::Read { .. } | WalgError::Target { .. })
             ),
             _ => false,
@@ -263,9 +265,10 @@ pub async fn data_folder_into(
     manifest: &ComponentManifest,
     data: &PhysicalData,
     target: &Path,
+    recover: Option<(&RecoverStep, Recoverer<'_>)>,
     progress: &dyn Progress,
 ) -> Result<PathBuf, RestoreError> {
-    let laid_down = data_folder::into(vault, manifest, data, target, None, progress);
+    let laid_down = data_folder::into(vault, manifest, data, target, recover, progress);
     Box::pin(laid_down).await.map_err(RestoreError::DataFolder)?;
     Ok(target.join(data_folder::DATA))
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use windlass_core::point::PhysicalData;
-use windlass_core::restore::{RecoverStep, Stop};
+use windlass_core::restore::RecoverStep;
 use windlass_core::wal::{History, Lsn, Timeline};
 use windlass_repo::format::walg::Backups;
 
@@ -58,7 +58,8 @@ impl Recoverer<'_> {
             quoted(&socket)
         );
         let before = Recovery::overrides(folder).map_err(failed)?;
-        let recovery = Recovery { restore_command, timeline: step.reach.timeline, until: Until::Stop(step.reach.stop) };
+        let recovery =
+            Recovery { restore_command, timeline: step.reach.timeline, until: Until::Behind(step.reach.record) };
         recovery.write(folder).map_err(failed)?;
         progress.event(Event::Step { component, text: "recover", total: Some(step.wal_bytes) });
         let (major, database) =
@@ -113,10 +114,5 @@ fn reached(folder: &Path) -> std::io::Result<Lsn> {
 
 /// Whether that is the planned place: what lies between two records may be counted to either.
 fn is_planned(reached: Lsn, step: &RecoverStep) -> bool {
-    let planned = step.reach.end;
-    let apart = reached.0.abs_diff(planned.0);
-    match step.reach.stop {
-        Stop::Before(_) => reached <= planned && apart <= BETWEEN_RECORDS,
-        Stop::Behind(start) => reached > start && apart <= BETWEEN_RECORDS,
-    }
+    reached > step.reach.record && reached.0.abs_diff(step.reach.end.0) <= BETWEEN_RECORDS
 }

@@ -14,7 +14,6 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use windlass_core::restore::Stop;
 use windlass_core::wal::{Lsn, Timeline};
 
 /// Where settings are that override those of `postgresql.conf`.
@@ -69,8 +68,8 @@ pub enum Until {
     EndOfWal,
     /// Until a transaction ended later than this. PostgreSQL ends with an error where there is none in the WAL.
     Time(Timestamp),
-    /// To a place in the log, which has to be in it.
-    Stop(Stop),
+    /// Up to the record that begins here, which has to be in the WAL, and that one, too.
+    Behind(Lsn),
 }
 
 impl Recovery {
@@ -119,17 +118,18 @@ impl Recovery {
         set("restore_command", &self.restore_command);
         set("recovery_target_timeline", &self.timeline.0.to_string());
         let in_utc = |at: Timestamp| at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S%.6f+00").to_string();
-        let at = |lsn: Lsn| ("recovery_target_lsn", lsn.to_string());
-        // One that is empty before the other, as above.
-        let (other, (target, value), is_inclusive) = match self.until {
-            Until::EndOfWal => ("recovery_target_lsn", ("recovery_target_time", String::new()), true),
-            Until::Time(time) => ("recovery_target_lsn", ("recovery_target_time", in_utc(time)), true),
-            Until::Stop(Stop::Before(lsn)) => ("recovery_target_time", at(lsn), false),
-            Until::Stop(Stop::Behind(lsn)) => ("recovery_target_time", at(lsn), true),
+        let (lsn, time) = match self.until {
+            Until::EndOfWal => (String::new(), String::new()),
+            Until::Time(time) => (String::new(), in_utc(time)),
+            Until::Behind(record) => (record.to_string(), String::new()),
         };
-        set(other, "");
-        set(target, &value);
-        set("recovery_target_inclusive", if is_inclusive { "on" } else { "off" });
+        // The empty one before the other, as above.
+        let mut targets = [("recovery_target_lsn", lsn), ("recovery_target_time", time)];
+        targets.sort_by_key(|(_, value)| !value.is_empty());
+        for (name, value) in &targets {
+            set(name, value);
+        }
+        set("recovery_target_inclusive", "on");
         set("recovery_target_action", "promote");
         set("archive_mode", "off");
         text

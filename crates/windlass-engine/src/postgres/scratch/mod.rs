@@ -118,7 +118,8 @@ impl ScratchServer {
         own(data, place.owner).map_err(|error| failed(error.to_string()))?;
         let write = |name: &str, text: &str| {
             let path = place.path.join(name);
-            // A new one, and nothing that it would lead to: the place is the server's user's.
+            // A new one, and nothing that it would lead to: the place is the server's user's. One before may have left its own.
+            let _ = std::fs::remove_file(&path);
             let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
             let written = file
                 .as_mut()

@@ -50,11 +50,15 @@ pub struct Commits {
     pub last: Option<Lsn>,
     /// The first byte behind it.
     pub end: Lsn,
+    /// Whether it was ended by a record that begins where nothing more was wanted.
+    pub more: bool,
 }
 
 /// A record at which recovery can be told to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
+    /// Where the record before it begins.
+    pub before: Lsn,
     /// Where the record begins.
     pub start: Lsn,
     /// The first byte behind it.
@@ -259,6 +263,7 @@ impl Walk<'_> {
         }
         let end = self.header.start + self.at as u64;
         if self.until.is_some_and(|until| start >= until) {
+            self.found.more = true;
             return None;
         }
         let (kind, manager) = (header[16] & 0xF0, header[17]);
@@ -277,7 +282,7 @@ impl Walk<'_> {
             found.count += 1;
             let transaction = u32::try_from(number::<4>(header, 4)).unwrap_or_default();
             let committed = matches!(kind & 0x70, 0x00 | 0x30);
-            (self.seen)(Mark { start, end, at, what: Marked::Ended { transaction, committed } });
+            (self.seen)(Mark { before: says, start, end, at, what: Marked::Ended { transaction, committed } });
         }
         if manager == XLOG
             && kind == RESTORE_POINT
@@ -286,7 +291,7 @@ impl Walk<'_> {
             let name = main.get(8..).unwrap_or_default();
             let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
             let name = String::from_utf8_lossy(name).into_owned();
-            (self.seen)(Mark { start, end, at, what: Marked::RestorePoint(name) });
+            (self.seen)(Mark { before: says, start, end, at, what: Marked::RestorePoint(name) });
         }
         Some(is_last)
     }

@@ -10,7 +10,7 @@ use std::io::Read;
 
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use windlass_core::restore::{Moment, Reach, Stop};
+use windlass_core::restore::{Moment, Reach};
 use windlass_core::wal::{History, Lsn, Segment, Timeline};
 
 use super::backups::{Backups, Held};
@@ -108,7 +108,7 @@ impl Backups {
         held.until_consistent(backup).map_err(missing)?;
         let consistent = base.sentinel.finish.unwrap_or_default();
         let history = held.history_of(replay.timeline);
-        let mut search = Search { moment, consistent, found: None, last: None, last_on: None };
+        let mut search = Search { moment, consistent, found: None, is_behind: false, last: None, last_on: None };
         let many = usize::try_from(AT_ONCE / held.size.bytes()).unwrap_or(1).max(1);
         let read = |segment: Segment| async move { self.segment(held, segment).await.map(|bytes| (segment, bytes)) };
         let mut segments = futures::stream::iter(replay.segments.iter().copied()).map(read).buffered(many);
@@ -119,11 +119,13 @@ impl Backups {
             let header = SegmentHeader::read(&name, &bytes).map_err(walg)?;
             let cluster = base.sentinel.system_identifier.unwrap_or(header.system_identifier);
             header.check(&name, segment, cluster, bytes.len() as u64).map_err(walg)?;
-            // Behind where its timeline was left it is not replayed.
+            // Behind where its timeline was left it is not replayed; nor behind a place that was asked for.
             let left = history.end_of(segment.timeline);
-            let commits = walk.marks(&header, &bytes, left, &mut |mark| search.see(&mark, &history));
+            let until = left.into_iter().chain(search.place()).min();
+            let commits = walk.marks(&header, &bytes, until, &mut |mark| search.see(&mark, &history));
             last = commits.last.map_or(last, |start| (start, commits.end));
-            if search.found.is_some() {
+            search.is_behind |= commits.more && until == search.place();
+            if search.is_over() {
                 break;
             }
         }
@@ -150,35 +152,44 @@ struct Search<'a> {
     moment: &'a Moment,
     consistent: Lsn,
     found: Option<Found>,
+    /// Whether a record was seen that begins behind the place that is looked for.
+    is_behind: bool,
     /// When the last transaction ended that is replayed, and on which timeline.
     last: Option<Timestamp>,
     last_on: Option<Timeline>,
 }
 
 struct Found {
-    stop: Stop,
+    /// The last record that is replayed.
+    record: Lsn,
     end: Lsn,
     /// The record that is not replayed any more: when it was written, and on which timeline.
     next: Option<(Timestamp, Timeline)>,
 }
 
 impl Search<'_> {
+    /// The place that is looked for, where it is one.
+    fn place(&self) -> Option<Lsn> {
+        if let Moment::Lsn(lsn) = self.moment { Some(*lsn) } else { None }
+    }
+
+    fn is_over(&self) -> bool {
+        self.found.is_some() || self.is_behind
+    }
+
     fn see(&mut self, mark: &Mark, history: &History) {
         if self.found.is_some() {
             return;
         }
         let on = history.timeline_at(mark.start);
-        let before = |mark: &Mark| Found { stop: Stop::Before(mark.start), end: mark.start, next: Some((mark.at, on)) };
-        let behind = |mark: &Mark| Found { stop: Stop::Behind(mark.start), end: mark.end, next: None };
+        let behind = Found { record: mark.start, end: mark.end, next: None };
         self.found = match (self.moment, &mark.what) {
-            (Moment::Time(time), Marked::Ended { .. }) if mark.at > *time => Some(before(mark)),
-            (Moment::Lsn(lsn), _) if mark.start >= *lsn => {
-                Some(Found { stop: Stop::Before(*lsn), end: *lsn, next: None })
+            (Moment::Time(time), Marked::Ended { .. }) if mark.at > *time => {
+                // Of what lies between the two nothing is a record.
+                Some(Found { record: mark.before, end: mark.start, next: Some((mark.at, on)) })
             }
-            (Moment::Transaction(wanted), Marked::Ended { transaction, .. }) if transaction == wanted => {
-                Some(behind(mark))
-            }
-            (Moment::Named(wanted), Marked::RestorePoint(name)) if name == wanted => Some(behind(mark)),
+            (Moment::Transaction(wanted), Marked::Ended { transaction, .. }) if transaction == wanted => Some(behind),
+            (Moment::Named(wanted), Marked::RestorePoint(name)) if name == wanted => Some(behind),
             _ => None,
         };
         let is_replayed = self.found.as_ref().is_none_or(|found| mark.start < found.end);
@@ -188,18 +199,17 @@ impl Search<'_> {
         }
     }
 
-    /// What was found when the search ended at a place.
-    fn end(self, replay: &Replay, held: &Held, (start, end): (Lsn, Lsn)) -> Result<Reach, NoMoment> {
+    /// What was found when the search ended behind a record.
+    fn end(self, replay: &Replay, held: &Held, (record, end): (Lsn, Lsn)) -> Result<Reach, NoMoment> {
         let timeline = replay.timeline;
-        let at_the_end = Reach { timeline, stop: Stop::Behind(start), end, last: self.last };
         let too_early = NoMoment::TooEarly { consistent: self.consistent };
         let Some(found) = self.found else {
             return match self.moment {
-                Moment::Newest => Ok(at_the_end),
                 Moment::Lsn(lsn) if *lsn < self.consistent => Err(too_early),
-                // No transaction ended behind it, but there is more of the log; or nothing begins behind it.
-                Moment::Lsn(lsn) if *lsn <= start => Ok(Reach { stop: Stop::Before(*lsn), end: *lsn, ..at_the_end }),
-                Moment::Lsn(lsn) if *lsn <= end => Ok(at_the_end),
+                Moment::Lsn(lsn) if self.is_behind || *lsn <= end => {
+                    Ok(Reach { timeline, record, end, last: self.last })
+                }
+                Moment::Newest => Ok(Reach { timeline, record, end, last: self.last }),
                 Moment::Time(_) | Moment::Lsn(_) => Err(NoMoment::TooLate {
                     timeline,
                     end,
@@ -221,7 +231,7 @@ impl Search<'_> {
         {
             return Err(NoMoment::Between { before, left, after, begun });
         }
-        Ok(Reach { timeline, stop: found.stop, end: found.end, last: self.last })
+        Ok(Reach { timeline, record: found.record, end: found.end, last: self.last })
     }
 }
 
