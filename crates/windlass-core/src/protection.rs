@@ -139,10 +139,10 @@ impl Reached {
             let ours = &self.cluster;
             self.elsewhere =
                 Some(format!("the server is the cluster {cluster}, and its newest base backup is of {ours}"));
-        } else if timeline > self.timeline {
+        } else if timeline != self.timeline {
             let ours = self.timeline;
             self.elsewhere = Some(format!(
-                "the server writes on timeline {timeline}, and what is archived leads no further than {ours}"
+                "the server writes on timeline {timeline}, and what is archived leads to timeline {ours}"
             ));
         } else if timeline == self.timeline && written <= self.end && self.gap.is_none() {
             // Nothing was written that is not there.
@@ -454,6 +454,7 @@ mod tests {
         assert_eq!(beside("7", 2, 0x0300_0000), (Some(now()), false));
         assert_eq!(beside("7", 2, 0x0300_0028), (Some(hours_ago(5)), false), "something was written behind");
         assert_eq!(beside("7", 3, 0x0200_0000), (Some(hours_ago(5)), true), "it was promoted");
+        assert_eq!(beside("7", 1, 0x0200_0000), (Some(hours_ago(5)), true), "another went on from it");
         assert_eq!(beside("8", 2, 0x0200_0000), (Some(hours_ago(5)), true), "it is another");
     }
 

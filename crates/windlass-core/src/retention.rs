@@ -159,14 +159,16 @@ pub fn plan(points: &[Subject], rules: Option<&Retention>, now: Timestamp, zone:
             reasons.entry(newest.id).or_default().push("it is the newest complete point".into());
         }
         if let Some(pitr) = rules.and_then(|rules| rules.pitr) {
-            // From it on every moment is reached; of those behind it none is needed for that.
-            let is_old = |point: &&&Subject| point.is_base && now.duration_since(point.at) >= pitr;
-            if let Some(first) = complete().find(is_old) {
-                let window = crate::duration::display(pitr);
+            // Those in the window stay until one of them is as old as that: each is the one that the next days reach back to.
+            let window = crate::duration::display(pitr).to_string();
+            for base in complete().filter(|point| point.is_base) {
                 reasons
-                    .entry(first.id)
+                    .entry(base.id)
                     .or_default()
                     .push(format!("every moment of the last {window} is reached from it"));
+                if now.duration_since(base.at) >= pitr {
+                    break;
+                }
             }
         }
         for (id, reason) in rules.map(|rules| slots(complete().copied(), rules, zone)).unwrap_or_default() {
@@ -282,7 +284,24 @@ mod tests {
             Retention { daily: Some(1), pitr: Some(SignedDuration::from_hours(24 * 5 - 1)), ..Retention::default() };
         let made = plan(&points, Some(&rules), now(), &TimeZone::UTC);
         let kept: Vec<PointId> = made.keep.iter().map(|kept| kept.id).collect();
-        assert_eq!(kept, [points[0].id, points[5].id]);
+        assert_eq!(kept, points[..=5].iter().map(|point| point.id).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_window_of_any_moment_is_there_after_years_of_daily_plans() {
+        let rules =
+            Retention { daily: Some(1), pitr: Some(SignedDuration::from_hours(24 * 7)), ..Retention::default() };
+        let mut points: Vec<Subject> = Vec::new();
+        for day in 0..40_u32 {
+            let today = now() + SignedDuration::from_hours(24 * i64::from(day));
+            let base = Subject { is_base: true, at: today, id: PointId::new(today, day.into()), ..point(0, 0) };
+            points.push(base);
+            let made = plan(&points, Some(&rules), today, &TimeZone::UTC);
+            points.retain(|point| made.keep.iter().any(|kept| kept.id == point.id));
+            let oldest = points.iter().map(|point| today.duration_since(point.at)).max().unwrap();
+            assert!(day < 7 || oldest >= SignedDuration::from_hours(24 * 7), "day {day}: {oldest:?}");
+        }
+        assert_eq!(points.len(), 8);
     }
 
     #[test]

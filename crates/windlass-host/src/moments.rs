@@ -42,7 +42,7 @@ pub(crate) fn is_of_one(parts: &[Wanted<'_>], request: &Request) -> Result<(), T
 pub(crate) async fn goes_on(vault: &Vault, component: &Name, data: &PhysicalData) -> Result<Option<Lsn>, TaskError> {
     let (archive, name) = archive(vault, component, data)?;
     let held = archive.look().await.map_err(walg)?;
-    let end = held.replay(&name).and_then(|replay| replay.end(held.size));
+    let end = held.replay(&name).and_then(|replay| held.end_of(&replay));
     Ok(end.filter(|end| end.0 > data.stop.0 + held.size.bytes()))
 }
 

@@ -100,10 +100,13 @@ async fn reach(vault: &Vault, catalog: &Catalog, component: &Name) -> Result<Opt
         let archive = archive.map_err(|error| failed(RepositoryError::Key(error)))?;
         let held = archive.look().await.map_err(StandingError::Wal)?;
         let Some(replay) = data.backup.parse().ok().and_then(|name| held.replay(&name)) else { return Ok(None) };
-        let Some(end) = replay.end(held.size) else { return Ok(None) };
+        let Some(end) = held.end_of(&replay) else { return Ok(None) };
         let newest = replay.segments.len().saturating_sub(LOOKED_THROUGH);
         let cluster = data.system_identifier.parse().ok();
-        let last = archive.last_end(&held, &replay.segments[newest..], cluster).await.map_err(StandingError::Wal)?;
+        let last = archive
+            .last_end(&held, (replay.timeline, &replay.segments[newest..]), cluster)
+            .await
+            .map_err(StandingError::Wal)?;
         return Ok(Some(Reached {
             point: entry.point.id,
             cluster: data.system_identifier.clone(),

@@ -3,10 +3,11 @@
 //! Every base backup needs the WAL from its start to its stop. Behind it every moment can be restored as far as the WAL is there
 //! without a gap, so all of it stays from the start of the *first* base backup on: the newest one that is older than `pitr`, for
 //! that and all later ones reach every moment since; the oldest there is, where `pitr` is not said. A base backup before the first
-//! can then be restored to its end only. Histories of timelines are never deleted.
+//! can then be restored to its end only. The first is one of a complete point that is not marked for deletion, or one that somebody
+//! reads at the moment; of all others that are there what they need for themselves stays. Histories of timelines are never deleted.
 //!
-//! Base backups count as long as they are there, those that are marked for deletion among them; so do those of points somebody reads
-//! at the moment.
+//! What goes lies before the first in the log *and* was stored before its point was committed, by the store's clock: a server that was put
+//! back writes anew in places that an older timeline had long left behind.
 
 use std::collections::BTreeMap;
 
@@ -26,8 +27,11 @@ use crate::vault::Vault;
 
 /// A base backup that is there.
 struct Base {
+    /// When its point was committed, by the store's clock.
     at: Timestamp,
     data: PhysicalData,
+    /// Whether it is sure to stay for now.
+    stays: bool,
     is_pinned: bool,
 }
 
@@ -68,7 +72,9 @@ pub(crate) async fn going(
             if let ComponentData::Physical(data) = &manifest.data {
                 let key = (manifest.component.clone(), data.system_identifier.clone());
                 let is_pinned = pinned.contains(&entry.point.id);
-                clusters.entry(key).or_default().push(Base { at: manifest.window.to, data: data.clone(), is_pinned });
+                let stays = is_pinned || (entry.point.is_complete() && entry.tombstone.is_none());
+                let base = Base { at: entry.committed, data: data.clone(), stays, is_pinned };
+                clusters.entry(key).or_default().push(base);
             }
         }
     }
@@ -84,7 +90,7 @@ pub(crate) async fn going(
         let mut objects = Vec::new();
         for object in listed {
             let Some(found) = number_of(object.key.file_name(), size).filter(|found| *found < number) else { continue };
-            if bases.iter().any(|base| (base.first()..=base.last()).contains(&found)) {
+            if object.modified >= first.at || bases.iter().any(|base| (base.first()..=base.last()).contains(&found)) {
                 continue;
             }
             segments += 1;
@@ -103,13 +109,12 @@ pub(crate) async fn going(
     Ok(all)
 }
 
-/// The base backup from whose start on everything stays: of the one that `pitr` asks for and all younger ones, that with the least
-/// place in the log, for a server that was put back writes there anew.
+/// The base backup from whose start on everything stays.
 fn first(bases: &[Base], pitr: Option<SignedDuration>, now: Timestamp) -> Option<&Base> {
+    let stay = || bases.iter().filter(|base| base.stays);
     let is_old = |base: &&Base| pitr.is_some_and(|pitr| now.duration_since(base.at) >= pitr);
-    let anchor = bases.iter().filter(is_old).max_by_key(|base| base.at).map(|base| base.at);
-    let counts = |base: &&Base| base.is_pinned || anchor.is_none_or(|anchor| base.at >= anchor);
-    bases.iter().filter(counts).min_by_key(|base| base.data.start)
+    let anchor = stay().filter(is_old).max_by_key(|base| base.at).or_else(|| stay().min_by_key(|base| base.at));
+    anchor.into_iter().chain(bases.iter().filter(|base| base.is_pinned)).min_by_key(|base| base.at)
 }
 
 /// The number of the segment a file of the archive belongs to; none of a history, and of what is none of ours.

@@ -307,6 +307,7 @@ fn status_goes_by_the_newest_moment_that_can_be_restored() -> Result<()> {
     std::fs::write(&stored, "no segment at all")?;
     archive.stage.windlass(&["drill", "shop"])?.with(1);
     std::fs::rename(&away, &stored)?;
+    archive.stage.windlass(&["drill", "shop"])?.with(0);
 
     std::fs::remove_file(archive.object(&missing)?)?;
     let gap = archive.stage.windlass(&["status", "shop"])?.with(1);

@@ -43,7 +43,9 @@ fn every_way_to_name_a_moment_leads_to_exactly_that() -> Result<()> {
     server.psql("shop", "select pg_create_restore_point('before it all went wrong')");
     insert(4);
     server.psql("shop", "delete from orders");
-    let last = archive.switch();
+    server.psql("shop", "insert into orders values (1, 'after it all')");
+    let ended = server.psql("postgres", "select pg_switch_wal()");
+    let last = server.psql("postgres", &format!("select pg_walfile_name('{ended}')"));
     archive.wait_for(&last);
 
     let time = second[1].replace(' ', "T");
@@ -52,8 +54,14 @@ fn every_way_to_name_a_moment_leads_to_exactly_that() -> Result<()> {
     assert_eq!(at(&["--at-lsn", &third[0]])?, "1,2,3");
     assert_eq!(at(&["--at-xid", &second[2]])?, "1,2");
     assert_eq!(at(&["--at-name", "before it all went wrong"])?, "1,2,3");
+    // Inside a record, at the end that a switch says, at the border of a segment, and in what fills one up.
+    let inside = server.psql("shop", &format!("select '{}'::pg_lsn - 8", third[0]));
+    assert_eq!(at(&["--at-lsn", &inside])?, "1,2,3");
+    let (switched, border) = (ended.clone(), format!("0/{}000000", &last[23..24]));
+    assert_eq!(at(&["--at-lsn", &switched])?, "1");
+    assert_eq!(at(&["--at-lsn", &border])?, at(&["--at-lsn", &format!("0/{}000028", &last[23..24])])?);
     let newest = restored(&archive, &["--at", "latest"])?;
-    assert_eq!(ids(&newest), "1", "of the switch");
+    assert_eq!(ids(&newest), "1", "what came after it all");
     assert_eq!(newest.psql("postgres", "show archive_mode"), "off");
     assert_eq!(newest.psql("postgres", "show restore_command"), "");
     assert!(!newest.data().join("recovery.signal").exists());
@@ -90,14 +98,16 @@ fn a_moment_that_is_not_there_is_refused_and_the_nearest_is_named() -> Result<()
     archive.wait_for(&names[3]);
     std::fs::remove_file(archive.object(&names[2])?)?;
     let plan = archive.stage.windlass(&["restore", "shop", "--into", &into, "--at", "latest", "--yes"])?.with(0);
-    assert!(plan.out.contains("recovered"), "{}", plan.out);
+    assert!(plan.out.contains(&format!("the WAL segment {} is missing", names[2])), "{}", plan.out);
     let restored = PgCluster::start_from(|to| Ok(std::fs::rename(archive.stage.path("back/data"), to)?), &[])?;
     assert_eq!(
         restored.psql("shop", "select max(id) from orders"),
         "3",
         "the fourth went with the segment that is missing"
     );
-    refused(&["--at", "2031-01-01T00:00:00Z"])?.with(2).says(&format!("the segment {} is missing", names[2]));
+    refused(&["--at", "2031-01-01T00:00:00Z"])?
+        .with(2)
+        .says(&format!("the segment {} is missing or ends too early", names[2]));
     Ok(())
 }
 

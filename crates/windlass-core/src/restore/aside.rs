@@ -38,6 +38,11 @@ pub(super) fn aside(
                 let end = reach.as_ref().map_or(data.stop, |reach| reach.end.max(data.stop));
                 let wal = (end.0 / size + 1 - data.start.0 / size).saturating_mul(size);
                 has_room(folder, data.data_bytes.saturating_add(wal))?;
+                if let Some(gap) = reach.as_ref().and_then(|reach| reach.gap.as_ref()) {
+                    warnings.push(format!(
+                        "{name}: the WAL segment {gap} is missing or ends too early, and what is behind it cannot be restored"
+                    ));
+                }
                 let recover = reach.as_ref().zip(moment).map(|(reach, asked)| RecoverStep {
                     asked: asked.clone(),
                     reach: reach.clone(),

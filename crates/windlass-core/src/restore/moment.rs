@@ -49,4 +49,7 @@ pub struct Reach {
     pub end: Lsn,
     /// When the last transaction ended that is replayed behind the base backup; `None` where none did.
     pub last: Option<Timestamp>,
+    /// The segment that is missing or ends too early, where all there is was asked for and others are there behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<String>,
 }

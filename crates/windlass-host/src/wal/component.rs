@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use windlass_core::diagnose::chain;
 use windlass_engine::postgres::wal::{Ahead, Archiver, Fetch, Owner, Source, Spool};
-use windlass_repo::format::walg::{Backups, Codec, Compression};
+use windlass_repo::format::walg::{Backups, Codec, Compression, WalgError};
 use windlass_repo::vault::Vault;
 
 use super::{Served, WalError};
@@ -25,8 +25,15 @@ pub(super) const AGAIN: Duration = Duration::from_secs(5);
 pub(super) struct Component {
     pub(super) served: Served,
     /// The server, as it was found last.
-    found: Mutex<Option<Source>>,
+    found: Mutex<Found>,
     opened: Mutex<Opened>,
+}
+
+/// A server that was looked for.
+#[derive(Default)]
+struct Found {
+    source: Option<Source>,
+    tried: Option<Instant>,
 }
 
 /// The repository, as far as it is open.
@@ -74,15 +81,9 @@ impl Component {
         self.served.source.spool > 0 && away.is_some_and(|away| away.elapsed() < AWAY)
     }
 
-    /// The spool of a cluster, where the settings allow one.
-    fn spool(&self, host: &Host, cluster: &str) -> Option<Spool> {
-        let bound = Some(self.served.source.spool).filter(|bound| *bound > 0)?;
-        Some(Spool::new(self.spools(host).join(cluster), bound))
-    }
-
-    fn spools(&self, host: &Host) -> PathBuf {
-        let Owner { application, component } = &self.served.owner;
-        host.state.join("spool").join(format!("{application}.{component}"))
+    /// The spool of a cluster. Where the settings allow none any more, what is in it is stored all the same.
+    fn spool(&self, host: &Host, cluster: &str) -> Spool {
+        Spool::new(spools(host, &self.served.owner).join(cluster), self.served.source.spool)
     }
 
     /// Puts the file that is waited for, and what tells of its timeline, into the spool. Where that cannot be, `why` it is asked
@@ -95,15 +96,20 @@ impl Component {
         why: Option<WalError>,
     ) -> Result<(), WalError> {
         let said = why.as_ref().map(|why| chain(why));
-        let (spool, sealing) = {
+        let sealing = {
             let mut opened = self.opened.lock().await;
             if why.is_some() {
                 opened.away = Some(Instant::now());
             }
-            (self.spool(host, &cluster.to_string()), opened.sealing.get(&cluster).cloned())
+            opened.sealing.get(&cluster).cloned()
         };
+        if why.as_ref().is_some_and(WalError::may_pass) {
+            // Credentials that changed are taken up when it is opened again.
+            self.close().await;
+        }
+        let spool = self.spool(host, &cluster.to_string());
         let owner = || self.served.owner.clone();
-        let (Some(spool), Some(sealing)) = (spool, sealing) else {
+        let Some(sealing) = sealing.filter(|_| self.served.source.spool > 0) else {
             let never = || {
                 std::io::Error::other(
                     "the repository was never open since `windlass serve` began, and what seals it is there",
@@ -117,7 +123,15 @@ impl Component {
             }
             let packed = sealing.packed(name, file, cluster, Compression::default()).await;
             let (object, pieces) = packed.map_err(WalError::Archive)?;
-            spool.put(&object, &pieces).map_err(|source| WalError::Spool { owner: owner(), source })?;
+            let failed = |source| WalError::Spool { owner: owner(), source };
+            if spool.holds(&object) {
+                let waiting = sealing.unpacked(&object, spool.get(&object).map_err(failed)?);
+                if !waiting.is(file).map_err(WalError::Archive)? {
+                    return Err(WalError::Archive(WalgError::OtherContent { object }));
+                }
+                continue;
+            }
+            spool.put(&object, &pieces).map_err(failed)?;
             tracing::warn!(owner = %self.served.owner, name, why = said, "WAL waits on this machine: its store is away");
         }
         Ok(())
@@ -125,12 +139,21 @@ impl Component {
 
     /// Writes a file that waits in the spool; `false` where it does not.
     pub(super) async fn write_waiting(&self, host: &Host, fetch: &Fetch, to: File) -> Result<bool, WalError> {
-        let sealing = self.opened.lock().await.sealing.get(&fetch.cluster).cloned();
-        let (Some(spool), Some(sealing)) = (self.spool(host, &fetch.cluster.to_string()), sealing) else {
-            return Ok(false);
-        };
+        let spool = self.spool(host, &fetch.cluster.to_string());
         let failed = |source| WalError::Spool { owner: self.served.owner.clone(), source };
         let waiting = spool.waiting().map_err(failed)?;
+        if waiting.is_empty() {
+            return Ok(false);
+        }
+        // What waits here is behind what is there: without what opens it nobody can say that the archive ends.
+        let sealing = self.opened.lock().await.sealing.get(&fetch.cluster).cloned();
+        let sealing = if let Some(sealing) = sealing {
+            sealing
+        } else {
+            self.archiver(host, fetch.cluster).await?;
+            let never = || failed(std::io::Error::other("the repository is not open, and what waits is sealed"));
+            self.opened.lock().await.sealing.get(&fetch.cluster).cloned().ok_or_else(never)?
+        };
         let Some((object, _)) = waiting.iter().find(|(object, _)| Codec::split(object).0 == fetch.name) else {
             return Ok(false);
         };
@@ -142,9 +165,9 @@ impl Component {
     /// Stores what waits in the spools of all clusters; stops at the first that cannot be.
     pub(super) async fn drain(&self, host: &Host) -> Result<(), WalError> {
         let failed = |source| WalError::Spool { owner: self.served.owner.clone(), source };
-        let clusters = std::fs::read_dir(self.spools(host)).into_iter().flatten().flatten();
+        let clusters = std::fs::read_dir(spools(host, &self.served.owner)).into_iter().flatten().flatten();
         for cluster in clusters.filter_map(|entry| entry.file_name().into_string().ok()) {
-            let (Some(spool), Ok(number)) = (self.spool(host, &cluster), cluster.parse::<u64>()) else { continue };
+            let (spool, Ok(number)) = (self.spool(host, &cluster), cluster.parse::<u64>()) else { continue };
             let waiting = spool.waiting().map_err(failed)?;
             if waiting.is_empty() {
                 continue;
@@ -153,11 +176,18 @@ impl Component {
             vault.repository().still_there().await.map_err(|error| WalError::Host(HostError::Repository(error)))?;
             let archive = self.archive(&vault, number)?;
             for (object, _) in &waiting {
-                archive
-                    .push_packed(object, spool.get(object).map_err(failed)?, number)
-                    .await
-                    .map_err(WalError::Archive)?;
-                spool.remove(object).map_err(failed)?;
+                match archive.push_packed(object, spool.get(object).map_err(failed)?, number).await {
+                    Ok(()) => spool.remove(object).map_err(failed)?,
+                    Err(error @ WalgError::Read { .. }) => {
+                        self.close().await;
+                        return Err(WalError::Archive(error));
+                    }
+                    // It holds up nothing else, and stays until somebody has looked at it.
+                    Err(error) => {
+                        tracing::error!(owner = %self.served.owner, object, "the archive refuses what waited on this machine: {}", chain(&error));
+                        spool.refuse(object).map_err(failed)?;
+                    }
+                }
             }
             tracing::info!(owner = %self.served.owner, files = waiting.len(), "WAL that waited on this machine is stored");
             self.opened.lock().await.away = None;
@@ -165,25 +195,48 @@ impl Component {
         Ok(())
     }
 
-    /// The server, looked at anew where it is not the cluster that is asked for.
-    pub(super) async fn source(&self, cluster: u64) -> Result<Source, WalError> {
+    /// The server, looked at anew where it is not the cluster that is asked for; not more often than every few seconds.
+    pub(super) async fn source(&self, host: &Host, cluster: u64) -> Result<Source, WalError> {
         let mut found = self.found.lock().await;
-        if let Some(source) = found.as_ref().filter(|source| source.cluster == cluster) {
+        let is_it = |source: &&Source| source.cluster == cluster || found.tried.is_some_and(|at| at.elapsed() < AGAIN);
+        if let Some(source) = found.source.as_ref().filter(is_it) {
             return Ok(source.clone());
         }
         let found_none = |error| WalError::Server { owner: self.served.owner.clone(), source: Box::new(error) };
+        found.tried = Some(Instant::now());
         let source = Source::look(&self.served.source).await.map_err(found_none)?;
-        *found = Some(source.clone());
+        if let Some(user) = source.user {
+            // For when it is gone: a server is recovered when it cannot be asked.
+            let file = self.remembered(host);
+            let kept = file
+                .parent()
+                .map_or(Ok(()), std::fs::create_dir_all)
+                .and_then(|()| std::fs::write(&file, user.to_string()));
+            if let Err(error) = kept {
+                tracing::debug!(%error, "the user of the server is not remembered");
+            }
+        }
+        found.source = Some(source.clone());
         Ok(source)
     }
 
-    /// The user of the server; unknown where it is gone, which is when WAL is fetched.
-    pub(super) async fn user(&self) -> Option<u32> {
-        let mut found = self.found.lock().await;
-        if found.is_none() {
-            *found = Source::look(&self.served.source).await.ok();
-        }
-        found.as_ref().and_then(|source| source.user)
+    /// The user of the server, as it was seen last.
+    pub(super) async fn user(&self, host: &Host) -> Option<u32> {
+        let known = {
+            let found = self.found.lock().await;
+            let is_fresh = found.source.is_some() || found.tried.is_some_and(|at| at.elapsed() < AGAIN);
+            is_fresh.then(|| found.source.as_ref().and_then(|source| source.user))
+        };
+        let user = match known {
+            Some(user) => user,
+            None => self.source(host, 0).await.ok().and_then(|source| source.user),
+        };
+        user.or_else(|| std::fs::read_to_string(self.remembered(host)).ok()?.trim().parse().ok())
+    }
+
+    fn remembered(&self, host: &Host) -> PathBuf {
+        let Owner { application, component } = &self.served.owner;
+        host.state.join("servers").join(format!("{application}.{component}"))
     }
 
     /// Root, our own user, and that of the server.
@@ -243,4 +296,10 @@ impl Component {
         let (tried, away, sealing) = (opened.tried, opened.away, std::mem::take(&mut opened.sealing));
         *opened = Opened { tried, sealing, away, ..Opened::default() };
     }
+}
+
+/// Where the spools of a component are, a folder for each cluster.
+pub(super) fn spools(host: &Host, owner: &Owner) -> PathBuf {
+    let Owner { application, component } = owner;
+    host.state.join("spool").join(format!("{application}.{component}"))
 }

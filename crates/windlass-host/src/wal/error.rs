@@ -106,7 +106,8 @@ impl WalError {
     /// Whether another try with the repository opened anew may do better.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            Self::Push(error) => error.is_outage(),
+            // One that is not confirmed yet goes on.
+            Self::Push(PushError::Archive(error)) => matches!(**error, WalgError::Read { .. }),
             Self::Fetch(FetchError::Archive(error)) => matches!(**error, WalgError::Read { .. }),
             Self::Archive(_) | Self::Host(_) => true,
             _ => false,

@@ -13,16 +13,24 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use windlass_core::application::Physical;
 use windlass_core::diagnose::{Diagnose, chain};
 use windlass_core::repository::Repository as RepositorySettings;
-use windlass_engine::postgres::wal::{Answer, Call, Fetch, Health, Listener, Owner, Push, Request};
+use windlass_engine::postgres::wal::{Answer, Call, Fetch, Health, Listener, Owner, Push, PushError, Request, Spool};
 use windlass_repo::format::walg::WalgError;
 
 use self::component::{AGAIN, Component};
 pub use self::error::WalError;
 use crate::host::Host;
+
+/// Calls that are answered at once.
+const AT_ONCE: usize = 64;
+
+/// How long a file may take to be stored before who asked is told that it was not: longer than the archiver waits for the store, which
+/// goes on, and shorter than a client waits.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Files that wait before that is told, and how often it is looked at.
 const WAITING: u64 = 32;
@@ -57,9 +65,16 @@ impl WalService {
         let mut beside = JoinSet::new();
         beside.spawn(async move { draining.drain().await });
         beside.spawn(async move { watching.watch().await });
+        let room = Arc::new(Semaphore::new(AT_ONCE));
         while let Some(caller) = listener.next().await {
             let service = Arc::clone(&self);
+            let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
             tokio::spawn(async move {
+                let _place = place;
+                if !service.may_anything(caller.user()).await {
+                    tracing::warn!(user = caller.user(), "a user called at the socket who may ask for nothing");
+                    return caller.refuse().await;
+                }
                 match caller.hear().await {
                     Ok(Some(call)) => service.answer(call).await,
                     Ok(None) => {}
@@ -67,6 +82,17 @@ impl WalService {
                 }
             });
         }
+    }
+
+    /// Whether a user may ask for the WAL of any component.
+    async fn may_anything(&self, user: Option<u32>) -> bool {
+        let Some(user) = user else { return false };
+        for component in self.components.values() {
+            if component.may_ask(user, component.user(&self.host).await).is_ok() {
+                return true;
+            }
+        }
+        false
     }
 
     async fn answer(&self, mut call: Call) {
@@ -93,8 +119,8 @@ impl WalService {
 
     async fn push(&self, push: &Push, files: Vec<OwnedFd>, user: u32) -> Result<(), WalError> {
         let component = self.component(&push.owner)?;
-        let source = component.source(push.cluster).await?;
-        component.may_ask(user, source.user)?;
+        component.may_ask(user, component.user(&self.host).await)?;
+        let source = component.source(&self.host, push.cluster).await?;
         if source.cluster != push.cluster {
             let (theirs, ours) = (push.cluster, source.cluster);
             return Err(WalError::OtherCluster { owner: push.owner.clone(), theirs, ours });
@@ -107,7 +133,10 @@ impl WalService {
         let tried = if component.was_away().await {
             Err(None)
         } else {
-            component.store(&self.host, push.cluster, files.clone()).await.map_err(Some)
+            let stored = component.store(&self.host, push.cluster, files.clone());
+            let name = || push.names.first().cloned().unwrap_or_default();
+            let late = |_| Err(WalError::Push(PushError::NotYet { name: name() }));
+            tokio::time::timeout(PATIENCE, stored).await.unwrap_or_else(late).map_err(Some)
         };
         match tried {
             Ok(()) => Ok(()),
@@ -118,7 +147,7 @@ impl WalService {
 
     async fn fetch(&self, fetch: &Fetch, files: Vec<OwnedFd>, user: u32) -> Result<bool, WalError> {
         let component = self.component(&fetch.owner)?;
-        component.may_ask(user, component.user().await)?;
+        component.may_ask(user, component.user(&self.host).await)?;
         let Ok([to]) = <[OwnedFd; 1]>::try_from(files) else {
             return Err(WalError::Files { owner: fetch.owner.clone() });
         };
@@ -140,7 +169,7 @@ impl WalService {
         loop {
             for component in self.components.values() {
                 if let Err(error) = component.drain(&self.host).await {
-                    tracing::debug!(owner = %component.served.owner, "the spool stays: {}", chain(&error));
+                    tracing::info!(owner = %component.served.owner, "the spool stays: {}", chain(&error));
                 }
             }
             tokio::time::sleep(AGAIN).await;
@@ -176,4 +205,15 @@ impl WalService {
     fn component(&self, owner: &Owner) -> Result<&Component, WalError> {
         self.components.get(owner).ok_or_else(|| WalError::NotServed { owner: owner.clone() })
     }
+}
+
+/// What of a component waits on this machine for its store, and what its archive refused: files.
+pub fn waiting(host: &Host, owner: &Owner) -> std::io::Result<(usize, usize)> {
+    let clusters = std::fs::read_dir(component::spools(host, owner)).into_iter().flatten().flatten();
+    let mut all = (0, 0);
+    for cluster in clusters {
+        let spool = Spool::new(cluster.path(), 0);
+        all = (all.0 + spool.waiting()?.len(), all.1 + spool.refused()?.len());
+    }
+    Ok(all)
 }

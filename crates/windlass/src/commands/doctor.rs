@@ -9,8 +9,10 @@ use windlass_core::name::Name;
 use windlass_core::repository::Format;
 use windlass_engine::postgres::physical::Server;
 use windlass_engine::postgres::tools::{Tools, server_folder};
-use windlass_engine::postgres::wal::Health;
+use windlass_engine::postgres::wal::{Health, Owner};
 use windlass_engine::restore::free_bytes;
+use windlass_host::host::Host;
+use windlass_host::wal::waiting as waiting_here;
 use windlass_repo::live::now_of;
 use windlass_repo::repository::Repository;
 
@@ -68,7 +70,7 @@ pub(crate) async fn run(context: &Context) -> Result {
             let name = format!("{}/{}", application.name, component.name);
             match &component.strategy {
                 Strategy::Postgres(source) => findings.extend(postgres(&name, source).await),
-                Strategy::Physical(source) => findings.extend(physical(&name, source).await),
+                Strategy::Physical(source) => findings.extend(physical(&context.host, &name, source).await),
                 Strategy::Disk(_) | Strategy::Action(_) => {}
             }
         }
@@ -158,7 +160,7 @@ async fn keyring(context: &Context, application: &Name) -> Option<Finding> {
     }
 }
 
-async fn physical(name: &str, source: &Physical) -> Vec<Finding> {
+async fn physical(host: &Host, name: &str, source: &Physical) -> Vec<Finding> {
     let mut findings = postgres(name, &source.server).await;
     let Ok(tools) = Tools::find(&source.server).await else { return findings };
     let what = format!("{name}: data folder");
@@ -170,13 +172,13 @@ async fn physical(name: &str, source: &Physical) -> Vec<Finding> {
         Err(error) => Finding::bad(what, &error, chain(&error)),
     });
     if source.archives {
-        findings.push(archiving(name, source).await);
+        findings.push(archiving(host, name, source).await);
     }
     findings
 }
 
 /// How the server's archiving goes, and what to set where it does not.
-async fn archiving(name: &str, source: &Physical) -> Finding {
+async fn archiving(host: &Host, name: &str, source: &Physical) -> Finding {
     let what = format!("{name}: WAL");
     let health = match Health::ask(source).await {
         Ok(health) => health,
@@ -193,6 +195,13 @@ async fn archiving(name: &str, source: &Physical) -> Finding {
     }
     if health.command.as_ref().is_some_and(|set| !set.contains("wal-push") || !set.contains(name)) {
         return bad("the server's archive_command does not bring WAL here".to_owned(), vec![command]);
+    }
+    let owner = name.parse::<Owner>();
+    let (spooled, refused) = owner.ok().and_then(|owner| waiting_here(host, &owner).ok()).unwrap_or_default();
+    let said = if spooled > 0 { format!("{said}; {spooled} files wait in the spool of this machine") } else { said };
+    if refused > 0 {
+        let fix = vec!["compare them with the archive: another server may archive as this component; then remove them from `state`/spool".to_owned()];
+        return bad(format!("the archive refused {refused} files of the spool, which begin with `refused-`"), fix);
     }
     if let Some(failing) = &health.failing {
         let fix =

@@ -12,7 +12,7 @@ use windlass_core::name::Name;
 use windlass_core::repository::Format;
 use windlass_engine::postgres::wal::{Answer, ClientError, FetchError, Listener, Owner, Said, cluster_of, history_of};
 use windlass_engine::postgres::wal::{fetch as ask_for, push as hand_over};
-use windlass_host::wal::{Served, WalService};
+use windlass_host::wal::{Served, WalService, waiting};
 use windlass_repo::format::walg::{Backups, Before, Compression, WalgError};
 use windlass_repo::regular;
 use windlass_repo::vault::Vault;
@@ -132,6 +132,12 @@ pub(crate) async fn fetch(context: &Context, of: &WalOf, name: &str, known: Opti
             let there = archive.fetch(name, Some(known), to).await?;
             if !there && archive.goes_on_behind(name).await? {
                 return Err(FetchError::Gap { name: name.to_owned() }.into());
+            }
+            // What waits on this machine is behind what is there.
+            if !there && waiting(&context.host, owner).is_ok_and(|(waits, _)| waits > 0) {
+                let why =
+                    format!("{name} is not in the archive, and WAL of {owner} waits in the spool of this machine");
+                return Err(Failure::usage(why, "start `windlass serve`: it gives and stores what waits"));
             }
             there
         }

@@ -4,7 +4,7 @@
 //! Promised: recovery ended where the plan said, or it is an error; nothing of the source's settings was read while it ran; the
 //! folder is durable when this returns, and belongs to the user its server ran as.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use windlass_core::point::PhysicalData;
@@ -94,8 +94,9 @@ impl Recoverer<'_> {
             return Ok(program);
         }
         let copy = self.place.path.join("windlass");
-        std::fs::copy(&program, &copy)?;
-        std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755))?;
+        // A new one: who owns the place may have put a link there.
+        let mut to = std::fs::File::options().write(true).create_new(true).mode(0o755).open(&copy)?;
+        std::io::copy(&mut std::fs::File::open(&program)?, &mut to)?;
         Ok(copy)
     }
 }

@@ -27,7 +27,10 @@ const USER: &str = "postgres";
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The same of one that recovers first.
-const LONG_PATIENCE: Duration = Duration::from_hours(24);
+const LONG_PATIENCE: Duration = Duration::from_hours(7 * 24);
+
+/// Transactions that may be prepared in what is replayed, at least: it may have been set higher behind the base backup.
+const PREPARED: u32 = 1000;
 
 /// Seconds it may take to end in order: it writes everything it holds.
 const STOPPED: &str = "3600";
@@ -127,6 +130,7 @@ impl ScratchServer {
                 .and_then(|file| std::io::Write::write_all(file, text.as_bytes()).map_err(|error| error.to_string()));
             written.map(|()| path.display().to_string()).map_err(failed)
         };
+        let prepared: u32 = control(&folder, data, place, "max_prepared_xacts").await?.parse().unwrap_or_default();
         let settings = [
             format!("config_file={}", write("postgresql.conf", "")?),
             format!("hba_file={}", write("pg_hba.conf", "local all all trust\n")?),
@@ -134,7 +138,7 @@ impl ScratchServer {
             "hot_standby=off".to_owned(),
             "huge_pages=off".to_owned(),
             // As many as there can be in the WAL: recovery ends without.
-            format!("max_prepared_transactions={}", control(&folder, data, place, "max_prepared_xacts").await?),
+            format!("max_prepared_transactions={}", prepared.max(PREPARED)),
             // Who recovers by what it writes is told, and wants no less.
             format!("wal_level={}", control(&folder, data, place, "wal_level").await?),
         ];
@@ -237,7 +241,10 @@ async fn serve(folder: &Path, data: &Path, place: &Place, more: &[String]) -> Re
     for setting in SETTINGS.iter().copied().chain(more.iter().map(String::as_str)) {
         server.arg("-c").arg(setting);
     }
-    let log = std::fs::File::create(place.path.join("log")).map_err(failed)?;
+    // A new one: who owns the place may have put a link there.
+    let path = place.path.join("log");
+    let _ = std::fs::remove_file(&path);
+    let log = std::fs::File::options().write(true).create_new(true).open(&path).map_err(failed)?;
     // A group of its own: an interrupt at the terminal is for Windlass, which then tears it down.
     server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0).spawn().map_err(failed)
 }
@@ -246,23 +253,28 @@ async fn serve(folder: &Path, data: &Path, place: &Place, more: &[String]) -> Re
 fn only_recovery(data: &Path) -> std::io::Result<()> {
     let path = data.join("postgresql.auto.conf");
     let text = std::fs::read_to_string(&path)?;
-    let is_of_recovery = |line: &&str| line.starts_with("recovery_target") || line.starts_with("restore_command");
+    // It archives nothing, also where it is left behind as it is and somebody starts it.
+    let kept = ["recovery_target", "restore_command", "archive_mode"];
+    let is_of_recovery = |line: &&str| kept.iter().any(|name| line.starts_with(name));
     std::fs::write(&path, text.lines().filter(is_of_recovery).map(|line| format!("{line}\n")).collect::<String>())
 }
 
 /// Has all of a data folder, and of the tablespaces beside it, belong to the user the server runs as.
 fn own(data: &Path, owner: Option<(u32, u32)>) -> std::io::Result<()> {
     let Some((user, group)) = owner else { return Ok(()) };
-    let mut open = vec![data.parent().unwrap_or(data).to_owned()];
+    let top = data.parent().unwrap_or(data).to_owned();
+    let (mut open, mut all) = (vec![top.clone()], vec![top]);
     while let Some(path) = open.pop() {
-        std::os::unix::fs::lchown(&path, Some(user), Some(group))?;
-        if path.symlink_metadata()?.is_dir() {
-            for entry in std::fs::read_dir(&path)? {
-                open.push(entry?.path());
+        for entry in std::fs::read_dir(&path)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                open.push(entry.path());
             }
+            all.push(entry.path());
         }
     }
-    Ok(())
+    // What is above is given away last: as long as it is ours, nobody puts another in the place of what is below.
+    all.iter().rev().try_for_each(|path| std::os::unix::fs::lchown(path, Some(user), Some(group)))
 }
 
 /// A setting of the server whose data folder it was, as its `pg_control` has it.

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
@@ -17,6 +18,10 @@ use windlass_repo::format::walg::{Backups, Codec, StoredWal, WalgError};
 /// Bytes of segments that are fetched ahead, as they are before compression, and how many that may be.
 const AHEAD: u64 = 128 << 20;
 const MOST: u64 = 16;
+
+/// How long a segment is waited for that others are there behind, and how often it is asked for.
+const PATIENCE: Duration = Duration::from_secs(20);
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Why a file could not be fetched.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -96,13 +101,7 @@ impl Ahead {
     /// Writes a file of the archive into an empty one; `false` where neither it nor anything behind it is there.
     pub async fn fetch(&self, name: &str, to: File) -> Result<bool, FetchError> {
         let archive = |error| FetchError::Archive(Arc::new(error));
-        let Some(stored) = self.next(name).await? else {
-            return match self.archive.goes_on_behind(name).await {
-                Ok(true) => Err(FetchError::Gap { name: name.to_owned() }),
-                Ok(false) => Ok(false),
-                Err(error) => Err(archive(error)),
-            };
-        };
+        let Some(stored) = self.find(name).await? else { return Ok(false) };
         let cluster = self.cluster;
         let (codec, unpacking) =
             (stored.codec(), tokio::task::spawn_blocking(move || stored.unpack(Some(cluster), &to)));
@@ -114,6 +113,25 @@ impl Ahead {
         plan.codec = Some(codec);
         plan.size = plan.size.or(size);
         Ok(true)
+    }
+
+    /// A file, or that the archive ends before it. Segments are stored side by side: one that others are there behind may be on its
+    /// way, and is waited for before it is called a gap.
+    async fn find(&self, name: &str) -> Result<Option<Arc<StoredWal>>, FetchError> {
+        let began = std::time::Instant::now();
+        loop {
+            if let Some(stored) = self.next(name).await? {
+                return Ok(Some(stored));
+            }
+            let goes_on = self.archive.goes_on_behind(name).await;
+            if !goes_on.map_err(|error| FetchError::Archive(Arc::new(error)))? {
+                return Ok(None);
+            }
+            if began.elapsed() > PATIENCE {
+                return Err(FetchError::Gap { name: name.to_owned() });
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     fn plan(&self) -> std::sync::MutexGuard<'_, Plan> {

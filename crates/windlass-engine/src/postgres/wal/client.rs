@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -81,14 +81,12 @@ pub fn push(socket: &Path, owner: &Owner, cluster: u64, path: &Path) -> Result<A
 /// Has a file of the archive written to a path, where it becomes visible whole.
 pub fn fetch(socket: &Path, owner: &Owner, cluster: u64, name: &str, to: &Path) -> Result<Answer, ClientError> {
     let failed = |source| ClientError::File { path: to.to_owned(), source };
-    let part = to.with_file_name(format!(".windlass-{}", std::process::id()));
-    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&part).map_err(failed)?;
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let part = tempfile::Builder::new().prefix(".windlass-").tempfile_in(folder).map_err(failed)?;
     let request = Request::Fetch(Fetch { owner: owner.clone(), cluster, name: name.to_owned() });
-    let answer = ask(socket, &request, &[file]);
+    let answer = ask(socket, &request, &[part.as_file().try_clone().map_err(failed)?]);
     if matches!(answer, Ok(Answer::Done)) {
-        std::fs::rename(&part, to).map_err(failed)?;
-    } else {
-        let _ = std::fs::remove_file(&part);
+        part.persist(to).map_err(|error| failed(error.error))?;
     }
     answer
 }

@@ -7,8 +7,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+/// How the names of objects begin that the archive refused.
+const REFUSED: &str = "refused-";
+
+/// Folders that are made with that of a spool, and have to be durable as well.
+const ABOVE: usize = 3;
 
 /// A spool of one cluster's WAL.
 #[derive(Clone, Debug)]
@@ -23,8 +29,17 @@ impl Spool {
         Self { folder, bound }
     }
 
+    /// What the archive refused, as [`Spool::waiting`] tells it; it stays until somebody looks at it.
+    pub fn refused(&self) -> io::Result<Vec<(String, u64)>> {
+        self.held(true)
+    }
+
     /// What waits: the names of objects with their bytes, in the order of their names.
     pub fn waiting(&self) -> io::Result<Vec<(String, u64)>> {
+        self.held(false)
+    }
+
+    fn held(&self, is_refused: bool) -> io::Result<Vec<(String, u64)>> {
         let entries = match fs::read_dir(&self.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other?,
@@ -34,7 +49,7 @@ impl Spool {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             // One that was not written to its end was told to nobody.
-            if !name.starts_with('.') {
+            if !name.starts_with('.') && name.starts_with(REFUSED) == is_refused {
                 waiting.push((name, entry.metadata()?.len()));
             }
         }
@@ -42,24 +57,37 @@ impl Spool {
         Ok(waiting)
     }
 
-    /// Puts an object there; when this returns it is durable. One of this name stays as it is.
+    /// Whether an object of this name waits.
+    pub fn holds(&self, object: &str) -> bool {
+        self.path(object).exists()
+    }
+
+    /// Puts an object there; when this returns it is durable. One of this name stays as it is, and is an error.
     pub fn put(&self, object: &str, pieces: &[impl AsRef<[u8]>]) -> io::Result<()> {
         let path = self.path(object);
-        if path.exists() {
-            return Ok(());
-        }
         let needed: u64 = pieces.iter().map(|piece| piece.as_ref().len() as u64).sum();
         let held: u64 = self.waiting()?.iter().map(|(_, bytes)| bytes).sum();
         if held + needed > self.bound {
             let (held, bound) = (windlass_core::size::display(held), windlass_core::size::display(self.bound));
             return Err(io::Error::other(format!("it holds {held}, and may hold {bound}")));
         }
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
-        let part = self.folder.join(format!(".{}", path.file_name().unwrap_or_default().to_string_lossy()));
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-        pieces.iter().try_for_each(|piece| file.write_all(piece.as_ref()))?;
-        file.sync_all()?;
-        fs::rename(&part, &path)?;
+        if !self.folder.exists() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+            for above in self.folder.ancestors().skip(1).take(ABOVE) {
+                File::open(above)?.sync_all()?;
+            }
+        }
+        let mut part = tempfile::Builder::new().prefix(".").tempfile_in(&self.folder)?;
+        pieces.iter().try_for_each(|piece| part.write_all(piece.as_ref()))?;
+        part.as_file().sync_all()?;
+        part.persist_noclobber(&path).map_err(|error| error.error)?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// Puts aside what the archive refuses, so that it holds up nothing else.
+    pub fn refuse(&self, object: &str) -> io::Result<()> {
+        let name = self.path(object).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        fs::rename(self.path(object), self.folder.join(format!("{REFUSED}{name}")))?;
         File::open(&self.folder)?.sync_all()
     }
 
@@ -89,12 +117,15 @@ mod tests {
         assert!(spool.waiting().unwrap().is_empty());
         spool.put("wal_005/2.zst", &[b"1234"]).unwrap();
         spool.put("wal_005/1.zst", &[b"12", b"34"]).unwrap();
-        spool.put("wal_005/1.zst", &[b"other"]).unwrap();
+        assert!(spool.holds("1.zst") && spool.put("wal_005/1.zst", &[b"x"]).is_err());
         assert_eq!(spool.get("1.zst").unwrap(), b"1234");
         let full = spool.put("wal_005/3.zst", &[b"1234"]).unwrap_err().to_string();
         assert!(full.contains("may hold 10 B"), "{full}");
         assert_eq!(spool.waiting().unwrap(), [("1.zst".to_owned(), 4), ("2.zst".to_owned(), 4)]);
         spool.remove("1.zst").unwrap();
         spool.put("wal_005/3.zst", &[b"1234"]).unwrap();
+        spool.refuse("2.zst").unwrap();
+        assert_eq!(spool.waiting().unwrap(), [("3.zst".to_owned(), 4)]);
+        assert_eq!(spool.refused().unwrap(), [("refused-2.zst".to_owned(), 4)]);
     }
 }

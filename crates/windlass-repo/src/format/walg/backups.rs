@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio_util::io::{StreamReader, SyncIoBridge};
-use windlass_core::wal::{History, Segment, SegmentSize, Timeline, WalFile};
+use windlass_core::wal::{History, Lsn, Segment, SegmentSize, Timeline, WalFile};
 
 use super::archive::Entries;
 use super::replay::Replay;
@@ -298,13 +298,15 @@ impl Backups {
         Ok(read)
     }
 
-    /// When the last transaction ended whose end is in these segments, of the cluster with this identifier.
+    /// When the last transaction ended whose end is in these segments, on the way to a timeline, of the cluster with this
+    /// identifier.
     pub async fn last_end(
         &self,
         held: &Held,
-        segments: &[Segment],
+        (timeline, segments): (Timeline, &[Segment]),
         cluster: Option<u64>,
     ) -> Result<Option<Timestamp>, WalgError> {
+        let left = held.history_of(timeline);
         for segment in segments.iter().rev() {
             let Some((object, codec)) = held.object(*segment) else { continue };
             let size = held.size.bytes();
@@ -315,7 +317,7 @@ impl Backups {
             let bytes = bytes.await?;
             let header = SegmentHeader::read(&object, &bytes)?;
             header.check(&object, *segment, cluster.unwrap_or(header.system_identifier), bytes.len() as u64)?;
-            let found = CommitWalk::new().segment(&header, &bytes);
+            let found = CommitWalk::new().marks(&header, &bytes, left.end_of(segment.timeline), &mut |_| {});
             if found.latest.is_some() {
                 return Ok(found.latest);
             }
@@ -388,6 +390,14 @@ impl Held {
             self.histories.iter().filter(|(_, history)| of_path(history)).map(|(t, h)| (*t, h.clone())).collect();
         let replay = Replay::behind(from, (start, consistent), &self.segments, &histories, self.size);
         timeline.is_none_or(|timeline| timeline == replay.timeline).then_some(replay)
+    }
+
+    /// The first byte behind what can be replayed; `None` where nothing can.
+    pub fn end_of(&self, replay: &Replay) -> Option<Lsn> {
+        let last = replay.segments.last()?;
+        // What an older timeline wrote behind where it was left is not on the way.
+        let left = self.history_of(replay.timeline).end_of(last.timeline);
+        Some(left.map_or(last.end(self.size), |left| left.min(last.end(self.size))))
     }
 
     /// The segments that make a base backup consistent; or which is missing, in words.

@@ -52,6 +52,8 @@ pub struct Commits {
     pub end: Lsn,
     /// Whether it was ended by a record that begins where nothing more was wanted.
     pub more: bool,
+    /// Whether the log goes on in the next segment: this one is full, or ended by a switch.
+    pub goes_on: bool,
 }
 
 /// A record at which recovery can be told to end.
@@ -182,7 +184,10 @@ impl Walk<'_> {
                     before = Some(from);
                 }
                 Ok(()) | Err(Stop::GivenUp) => {}
-                Err(Stop::Over) => return goes_on.then(|| self.carry(total, from)).flatten(),
+                Err(Stop::Over) => {
+                    let carried = self.carry(total, from);
+                    return carried.filter(|_| goes_on);
+                }
                 Err(Stop::Invalid) => return None,
             }
         }
@@ -218,6 +223,7 @@ impl Walk<'_> {
     }
 
     fn carry(&mut self, total: usize, from: Lsn) -> Option<CommitWalk> {
+        self.found.goes_on = true;
         let next = self.header.start + self.header.size.bytes();
         let begun = std::mem::take(&mut self.record);
         let is_whole = self.bytes.len() as u64 == self.header.size.bytes();
@@ -271,6 +277,7 @@ impl Walk<'_> {
         // It takes up the rest of its segment.
         let end = if is_last { self.header.start + self.header.size.bytes() } else { end };
         (self.found.last, self.found.end) = (Some(start), end);
+        self.found.goes_on = end == self.header.start + self.header.size.bytes();
         let main = || main_data(data);
         if manager == XACT
             && ENDS.contains(&(kind & 0x70))

@@ -47,6 +47,12 @@ impl StoredWal {
         self.codec
     }
 
+    /// Whether its content is that of a file. Blocks.
+    pub fn is(&self, file: &Arc<File>) -> Result<bool, WalgError> {
+        let mut content = open(&self.object, self.codec, self.key.as_deref(), Cursor::new(&self.bytes))?;
+        super::push::is_same(&mut *content, file).map_err(|error| WalgError::of_read(&self.object, error))
+    }
+
     /// Writes its content from the beginning of a file, which is empty. A segment must be of the cluster with this identifier,
     /// where one is given; how large segments are is returned. Blocks.
     pub fn unpack(&self, cluster: Option<u64>, to: &File) -> Result<Option<SegmentSize>, WalgError> {

@@ -41,7 +41,7 @@ pub enum NoMoment {
         end: Lsn,
         /// When the last transaction ended.
         last: Option<Timestamp>,
-        /// The segment that is missing, where others are there behind it.
+        /// The segment that is missing or ends too early, where others are there behind it.
         gap: Option<String>,
         /// Whether there is nothing but what makes the base backup consistent.
         is_bare: bool,
@@ -85,7 +85,7 @@ fn reached(last: Option<Timestamp>) -> String {
 }
 
 fn behind(gap: Option<&str>) -> String {
-    gap.map_or(String::new(), |gap| format!("; behind that the segment {gap} is missing"))
+    gap.map_or(String::new(), |gap| format!("; the segment {gap} is missing or ends too early"))
 }
 
 impl Backups {
@@ -108,11 +108,12 @@ impl Backups {
         held.until_consistent(backup).map_err(missing)?;
         let consistent = base.sentinel.finish.unwrap_or_default();
         let history = held.history_of(replay.timeline);
-        let mut search = Search { moment, consistent, found: None, is_behind: false, last: None, last_on: None };
+        let mut search =
+            Search { moment, consistent, found: None, is_behind: false, last: None, last_on: None, gap: None };
         let many = usize::try_from(AT_ONCE / held.size.bytes()).unwrap_or(1).max(1);
         let read = |segment: Segment| async move { self.segment(held, segment).await.map(|bytes| (segment, bytes)) };
         let mut segments = futures::stream::iter(replay.segments.iter().copied()).map(read).buffered(many);
-        let (mut walk, mut last) = (CommitWalk::new(), (consistent, consistent));
+        let (mut walk, mut last, mut broken) = (CommitWalk::new(), (consistent, consistent), None);
         while let Some((segment, bytes)) = segments.try_next().await.map_err(walg)? {
             progress(bytes.len() as u64);
             let name = segment.name(held.size);
@@ -128,7 +129,14 @@ impl Backups {
             if search.is_over() {
                 break;
             }
+            if !commits.goes_on && !commits.more {
+                // PostgreSQL would go no further, whatever is behind.
+                broken = Some(segment);
+                break;
+            }
         }
+        let broken = broken.filter(|broken| replay.segments.last() != Some(broken));
+        search.gap = broken.or(replay.gap.map(|(missing, _)| missing)).map(|missing| missing.name(held.size));
         search.end(&replay, held, last)
     }
 
@@ -157,6 +165,8 @@ struct Search<'a> {
     /// When the last transaction ended that is replayed, and on which timeline.
     last: Option<Timestamp>,
     last_on: Option<Timeline>,
+    /// The segment that is missing, or ends too early, where others are there behind it.
+    gap: Option<String>,
 }
 
 struct Found {
@@ -207,14 +217,14 @@ impl Search<'_> {
             return match self.moment {
                 Moment::Lsn(lsn) if *lsn < self.consistent => Err(too_early),
                 Moment::Lsn(lsn) if self.is_behind || *lsn <= end => {
-                    Ok(Reach { timeline, record, end, last: self.last })
+                    Ok(Reach { timeline, record, end, last: self.last, gap: None })
                 }
-                Moment::Newest => Ok(Reach { timeline, record, end, last: self.last }),
+                Moment::Newest => Ok(Reach { timeline, record, end, last: self.last, gap: self.gap }),
                 Moment::Time(_) | Moment::Lsn(_) => Err(NoMoment::TooLate {
                     timeline,
                     end,
                     last: self.last,
-                    gap: replay.gap.map(|(missing, _)| missing.name(held.size)),
+                    gap: self.gap,
                     is_bare: replay.end(held.size).is_none_or(|end| end.0 < self.consistent.0 + held.size.bytes()),
                 }),
                 Moment::Transaction(_) | Moment::Named(_) => {
@@ -231,13 +241,13 @@ impl Search<'_> {
         {
             return Err(NoMoment::Between { before, left, after, begun });
         }
-        Ok(Reach { timeline, record: found.record, end: found.end, last: self.last })
+        Ok(Reach { timeline, record: found.record, end: found.end, last: self.last, gap: None })
     }
 }
 
 impl Held {
     /// The history of a timeline; one that has none is the first.
-    fn history_of(&self, timeline: Timeline) -> History {
+    pub(super) fn history_of(&self, timeline: Timeline) -> History {
         self.histories.get(&timeline).cloned().unwrap_or_else(|| History::first(timeline))
     }
 

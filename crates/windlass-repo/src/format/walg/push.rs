@@ -176,8 +176,8 @@ impl Backups {
     /// A file that the archive holds with this content: with other content that is an error.
     async fn is_there(&self, name: &str, file: &Arc<File>) -> Result<Option<ObjectRef>, WalgError> {
         let Some((object, codec)) = self.find(name).await? else { return Ok(None) };
-        let from = InOrder::of(file);
-        match self.blocking(object.clone(), codec, move |archived| is_same(archived, from)).await {
+        let from = Arc::clone(file);
+        match self.blocking(object.clone(), codec, move |archived| is_same(archived, &from)).await {
             Ok(true) => self.find_stored(name).await,
             Ok(false) => Err(WalgError::OtherContent { object }),
             Err(WalgError::Target { source, .. }) => Err(taken(name, source)),
@@ -190,12 +190,6 @@ impl Backups {
 struct InOrder {
     file: Arc<File>,
     at: u64,
-}
-
-impl InOrder {
-    fn of(file: &Arc<File>) -> Self {
-        Self { file: Arc::clone(file), at: 0 }
-    }
 }
 
 impl Read for InOrder {
@@ -218,7 +212,8 @@ fn stored(object: &str, pieces: &[Bytes]) -> ObjectRef {
     ObjectRef { key: object.to_owned(), size, sha256, plain_size, plain_sha256, sealed_to: None }
 }
 
-fn is_same(mut archived: &mut (dyn Read + Send), mut file: InOrder) -> io::Result<bool> {
+pub(super) fn is_same(mut archived: &mut (dyn Read + Send), file: &Arc<File>) -> io::Result<bool> {
+    let mut file = InOrder { file: Arc::clone(file), at: 0 };
     let failed = |source| io::Error::from(Fault::Target(source));
     let (mut ours, mut theirs) = (vec![0; 64 << 10], Vec::with_capacity(64 << 10));
     loop {

@@ -365,7 +365,7 @@ async fn is_possible(
         let hint = "name a moment before it by `--at`, or a base backup behind it by `--point`";
         return gap(held, replay).map_or(Ok(end), |why| Err(Failure::usage(why, hint)));
     };
-    let last = backups.last_end(held, &replay.segments, chosen.sentinel.system_identifier).await?;
+    let last = backups.last_end(held, (replay.timeline, &replay.segments), chosen.sentinel.system_identifier).await?;
     if last.is_some_and(|last| until < last) {
         return Ok(end);
     }

@@ -153,9 +153,9 @@ fn a_record_may_fill_a_segment_and_be_longer_than_is_carried() {
 fn the_walk_ends_at_a_switch_at_a_wrong_sum_and_at_what_a_reused_file_held() {
     let mut log = Log::new(0xD110);
     log.ends(COMMIT, 1, 0).record(SWITCH, XLOG, &[]);
-    let end = log.lsn();
     log.ends(COMMIT, 2, 0);
-    assert_eq!((log.walk()[0].count, log.walk()[0].end.0), (1, end));
+    assert_eq!((log.walk()[0].count, log.walk()[0].end.0), (1, FIRST + SEGMENT as u64), "it takes up the rest");
+    assert!(log.walk()[0].goes_on);
 
     let mut log = Log::new(0xD110);
     log.ends(COMMIT, 1, 0);
@@ -163,6 +163,7 @@ fn the_walk_ends_at_a_switch_at_a_wrong_sum_and_at_what_a_reused_file_held() {
     log.ends(COMMIT, 2, 0).ends(COMMIT, 3, 0);
     log.bytes[end + HEADER + 8] ^= 1;
     assert_eq!((log.walk()[0].count, log.walk()[0].end.0), (1, FIRST + end as u64));
+    assert!(!log.walk()[0].goes_on);
 
     // A whole record, but of another place: the one before it is not the one before it.
     let mut log = Log::new(0xD110);
