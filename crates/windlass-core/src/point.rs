@@ -107,6 +107,11 @@ impl RecoveryPoint {
         self.failed.is_empty()
     }
 
+    /// Whether nothing of it was damaged already when it was captured.
+    pub fn is_sound(&self) -> bool {
+        !self.components.iter().any(|component| component.source_corrupt)
+    }
+
     /// The sum of what its components brought into the repository, in bytes as stored.
     pub fn stored_bytes(&self) -> u64 {
         self.components.iter().map(|c| c.stored_bytes).sum()
@@ -138,6 +143,9 @@ pub struct ComponentSummary {
     pub data_bytes: u64,
     /// SHA-256 of its manifest, `runs/<application>/<point>/component.<component>.json`, in hex.
     pub manifest_sha256: String,
+    /// Whether some of it was damaged already when it was captured: pages that are not what their checksums say.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub source_corrupt: bool,
 }
 
 impl ComponentSummary {
@@ -150,6 +158,7 @@ impl ComponentSummary {
             stored_bytes: manifest.stored_bytes(),
             data_bytes: manifest.data_bytes(),
             manifest_sha256,
+            source_corrupt: matches!(&manifest.data, ComponentData::Physical(data) if !data.corrupt.is_empty()),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! - (b) every object that needs was read back within `verify.every`, or is younger than that and confirmed stored,
 //! - (c) a point of these components was restored and checked within `verify.deep`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -48,6 +48,8 @@ pub struct PointSummary {
     pub stored: Timestamp,
     /// The components it holds, with the moment each stands for.
     pub components: BTreeMap<Name, Timestamp>,
+    /// Those of them that were damaged already when they were captured.
+    pub corrupt: BTreeSet<Name>,
 }
 
 /// How far the WAL of an archive leads on from a point.
@@ -90,6 +92,13 @@ pub enum Reason {
         age: String,
         /// The RPO, in words.
         rpo: String,
+    },
+    /// The source was damaged already when the newest point was taken.
+    SourceCorrupt {
+        /// The point.
+        point: PointId,
+        /// The component.
+        component: Name,
     },
     /// WAL is missing: moments behind it cannot be restored.
     Gap {
@@ -160,6 +169,12 @@ impl std::fmt::Display for Reason {
                 write!(
                     f,
                     "{component}: its newest restorable moment is {age} old, and the RPO is {rpo}: run `windlass backup`"
+                )
+            }
+            Self::SourceCorrupt { point, component } => {
+                write!(
+                    f,
+                    "{component}: its source had lost pages when {point} was taken: `windlass points` shows the newest point before that"
                 )
             }
             Self::Gap { component, segment } => {
@@ -238,7 +253,7 @@ pub fn assess(
 fn severity(reason: &Reason) -> u8 {
     match reason {
         Reason::NoPoint { .. } => 0,
-        Reason::Damaged { .. } | Reason::Gap { .. } | Reason::Elsewhere { .. } => 1,
+        Reason::Damaged { .. } | Reason::SourceCorrupt { .. } | Reason::Gap { .. } | Reason::Elsewhere { .. } => 1,
         Reason::TooOld { .. } => 2,
         Reason::NotRead { .. } => 3,
         Reason::NotRestored { .. } => 4,
@@ -287,6 +302,9 @@ fn judge(
             reached: None,
         };
     };
+    if newest.corrupt.contains(name) {
+        reasons.push(Reason::SourceCorrupt { point: newest.id, component: name.clone() });
+    }
     let moment = newest.components.get(name).copied().unwrap_or(newest.stored);
     let reached = reached.filter(|reached| reached.point == newest.id);
     let moment = reached.and_then(|reached| reached.moment).map_or(moment, |further| further.max(moment));
@@ -351,7 +369,7 @@ mod tests {
 
     fn point(hours: i64) -> PointSummary {
         let at = hours_ago(hours);
-        PointSummary { id: PointId::new(at, 1), stored: at, components: [(db(), at)].into() }
+        PointSummary { id: PointId::new(at, 1), stored: at, components: [(db(), at)].into(), corrupt: BTreeSet::new() }
     }
 
     fn verification(point: &PointSummary, level: Level, verdict: Verdict, hours: i64) -> Verification {
@@ -456,6 +474,13 @@ mod tests {
         assert_eq!(beside("7", 3, 0x0200_0000), (Some(hours_ago(5)), true), "it was promoted");
         assert_eq!(beside("7", 1, 0x0200_0000), (Some(hours_ago(5)), true), "another went on from it");
         assert_eq!(beside("8", 2, 0x0200_0000), (Some(hours_ago(5)), true), "it is another");
+    }
+
+    #[test]
+    fn a_point_of_a_damaged_source_does_not_protect() {
+        let new = PointSummary { corrupt: [db()].into(), ..point(1) };
+        let proof = verification(&new, Level::Restored, Verdict::Passed, 0);
+        assert!(matches!(judge(&[new], &[proof]).reasons.as_slice(), [Reason::SourceCorrupt { .. }]));
     }
 
     #[test]

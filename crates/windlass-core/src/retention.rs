@@ -56,6 +56,8 @@ pub struct Subject {
     pub at: Timestamp,
     /// Whether all its components are there.
     pub complete: bool,
+    /// Whether nothing of it was damaged already when it was captured.
+    pub sound: bool,
     /// The components it set out to hold.
     pub components: BTreeSet<Name>,
     /// Whether it holds a base backup, behind which servers are brought to any moment.
@@ -157,6 +159,10 @@ pub fn plan(points: &[Subject], rules: Option<&Retention>, now: Timestamp, zone:
         let complete = || newest_first.iter().filter(|p| p.complete && p.components == *components);
         if let Some(newest) = complete().next() {
             reasons.entry(newest.id).or_default().push("it is the newest complete point".into());
+            // Its source lost pages: what they were is in an older one.
+            if let Some(sound) = complete().find(|point| point.sound).filter(|sound| sound.id != newest.id) {
+                reasons.entry(sound.id).or_default().push("it is the newest whose source was not damaged".into());
+            }
         }
         if let Some(pitr) = rules.and_then(|rules| rules.pitr) {
             // Those in the window stay until one of them is as old as that: each is the one that the next days reach back to.
@@ -252,6 +258,7 @@ mod tests {
             id: PointId::new(at, number),
             at,
             complete: true,
+            sound: true,
             components: ["db".parse().unwrap()].into(),
             is_base: false,
             bytes: 10,
@@ -308,6 +315,16 @@ mod tests {
     fn days_without_points_use_up_no_slot() {
         let points = [point(0, 1), point(24 * 40, 2), point(24 * 80, 3), point(24 * 120, 4)];
         assert_eq!(kept(&points, &Retention { daily: Some(3), ..Retention::default() }), 3);
+    }
+
+    #[test]
+    fn a_point_of_a_damaged_source_lets_the_newest_good_one_stay() {
+        let damaged = |hours, number| Subject { sound: false, ..point(hours, number) };
+        let points = [damaged(0, 1), damaged(30, 2), point(60, 3), point(90, 4)];
+        let rules = Retention { daily: Some(1), ..Retention::default() };
+        let made = plan(&points, Some(&rules), now(), &TimeZone::UTC);
+        let kept: Vec<PointId> = made.keep.iter().map(|kept| kept.id).collect();
+        assert_eq!(kept, [points[0].id, points[2].id]);
     }
 
     #[test]

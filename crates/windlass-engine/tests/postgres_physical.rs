@@ -18,7 +18,7 @@ use windlass_core::wal::Timeline;
 use windlass_engine::postgres::physical::base_backup::{BaseBackup, Task, begin};
 use windlass_engine::postgres::physical::recovery::{Recovery, Until};
 use windlass_engine::postgres::physical::{PhysicalError, Server};
-use windlass_repo::format::walg::{Backups, Before, Compression, FilesMetadata, Target};
+use windlass_repo::format::walg::{Backups, Compression, FilesMetadata, Target};
 use windlass_repo::store::Store;
 use windlass_repo::store::open::open;
 use windlass_testkit::postgres::PgCluster;
@@ -247,7 +247,7 @@ async fn what_is_archived_under_a_name_stays_what_it_is() -> Result<()> {
         let identifier = cluster.psql("postgres", "select system_identifier from pg_control_system()").parse().unwrap();
         let path = from.data().join("pg_wal").join(segment);
         let file = Arc::new(std::fs::File::open(path).unwrap());
-        repository.backups.push(segment, &file, identifier, compression, Before::MayBeThere).await
+        repository.backups.archived(segment, &file, identifier, compression).await
     };
     for server in [&server, &other] {
         server.psql("postgres", "select pg_switch_wal()");

@@ -208,3 +208,9 @@ pub fn tombstone(application: &Name, point: PointId) -> Key {
 pub fn probe(entry: EntryId) -> Key {
     Key::foreign(&format!("live/probe/{entry}"))
 }
+
+/// Whether an object is such a trial, which was left behind.
+pub fn is_probe(key: &Key) -> bool {
+    let mut segments = key.segments();
+    segments.next() == Some("live") && segments.next() == Some("probe")
+}

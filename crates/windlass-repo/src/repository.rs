@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use futures::TryStreamExt;
+use futures::future::ready;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use windlass_core::id::RepositoryId;
@@ -52,7 +53,9 @@ impl Repository {
         if let Some(identity) = find(&store).await? {
             return Err(RepositoryError::Exists { store: store.location().to_owned(), found: identity.id });
         }
-        if let Some(object) = store.list(None).try_next().await.map_err(RepositoryError::Store)? {
+        // Who made one here and was killed before may have left a trial of what the store can do.
+        let mut others = store.list(None).try_filter(|object| ready(!layout::is_probe(&object.key)));
+        if let Some(object) = others.try_next().await.map_err(RepositoryError::Store)? {
             return Err(RepositoryError::Foreign { store: store.location().to_owned(), example: object.key });
         }
         let store = probed(store).await?;

@@ -54,6 +54,7 @@ pub fn decide(catalog: &Catalog, rules: Option<&Retention>, now: Timestamp, zone
             id: entry.point.id,
             at: entry.point.at,
             complete: entry.point.is_complete(),
+            sound: entry.point.is_sound(),
             components: entry
                 .point
                 .components

@@ -142,6 +142,7 @@ fn judge(
             } else {
                 BTreeMap::new()
             },
+            corrupt: entry.point.components.iter().filter(|c| c.source_corrupt).map(|c| c.name.clone()).collect(),
         })
         .collect();
     assess(goals, &points, verifications, reached, Timestamp::now())

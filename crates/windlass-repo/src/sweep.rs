@@ -170,12 +170,15 @@ pub async fn sweep(vault: &Vault, writer: &Writer, rules: Rules) -> Result<Swept
     vault.keyring().map_err(|error| SweepError::Repository(RepositoryError::Key(error)))?;
     let live = Live::read(vault).await?;
     let mut swept = Swept::default();
-    let newest_complete = live.catalog.entries.iter().rev().find(|e| e.point.is_complete()).map(|e| e.point.id);
+    // And the newest whose source was not damaged.
+    let complete = || live.catalog.entries.iter().rev().filter(|entry| entry.point.is_complete());
+    let newest = complete().next().into_iter().chain(complete().find(|entry| entry.point.is_sound()));
+    let newest: Vec<PointId> = newest.map(|entry| entry.point.id).collect();
     for tombstone in Tombstone::load(vault).await.map_err(SweepError::Repository)? {
         let entry = live.catalog.entries.iter().find(|entry| entry.point.id == tombstone.point);
         if now.duration_since(tombstone.since.unwrap_or(now)) < rules.grace {
             swept.waiting.push(tombstone.point);
-        } else if spared(vault, entry, newest_complete, tombstone.point, now).await.map_err(SweepError::Repository)? {
+        } else if spared(vault, entry, &newest, tombstone.point, now).await.map_err(SweepError::Repository)? {
             swept.kept.push(tombstone.point);
         } else if let (Why::Orphan, Some(_)) = (tombstone.why, entry) {
             // It was committed after all: the second look found a manifest that names it.
@@ -195,13 +198,13 @@ pub async fn sweep(vault: &Vault, writer: &Writer, rules: Rules) -> Result<Swept
 async fn spared(
     vault: &Vault,
     entry: Option<&Entry>,
-    newest_complete: Option<PointId>,
+    newest: &[PointId],
     point: PointId,
     now: Timestamp,
 ) -> Result<bool, RepositoryError> {
     let (pinned, _) = live::pinned(vault, now).await?;
     let held = entry.is_some() && Hold::holds(vault, point).await?;
-    Ok(held || pinned.contains(&point) || newest_complete == Some(point))
+    Ok(held || pinned.contains(&point) || newest.contains(&point))
 }
 
 /// Deletes a point, its commit record first and its tombstone last.

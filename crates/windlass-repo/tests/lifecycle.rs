@@ -131,6 +131,17 @@ async fn a_writer_whose_key_was_exchanged_is_not_believed() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_trial_that_was_left_behind_does_not_keep_a_repository_from_being_made() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    std::fs::create_dir_all(folder.path().join("live/probe"))?;
+    std::fs::write(folder.path().join("live/probe/01M80EQ3XXQYJKRCP3K3J4JMDN"), "")?;
+    let store = || windlass_repo::store::open::open(&Place::Directory(folder.path().to_owned()));
+    Repository::init(store()?, "here").await?;
+    Repository::open(store()?, None).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_vanished_or_replaced_repository_is_refused() -> Result<()> {
     let store = memory();
     let repository = Repository::init(store.clone(), "host-1").await?;

@@ -135,7 +135,9 @@ fn what_was_not_stored_stays_with_the_server_until_it_can_be() -> Result<()> {
         archive.wait_for(name);
     }
 
-    // Its disk is not mounted.
+    // Its disk is not mounted. Nothing is under way just then.
+    let asked = "select count(*) from pg_ls_archive_statusdir() where name like '%.ready'";
+    story::wait_until("PostgreSQL to have heard of all", || archive.server.psql("postgres", asked) == "0");
     let (place, away) = (archive.stage.path("repository"), archive.stage.path("away"));
     std::fs::rename(&place, &away)?;
     let kept = archive.switch();

@@ -121,9 +121,24 @@ fn pages_that_the_disk_lost_are_told_at_once_and_fail_the_proof() -> Result<()> 
     let path = stage.server.psql("shop", "select pg_relation_filepath('orders')");
     stage.server.psql("shop", "checkpoint");
     let file = std::fs::OpenOptions::new().write(true).open(stage.server.data().join(&path))?;
-    std::os::unix::fs::FileExt::write_all_at(&file, b"bitrot", 3 * 8192 + 4000)?;
     stage.windlass(&["repo", "init"])?.with(0);
-    stage.windlass(&["backup", "shop"])?.says(&format!("the pages [3] of `/{path}`"));
+    stage.take()?;
+    let good = stage.windlass(&["--output", "json", "points", "shop"])?.with(0).json();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"bitrot", 3 * 8192 + 4000)?;
+    let said = format!("the pages [3] of `/{path}`, which is shop: public.orders");
+    stage.windlass(&["backup", "shop"])?.says(&said);
+    let status = stage.windlass(&["status", "shop"])?.with(1);
+    assert!(status.out.contains("its source had lost pages"), "{}", status.out);
+    assert!(stage.windlass(&["points", "shop"])?.out.contains("SOURCE CORRUPT: db"));
+    // Whatever the rules, the newest good one stays.
+    let settings = std::fs::read_to_string(stage.path("windlass.toml"))?;
+    let settings = settings.replace("[application.shop]\n", "[application.shop]\npolicy = \"brief\"\n");
+    let brief = "[policy.brief]\nretention = { daily = 1 }\n";
+    std::fs::write(stage.path("windlass.toml"), format!("{settings}{brief}"))?;
+    let plan = stage.windlass(&["retention", "plan", "shop"])?.with(0);
+    let id = good["points"][0]["id"].as_str().context("an id")?;
+    let kept = plan.out.lines().find(|line| line.contains(id)).context("the good one")?;
+    assert!(kept.contains("keep") && kept.contains("not damaged"), "{kept}");
     let deep = stage.windlass(&["verify", "shop", "--deep"])?.with(1);
     assert!(format!("{}{}", deep.out, deep.err).contains("invalid page in block 3"), "{}{}", deep.out, deep.err);
     Ok(())

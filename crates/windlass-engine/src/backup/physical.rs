@@ -1,5 +1,6 @@
 //! Captures a `postgres` component physically: a base backup in the layout of WAL-G, with the WAL that makes it consistent.
 
+use serde::Deserialize;
 use windlass_core::application::{Component, Physical};
 use windlass_core::diagnose::{Diagnose, Outcome, Retry};
 use windlass_core::id::PointId;
@@ -14,6 +15,7 @@ use super::{Backup, Part, tally, with_progress};
 use crate::postgres::PostgresError;
 use crate::postgres::physical::base_backup::{Task, begin};
 use crate::postgres::physical::{PhysicalError, Server};
+use crate::postgres::session::Session;
 use crate::postgres::tools::Tools;
 use crate::progress::Event;
 
@@ -98,8 +100,12 @@ pub(super) async fn capture(
     let backup = taken.await.map_err(failed)?;
     let mut warnings = backup.warnings;
     for (file, blocks) in backup.corrupt.iter().take(NAMED) {
+        let of = match relation_of(&tools, file).await {
+            Ok(Some(relation)) => format!(", which is {relation}"),
+            Ok(None) | Err(_) => String::new(),
+        };
         warnings.push(format!(
-            "the pages {blocks:?} of `{file}` are not what their checksums say: the server's disk lost them"
+            "the pages {blocks:?} of `{file}`{of} are not what their checksums say: the server's disk lost them"
         ));
     }
     if backup.corrupt.len() > NAMED {
@@ -130,4 +136,30 @@ pub(super) async fn capture(
             corrupt: backup.corrupt,
         }),
     })
+}
+
+/// What a file of a base backup is called in its database: `shop: public.orders`.
+async fn relation_of(tools: &Tools, file: &str) -> Result<Option<String>, PostgresError> {
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+    }
+    // `/base/16384/16385.1`: database, number of the file, gigabyte of it.
+    let Some((database, number)) =
+        file.trim_start_matches('/').strip_prefix("base/").and_then(|rest| rest.split_once('/'))
+    else {
+        return Ok(None);
+    };
+    let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>();
+    let (Ok(database), Ok(number)) = (database.parse::<u32>(), digits(number).parse::<u32>()) else { return Ok(None) };
+    let mut any = Session::open_any(tools).await?;
+    let asked = format!("select datname as name from pg_catalog.pg_database where oid = {database}");
+    let found: Vec<Named> = any.all(&asked).await?;
+    any.close().await;
+    let Some(Named { name: database }) = found.into_iter().next() else { return Ok(None) };
+    let mut session = Session::open(tools, &database).await?;
+    let asked = format!("select pg_catalog.pg_filenode_relation(0, {number})::text as name");
+    let relation: Vec<Named> = session.all(&asked).await?;
+    session.close().await;
+    Ok(relation.into_iter().next().map(|Named { name }| format!("{database}: {name}")))
 }

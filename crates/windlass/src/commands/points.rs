@@ -26,6 +26,9 @@ struct Row {
     stored_bytes: u64,
     components: Vec<Component>,
     failed: Vec<Name>,
+    /// Components whose source was damaged already when it was captured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    source_corrupt: Vec<Name>,
     verified: Level,
     verified_at: Option<Timestamp>,
     damaged: bool,
@@ -105,6 +108,7 @@ fn row(entry: &Entry, verifications: &[&windlass_core::verification::Verificatio
             })
             .collect(),
         failed: point.failed.iter().map(|f| f.name.clone()).collect(),
+        source_corrupt: point.components.iter().filter(|c| c.source_corrupt).map(|c| c.name.clone()).collect(),
         verified: passed.map_or(Level::Stored, |v| v.level),
         verified_at: passed.map(|v| v.finished),
         damaged: newest.is_some_and(|v| v.verdict == Verdict::Failed),
@@ -150,6 +154,10 @@ fn remarks(row: &Row) -> String {
     if !row.complete {
         let failed: Vec<&str> = row.failed.iter().map(Name::as_str).collect();
         remarks.push(format!("PARTIAL: lacks {}", failed.join(",")));
+    }
+    if !row.source_corrupt.is_empty() {
+        let corrupt: Vec<&str> = row.source_corrupt.iter().map(Name::as_str).collect();
+        remarks.push(format!("SOURCE CORRUPT: {}", corrupt.join(",")));
     }
     remarks.extend(row.held.iter().map(|reason| format!("held: {reason}")));
     if row.deleted_after_grace {

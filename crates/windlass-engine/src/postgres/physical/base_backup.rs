@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use windlass_core::point::{ObjectRef, Window};
 use windlass_core::wal::{Lsn, Segment, SegmentSize, Timeline, WalFile};
 use windlass_repo::format::walg::{
-    BackupName, Backups, Before, Compression, Compressor, FilesMetadata, PartName, Sentinel, Spec, Tablespace,
+    BackupName, Backups, Compression, Compressor, FilesMetadata, PartName, Sentinel, Spec, Tablespace,
 };
 use windlass_repo::object::ObjectWriter;
 use windlass_repo::regular;
@@ -394,7 +394,7 @@ async fn push_wal(
         let path = server.data.join("pg_wal").join(&name);
         match still_there(regular::open(&path)).map_err(|source| PhysicalError::Read { path, source })? {
             Some(file) => {
-                let pushed = archive.push(&name, &Arc::new(file), cluster, task.compression, Before::MayBeThere).await;
+                let pushed = archive.archived(&name, &Arc::new(file), cluster, task.compression).await;
                 objects.push(pushed.map_err(PhysicalError::Walg)?.object);
             }
             None => match archive.find_stored(&name).await.map_err(PhysicalError::Walg)? {
@@ -420,7 +420,7 @@ async fn push_history(
     let name = WalFile::History(timeline).name(size);
     let path = server.data.join("pg_wal").join(&name);
     let file = regular::open(&path).map_err(|source| PhysicalError::Read { path, source })?;
-    let pushed = task.archive.push(&name, &Arc::new(file), cluster, task.compression, Before::MayBeThere).await;
+    let pushed = task.archive.archived(&name, &Arc::new(file), cluster, task.compression).await;
     Ok(Some(pushed.map_err(PhysicalError::Walg)?.object))
 }
 

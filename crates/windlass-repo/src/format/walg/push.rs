@@ -83,7 +83,8 @@ impl Backups {
         Ok(objects)
     }
 
-    /// Puts the file `name` of a cluster into the archive; its content is that of `file`, which nobody writes any more.
+    /// Puts the file `name` of a cluster into the archive; its content is that of `file`, which nobody writes any more. `None` where
+    /// it is there already, with this content.
     pub async fn push(
         &self,
         name: &str,
@@ -91,7 +92,7 @@ impl Backups {
         cluster: u64,
         compression: Compression,
         before: Before,
-    ) -> Result<Archived, WalgError> {
+    ) -> Result<Option<ObjectRef>, WalgError> {
         let not_ours = |why: String| WalgError::Segment { object: name.to_owned(), why };
         let named = WalFile::parse(name, SegmentSize::LEAST).map_err(|error| not_ours(error.to_string()))?;
         let is = file.metadata().map_err(|source| taken(name, source))?;
@@ -99,22 +100,35 @@ impl Backups {
             return Err(taken(name, io::Error::other("it is no file")));
         }
         is_meant(name, Some(cluster), file, is.len())?;
-        if before == Before::MayBeThere
-            && let Some(object) = self.is_there(name, file).await?
-        {
-            return Ok(Archived { is_new: false, object });
+        if before == Before::MayBeThere && self.is_there(name, file).await? {
+            return Ok(None);
         }
         let (object, made) = self.pack(name, named, file, compression).await?;
         let stored = stored(&object, &made);
         match self.store.create_from(&Key::foreign(&object), made).await {
-            Ok(_) => Ok(Archived { is_new: true, object: stored }),
+            Ok(_) => Ok(Some(stored)),
             // Another put it there meanwhile, or it is sealed: no two of those are the same.
-            Err(StoreError::Occupied { .. }) => match self.is_there(name, file).await? {
-                Some(object) => Ok(Archived { is_new: false, object }),
-                None => Err(WalgError::OtherContent { object }),
-            },
+            Err(StoreError::Occupied { .. }) if self.is_there(name, file).await? => Ok(None),
+            Err(StoreError::Occupied { .. }) => Err(WalgError::OtherContent { object }),
             Err(error) => Err(unread(&object, error)),
         }
+    }
+
+    /// The same, and what the archive then holds of it.
+    pub async fn archived(
+        &self,
+        name: &str,
+        file: &Arc<File>,
+        cluster: u64,
+        compression: Compression,
+    ) -> Result<Archived, WalgError> {
+        if let Some(object) = self.push(name, file, cluster, compression, Before::MayBeThere).await? {
+            return Ok(Archived { is_new: true, object });
+        }
+        let gone = || io::Error::other("it was there a moment ago, and is not any more");
+        let object = self.find_stored(name).await?;
+        let object = object.ok_or_else(|| WalgError::Read { object: name.to_owned(), source: gone() })?;
+        Ok(Archived { is_new: false, object })
     }
 
     /// The object a file is stored as, by its name below the prefix, and its pieces.
@@ -153,7 +167,7 @@ impl Backups {
         let content =
             tokio::task::spawn_blocking(move || stored.unpack(Some(cluster), &content).map(|_| (stored, content)));
         let (stored, content) = content.await.map_err(|error| taken(object, io::Error::other(error)))??;
-        if self.is_there(stored.name(), &Arc::new(content)).await?.is_some() {
+        if self.is_there(stored.name(), &Arc::new(content)).await? {
             return Ok(());
         }
         let object = format!("{WAL}/{object}");
@@ -174,11 +188,11 @@ impl Backups {
     }
 
     /// A file that the archive holds with this content: with other content that is an error.
-    async fn is_there(&self, name: &str, file: &Arc<File>) -> Result<Option<ObjectRef>, WalgError> {
-        let Some((object, codec)) = self.find(name).await? else { return Ok(None) };
+    async fn is_there(&self, name: &str, file: &Arc<File>) -> Result<bool, WalgError> {
+        let Some((object, codec)) = self.find(name).await? else { return Ok(false) };
         let from = Arc::clone(file);
         match self.blocking(object.clone(), codec, move |archived| is_same(archived, &from)).await {
-            Ok(true) => self.find_stored(name).await,
+            Ok(true) => Ok(true),
             Ok(false) => Err(WalgError::OtherContent { object }),
             Err(WalgError::Target { source, .. }) => Err(taken(name, source)),
             Err(error) => Err(error),
