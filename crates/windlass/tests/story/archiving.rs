@@ -79,10 +79,9 @@ impl Archive {
         self.server.psql("postgres", "select pg_walfile_name(pg_switch_wal())")
     }
 
+    /// Whether it is in the store, whole: what is still being written there has another name.
     pub(crate) fn archived(&self, name: &str) -> bool {
-        self.stage.objects().iter().any(|object| {
-            object.file_name().and_then(|file| file.to_str()).is_some_and(|file| file.starts_with(&format!("{name}.")))
-        })
+        self.object(name).is_ok()
     }
 
     pub(crate) fn wait_for(&self, name: &str) {
@@ -111,7 +110,7 @@ impl Archive {
     }
 
     pub(crate) fn object(&self, name: &str) -> Result<PathBuf> {
-        let named = |object: &PathBuf| object.to_string_lossy().contains(&format!("/{name}."));
+        let named = |object: &PathBuf| object.to_string_lossy().ends_with(&format!("/{name}.zst"));
         self.stage.objects().into_iter().find(named).with_context(|| format!("{name} in the archive"))
     }
 }
