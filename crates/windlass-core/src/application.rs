@@ -28,6 +28,16 @@ pub struct Application {
     pub components: Vec<Component>,
 }
 
+impl Application {
+    /// The components whose WAL is archived, with their servers.
+    pub fn archiving(&self) -> impl Iterator<Item = (&Name, &Physical)> {
+        self.components.iter().filter_map(|component| match &component.strategy {
+            Strategy::Physical(source) if source.archives => Some((&component.name, source)),
+            _ => None,
+        })
+    }
+}
+
 /// Commands that stop and start something; each an argument vector, run without a shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Control {

@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use windlass_core::point::LONGEST_RUN;
+use windlass_core::point::{LONGEST_RUN, RecoveryPoint};
 use windlass_core::retention::{DoomedWal, Retention, RetentionPlan, Subject, plan};
 
 use crate::catalog::{Catalog, Damaged};
@@ -30,8 +30,10 @@ pub struct Applied {
     pub wal: u64,
 }
 
-/// The kind of a component that is a base backup.
-const BASE: &str = "physical";
+/// Whether a point holds a base backup.
+fn is_base(point: &RecoveryPoint) -> bool {
+    point.components.iter().any(|component| component.kind == "physical")
+}
 
 /// Plans for the points that are not marked yet, and for the WAL that none of them needs.
 pub async fn decide_all(
@@ -43,6 +45,10 @@ pub async fn decide_all(
 ) -> Result<RetentionPlan, SweepError> {
     let plan = decide(catalog, rules, now, zone);
     let Some(rules) = rules else { return Ok(plan) };
+    // Every manifest is read for that.
+    if !catalog.entries.iter().any(|entry| is_base(&entry.point)) {
+        return Ok(plan);
+    }
     Ok(RetentionPlan { wal: wal_retention::plan(vault, rules.pitr, now).await?, ..plan })
 }
 
@@ -62,7 +68,7 @@ pub fn decide(catalog: &Catalog, rules: Option<&Retention>, now: Timestamp, zone
                 .map(|c| c.name.clone())
                 .chain(entry.point.failed.iter().map(|f| f.name.clone()))
                 .collect(),
-            is_base: entry.point.components.iter().any(|component| component.kind == BASE),
+            is_base: is_base(&entry.point),
             bytes: entry.point.stored_bytes(),
             holds: entry.holds.iter().map(|hold| hold.reason.clone()).collect(),
         })

@@ -168,6 +168,11 @@ impl Vault {
         Ok(Backups::ours(self.store(), &place, key))
     }
 
+    /// The same, sealed as what is written now.
+    pub fn archive(&self, component: &Name, cluster: u64) -> Result<Backups, KeyError> {
+        self.cluster(component, &cluster.to_string(), self.seals()?)
+    }
+
     /// Begins an object of one component's dump.
     pub fn write(&self, key: &Key) -> Result<ObjectWriter, ObjectOrKeyError> {
         let recipient = self.recipient().map_err(ObjectOrKeyError::Key)?;

@@ -86,14 +86,12 @@ pub(crate) async fn going(
         let Some(first) = first(&bases, pitr, now) else { continue };
         let size = first.data.segment_size;
         let number = first.first();
-        let mut segments = 0;
         let mut objects = Vec::new();
         for object in listed {
             let Some(found) = number_of(object.key.file_name(), size).filter(|found| *found < number) else { continue };
             if object.modified >= first.at || bases.iter().any(|base| (base.first()..=base.last()).contains(&found)) {
                 continue;
             }
-            segments += 1;
             objects.push((object.key, object.size));
         }
         if objects.is_empty() {
@@ -102,7 +100,7 @@ pub(crate) async fn going(
         let bytes = objects.iter().map(|(_, size)| size).sum();
         let before = Segment::of(first.data.start, first.data.timeline, size).name(size);
         all.push(Going {
-            told: DoomedWal { component, cluster, before, since: first.at, files: segments, bytes },
+            told: DoomedWal { component, cluster, before, since: first.at, files: objects.len() as u64, bytes },
             objects,
         });
     }

@@ -282,9 +282,12 @@ fn the_segments_are_those_of_the_cluster_and_their_commits_are_found() -> Result
         let (count, span) = dumped(&path, &path)?;
         assert_eq!((found.count, found.earliest.zip(found.latest)), (count, span), "{name}");
         all += count;
-        // Where the log ends, as the server said when it wrote the fixture.
+        // The server had written up to 0/70A9C60 when it made the fixture: there a switch of 24 bytes ends, behind which
+        // nothing comes in this segment.
         if segment.number == 7 {
-            assert_eq!(found.end.to_string(), "0/70A9C60");
+            let last = found.last.context("a record")?;
+            assert_eq!((last.to_string(), found.end.to_string()), ("0/70A9C48".to_owned(), "0/8000000".to_owned()));
+            assert!(found.goes_on);
         }
     }
     assert!(all > 700);

@@ -310,6 +310,13 @@ fn what_goes_with_another_mode_is_told() {
     let physical = format!("{url}mode = \"physical\"\n");
     in_postgres(&format!("{physical}databases = \"all\" # <--\n"), "goes with mode = \"logical\"", "take it out");
     in_postgres(&format!("{physical}via = [\"ssh\", \"db\"] # <--\n"), "goes with mode = \"logical\"", "take it out");
+    in_postgres(&format!("{url}wal = \"archive\" # <--\n"), "goes with mode = \"physical\"", "take it out");
+    in_postgres(&format!("{physical}wal = \"stream\" # <--\n"), "is no way for WAL", "write \"archive\"");
+    in_postgres(
+        &format!("{physical}spool = \"2GiB\" # <--\n"),
+        "is for WAL that is archived",
+        "add `wal = \"archive\"`",
+    );
     in_postgres(&format!("{physical}data_directory = \"var/pg\" # <--\n"), "is not an absolute path", "from `/`");
     in_postgres(&format!("{url}mode = \"physiological\" # <--\n"), "is an unknown mode", "base backups");
 }
@@ -317,11 +324,6 @@ fn what_goes_with_another_mode_is_told() {
 #[test]
 fn what_is_not_supported_yet_is_not_ignored() {
     let url = "url = \"postgresql://db/shop\"\n";
-    in_postgres(
-        &format!("{url}wal = \"stream\" # <--\n"),
-        "`wal` in [application.shop.component.db] is not supported yet",
-        "take it out",
-    );
     in_postgres(&format!("{url}full = {{ every = \"7d\" }} # <--\n"), "is not supported yet", "full one");
     after_repository(
         "[notify.ops] # <--\nheartbeat = \"5m\"\n",

@@ -55,9 +55,7 @@ impl Component {
     pub(super) fn new(served: Served) -> Self {
         Self { served, found: Mutex::default(), opened: Mutex::default() }
     }
-}
 
-impl Component {
     /// Stores files, the first of which is waited for.
     pub(super) async fn store(
         &self,
@@ -150,9 +148,8 @@ impl Component {
         let sealing = if let Some(sealing) = sealing {
             sealing
         } else {
-            self.archiver(host, fetch.cluster).await?;
-            let never = || failed(std::io::Error::other("the repository is not open, and what waits is sealed"));
-            self.opened.lock().await.sealing.get(&fetch.cluster).cloned().ok_or_else(never)?
+            let (vault, _) = self.archiver(host, fetch.cluster).await?;
+            self.archive(&vault, fetch.cluster)?
         };
         let Some((object, _)) = waiting.iter().find(|(object, _)| Codec::split(object).0 == fetch.name) else {
             return Ok(false);
@@ -271,8 +268,7 @@ impl Component {
     }
 
     fn archive(&self, vault: &Vault, cluster: u64) -> Result<Backups, WalError> {
-        let sealed = vault.seals().map_err(WalError::Key)?;
-        vault.cluster(&self.served.owner.component, &cluster.to_string(), sealed).map_err(WalError::Key)
+        vault.archive(&self.served.owner.component, cluster).map_err(WalError::Key)
     }
 
     async fn vault(&self, host: &Host, opened: &mut Opened) -> Result<Arc<Vault>, WalError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use windlass_core::application::{Application, Physical, Strategy};
+use windlass_core::application::Application;
 use windlass_core::diagnose::chain;
 use windlass_core::duration;
 use windlass_core::id::RestoreId;
@@ -47,10 +47,9 @@ pub(crate) async fn run(context: &Context, only: Option<&Name>) -> Result {
     let mut rows = Vec::new();
     for application in applications {
         let vault = context.open_vault(&application.name).await?;
-        let archiving = archiving(application);
-        let names: Vec<Name> = archiving.iter().map(|(name, _)| (*name).clone()).collect();
+        let names: Vec<Name> = application.archiving().map(|(name, _)| name.clone()).collect();
         let mut known = Known::load(&vault, &names).await?;
-        for (component, source) in archiving {
+        for (component, source) in application.archiving() {
             let Some(reached) = known.reached.get_mut(component) else { continue };
             match Written::ask(source).await {
                 Ok(written) => {
@@ -111,15 +110,6 @@ fn goals(context: &Context, application: &Application) -> BTreeMap<Name, Goals> 
         (c.name.clone(), goals_of(c.policy.as_ref().or(application.policy.as_ref())))
     };
     application.components.iter().map(component).collect()
-}
-
-/// The components whose WAL is archived.
-fn archiving(application: &Application) -> Vec<(&Name, &Physical)> {
-    let physical = application.components.iter().filter_map(|component| match &component.strategy {
-        Strategy::Physical(source) if source.archives => Some((&component.name, source)),
-        _ => None,
-    });
-    physical.collect()
 }
 
 /// When the schedule is due next; Windlass itself runs no schedules yet.

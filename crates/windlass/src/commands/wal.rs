@@ -13,9 +13,8 @@ use windlass_core::repository::Format;
 use windlass_engine::postgres::wal::{Answer, ClientError, FetchError, Listener, Owner, Said, cluster_of, history_of};
 use windlass_engine::postgres::wal::{fetch as ask_for, push as hand_over};
 use windlass_host::wal::{Served, WalService, waiting};
-use windlass_repo::format::walg::{Backups, Before, Compression, WalgError};
+use windlass_repo::format::walg::{Before, Compression, WalgError};
 use windlass_repo::regular;
-use windlass_repo::vault::Vault;
 
 use crate::cli::WalOf;
 use crate::commands::foreign;
@@ -111,7 +110,7 @@ pub(crate) async fn push(context: &Context, owner: &Owner, path: &Path) -> Resul
     let file = Arc::new(regular::open(path).map_err(source)?);
     let cluster = cluster(path)?;
     let vault = context.host.open_to_write(repository(context, owner)?, &owner.application).await?;
-    let archive = archive(&vault, owner, cluster)?;
+    let archive = vault.archive(&owner.component, cluster)?;
     if let Some(history) = history_of(name)
         && let Ok(file) = regular::open(&path.with_file_name(&history))
     {
@@ -128,7 +127,7 @@ pub(crate) async fn fetch(context: &Context, of: &WalOf, name: &str, known: Opti
         WalOf::Component(owner) => {
             let known = known.map_or_else(|| cluster(to), Ok)?;
             let vault = context.host.open_vault(repository(context, owner)?, &owner.application).await?;
-            let archive = archive(&vault, owner, known)?;
+            let archive = vault.archive(&owner.component, known)?;
             let there = archive.fetch(name, Some(known), to).await?;
             if !there && archive.goes_on_behind(name).await? {
                 return Err(FetchError::Gap { name: name.to_owned() }.into());
@@ -155,10 +154,6 @@ async fn from_foreign(context: &Context, repository: &Name, name: &str, known: O
     foreign::fetch(found, key.as_ref(), name, known, to).await
 }
 
-fn archive(vault: &Vault, owner: &Owner, cluster: u64) -> Result<Backups> {
-    Ok(vault.cluster(&owner.component, &cluster.to_string(), vault.seals()?)?)
-}
-
 /// The repository of a component whose WAL is archived.
 fn repository<'a>(context: &'a Context, owner: &Owner) -> Result<&'a windlass_core::repository::Repository> {
     let application = context.application(&owner.application)?;
@@ -176,14 +171,10 @@ fn repository<'a>(context: &'a Context, owner: &Owner) -> Result<&'a windlass_co
 pub(crate) async fn serve(context: &Context, socket: &Path) -> Result {
     let mut served = Vec::new();
     for application in context.settings.applications.values() {
-        for component in &application.components {
-            if let Strategy::Physical(source) = &component.strategy
-                && source.archives
-            {
-                let owner = Owner { application: application.name.clone(), component: component.name.clone() };
-                let repository = context.repository_of(application)?.clone();
-                served.push(Served { owner, source: source.clone(), repository });
-            }
+        for (component, source) in application.archiving() {
+            let owner = Owner { application: application.name.clone(), component: component.clone() };
+            let repository = context.repository_of(application)?.clone();
+            served.push(Served { owner, source: source.clone(), repository });
         }
     }
     if served.is_empty() {

@@ -13,7 +13,7 @@ use windlass_core::wal::{History, Lsn, Timeline};
 use windlass_repo::format::walg::Backups;
 
 use super::error::PhysicalError;
-use super::recovery::{Recovery, Until};
+use super::recovery::{Recovery, Until, word};
 use crate::backup::{tally, with_progress};
 use crate::postgres::scratch::{Place, ScratchServer};
 use crate::postgres::wal::{Feed, Owner};
@@ -50,12 +50,10 @@ impl Recoverer<'_> {
         let feed = Feed::start(&socket, archive, cluster, user, (step.reach.end, data.segment_size), moved)
             .map_err(PhysicalError::Listen)?;
         let program = self.program().map_err(failed)?;
-        let quoted =
-            |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''").replace('%', "%%"));
         let restore_command = format!(
             "{} --quiet wal-fetch --component {owner} --cluster {cluster} --socket {} %f %p",
-            quoted(&program),
-            quoted(&socket)
+            word(&program),
+            word(&socket)
         );
         let before = Recovery::overrides(folder).map_err(failed)?;
         let recovery =

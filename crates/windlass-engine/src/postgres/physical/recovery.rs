@@ -50,6 +50,11 @@ const SET: [&str; 7] = [
 /// A `restore_command` where all the WAL that is wanted lies in `pg_wal`: there is no more.
 pub const NOTHING_MORE: &str = "false";
 
+/// A path as a word of a `restore_command`: for the shell, and for PostgreSQL, to which `%` means something.
+pub fn word(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''").replace('%', "%%"))
+}
+
 /// How a data folder is to recover.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovery {

@@ -145,7 +145,7 @@ impl Ahead {
             let codec = self.plan().codec.unwrap_or(Codec::Zstd);
             return get(self.archive.clone(), name.to_owned(), codec).await;
         };
-        let asked = {
+        let (asked, is_old) = {
             let mut plan = self.plan();
             let codec = plan.codec.unwrap_or(Codec::Zstd);
             let asked = plan.fetching.remove(&segment);
@@ -164,18 +164,20 @@ impl Ahead {
                 };
                 task.map(move |done| done.unwrap_or_else(ended)).boxed().shared()
             };
+            let is_old = asked.is_some();
             let asked = asked.unwrap_or_else(|| begin(segment));
             let mut next = segment.next();
             while next.number <= end {
                 plan.fetching.entry(next).or_insert_with(|| begin(next));
                 next = next.next();
             }
-            asked
+            (asked, is_old)
         };
         match asked.await {
             // It may have been stored since it was looked for.
-            Ok(None) | Err(_) => get(self.archive.clone(), name.to_owned(), Codec::Zstd).await,
-            there => there,
+            Ok(None) if is_old => get(self.archive.clone(), name.to_owned(), Codec::Zstd).await,
+            Err(_) => get(self.archive.clone(), name.to_owned(), Codec::Zstd).await,
+            answer => answer,
         }
     }
 }

@@ -3,9 +3,8 @@
 use serde::Deserialize;
 use windlass_core::application::Physical;
 
+use super::source::ask;
 use crate::postgres::PostgresError;
-use crate::postgres::session::Session;
-use crate::postgres::tools::Tools;
 use crate::restore::free_bytes;
 
 /// How archiving goes.
@@ -37,9 +36,7 @@ impl Health {
             (select case when last_failed_time > coalesce(last_archived_time, '-infinity') then last_failed_wal end \
              from pg_catalog.pg_stat_archiver) as failing, \
             (select setting from pg_catalog.pg_settings where name = 'data_directory') as data";
-        let mut session = Session::open_any(&Tools::find(&settings.server).await?).await?;
-        let mut health: Self = session.row(asked).await?;
-        session.close().await;
+        let mut health: Self = ask(settings, asked).await?;
         let data = settings.data_directory.clone().or_else(|| health.data.clone().map(Into::into));
         let wal = data.map(|data| data.join("pg_wal")).filter(|wal| wal.is_dir());
         health.free_bytes = wal.map(|wal| free_bytes(&wal));

@@ -4,6 +4,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use windlass_core::application::Physical;
 use windlass_core::wal::{Lsn, Segment, SegmentSize, Timeline};
 use windlass_repo::format::walg::{CommitWalk, SegmentHeader};
@@ -21,8 +22,6 @@ pub struct Source {
     pub cluster: u64,
     /// The user it runs as, where its data folder can be seen.
     pub user: Option<u32>,
-    /// Its data folder, as it is called here or, where that is not said, as the server calls it.
-    pub data: Option<PathBuf>,
 }
 
 /// What a server tells.
@@ -38,15 +37,13 @@ impl Source {
         if let Some(data) = &settings.data_directory
             && let Ok(cluster) = cluster_in(data)
         {
-            return Ok(Self { cluster, user: owner(data), data: Some(data.clone()) });
+            return Ok(Self { cluster, user: owner(data) });
         }
         let asked = "select (select system_identifier from pg_catalog.pg_control_system()) as cluster, \
             (select setting from pg_catalog.pg_settings where name = 'data_directory') as data";
-        let mut session = Session::open_any(&Tools::find(&settings.server).await?).await?;
-        let told: Told = session.row(asked).await?;
-        session.close().await;
+        let told: Told = ask(settings, asked).await?;
         let data = settings.data_directory.clone().or(told.data.map(PathBuf::from));
-        Ok(Self { cluster: told.cluster, user: data.as_deref().and_then(owner), data })
+        Ok(Self { cluster: told.cluster, user: data.as_deref().and_then(owner) })
     }
 }
 
@@ -72,9 +69,7 @@ impl Written {
             (select setting::bigint from pg_catalog.pg_settings where name = 'wal_segment_size') as size, \
             (select setting from pg_catalog.pg_settings where name = 'data_directory') as data \
             from pg_catalog.pg_control_system()";
-        let mut session = Session::open_any(&Tools::find(&settings.server).await?).await?;
-        let written: Self = session.row(asked).await?;
-        session.close().await;
+        let written: Self = ask(settings, asked).await?;
         Ok(Self { data: settings.data_directory.clone().or(written.data), ..written })
     }
 
@@ -106,4 +101,12 @@ impl Written {
 
 fn owner(folder: &Path) -> Option<u32> {
     std::fs::metadata(folder).ok().map(|is| is.uid())
+}
+
+/// Asks a server for one row.
+pub(super) async fn ask<T: DeserializeOwned>(settings: &Physical, query: &str) -> Result<T, PostgresError> {
+    let mut session = Session::open_any(&Tools::find(&settings.server).await?).await?;
+    let row = session.row(query).await?;
+    session.close().await;
+    Ok(row)
 }

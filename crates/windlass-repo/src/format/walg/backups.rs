@@ -308,15 +308,7 @@ impl Backups {
     ) -> Result<Option<Timestamp>, WalgError> {
         let left = held.history_of(timeline);
         for segment in segments.iter().rev() {
-            let Some((object, codec)) = held.object(*segment) else { continue };
-            let size = held.size.bytes();
-            let bytes = self.blocking(object.clone(), codec, move |content| {
-                let mut bytes = Vec::new();
-                content.take(size).read_to_end(&mut bytes).map(|_| bytes)
-            });
-            let bytes = bytes.await?;
-            let header = SegmentHeader::read(&object, &bytes)?;
-            header.check(&object, *segment, cluster.unwrap_or(header.system_identifier), bytes.len() as u64)?;
+            let (header, bytes) = self.segment(held, *segment, cluster).await?;
             let found = CommitWalk::new().marks(&header, &bytes, left.end_of(segment.timeline), &mut |_| {});
             if found.latest.is_some() {
                 return Ok(found.latest);

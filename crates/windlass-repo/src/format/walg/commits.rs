@@ -48,7 +48,7 @@ pub struct Commits {
     pub count: u64,
     /// Where the last valid record begins; `None` where there is none.
     pub last: Option<Lsn>,
-    /// The first byte behind it.
+    /// The first byte behind it: where it is a switch, that of the next segment.
     pub end: Lsn,
     /// Whether it was ended by a record that begins where nothing more was wanted.
     pub more: bool,

@@ -27,11 +27,6 @@ pub struct StoredWal {
 }
 
 impl StoredWal {
-    /// Its bytes as stored.
-    pub fn size(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
     /// Its name, as a server calls it.
     pub(super) fn name(&self) -> &str {
         &self.name

@@ -111,15 +111,14 @@ impl Backups {
         let mut search =
             Search { moment, consistent, found: None, is_behind: false, last: None, last_on: None, gap: None };
         let many = usize::try_from(AT_ONCE / held.size.bytes()).unwrap_or(1).max(1);
-        let read = |segment: Segment| async move { self.segment(held, segment).await.map(|bytes| (segment, bytes)) };
+        let cluster = base.sentinel.system_identifier;
+        let read = |segment: Segment| async move {
+            self.segment(held, segment, cluster).await.map(|(header, bytes)| (segment, header, bytes))
+        };
         let mut segments = futures::stream::iter(replay.segments.iter().copied()).map(read).buffered(many);
         let (mut walk, mut last, mut broken) = (CommitWalk::new(), (consistent, consistent), None);
-        while let Some((segment, bytes)) = segments.try_next().await.map_err(walg)? {
+        while let Some((segment, header, bytes)) = segments.try_next().await.map_err(walg)? {
             progress(bytes.len() as u64);
-            let name = segment.name(held.size);
-            let header = SegmentHeader::read(&name, &bytes).map_err(walg)?;
-            let cluster = base.sentinel.system_identifier.unwrap_or(header.system_identifier);
-            header.check(&name, segment, cluster, bytes.len() as u64).map_err(walg)?;
             // Behind where its timeline was left it is not replayed; nor behind a place that was asked for.
             let left = history.end_of(segment.timeline);
             let until = left.into_iter().chain(search.place()).min();
@@ -140,18 +139,26 @@ impl Backups {
         search.end(&replay, held, last)
     }
 
-    /// A segment, all of it.
-    async fn segment(&self, held: &Held, segment: Segment) -> Result<Vec<u8>, WalgError> {
+    /// A segment, all of it, of the cluster with this identifier, where one is given.
+    pub(super) async fn segment(
+        &self,
+        held: &Held,
+        segment: Segment,
+        cluster: Option<u64>,
+    ) -> Result<(SegmentHeader, Vec<u8>), WalgError> {
         let name = segment.name(held.size);
         let Some((object, codec)) = held.object(segment) else {
             return Err(WalgError::Chain { backup: name, why: "it is not there any more".to_owned() });
         };
         let size = held.size.bytes();
-        self.blocking(object, codec, move |content| {
+        let bytes = self.blocking(object.clone(), codec, move |content| {
             let mut bytes = Vec::new();
             content.take(size).read_to_end(&mut bytes).map(|_| bytes)
-        })
-        .await
+        });
+        let bytes = bytes.await?;
+        let header = SegmentHeader::read(&object, &bytes)?;
+        header.check(&object, segment, cluster.unwrap_or(header.system_identifier), bytes.len() as u64)?;
+        Ok((header, bytes))
     }
 }
 

@@ -93,13 +93,7 @@ impl Backups {
         compression: Compression,
         before: Before,
     ) -> Result<Option<ObjectRef>, WalgError> {
-        let not_ours = |why: String| WalgError::Segment { object: name.to_owned(), why };
-        let named = WalFile::parse(name, SegmentSize::LEAST).map_err(|error| not_ours(error.to_string()))?;
-        let is = file.metadata().map_err(|source| taken(name, source))?;
-        if !is.is_file() {
-            return Err(taken(name, io::Error::other("it is no file")));
-        }
-        is_meant(name, Some(cluster), file, is.len())?;
+        let named = looked_at(name, file, cluster)?;
         if before == Before::MayBeThere && self.is_there(name, file).await? {
             return Ok(None);
         }
@@ -153,10 +147,7 @@ impl Backups {
         cluster: u64,
         compression: Compression,
     ) -> Result<(String, Vec<Bytes>), WalgError> {
-        let not_ours = |why: String| WalgError::Segment { object: name.to_owned(), why };
-        let named = WalFile::parse(name, SegmentSize::LEAST).map_err(|error| not_ours(error.to_string()))?;
-        let length = file.metadata().map_err(|source| taken(name, source))?.len();
-        is_meant(name, Some(cluster), file, length)?;
+        let named = looked_at(name, file, cluster)?;
         self.pack(name, named, file, compression).await
     }
 
@@ -198,6 +189,18 @@ impl Backups {
             Err(error) => Err(error),
         }
     }
+}
+
+/// What a file is by its name; one that is not what it is called, or of another cluster, is refused.
+fn looked_at(name: &str, file: &File, cluster: u64) -> Result<WalFile, WalgError> {
+    let not_ours = |why: String| WalgError::Segment { object: name.to_owned(), why };
+    let named = WalFile::parse(name, SegmentSize::LEAST).map_err(|error| not_ours(error.to_string()))?;
+    let is = file.metadata().map_err(|source| taken(name, source))?;
+    if !is.is_file() {
+        return Err(taken(name, io::Error::other("it is no file")));
+    }
+    is_meant(name, Some(cluster), file, is.len())?;
+    Ok(named)
 }
 
 /// Reads a file from its beginning, wherever others that have it are.

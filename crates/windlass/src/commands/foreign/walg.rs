@@ -12,7 +12,7 @@ use windlass_core::restore::Moment;
 use windlass_core::secret::SecretRef;
 use windlass_core::wal::Lsn;
 use windlass_engine::postgres::physical::place::{self, FolderError};
-use windlass_engine::postgres::physical::recovery::{Recovery, Until};
+use windlass_engine::postgres::physical::recovery::{Recovery, Until, word};
 use windlass_engine::progress::{Event, Progress};
 use windlass_repo::format::walg::{Backup, Backups, BaseBackup, Held, KeyForm, ReadBack, Replay, SealKey, Target};
 use windlass_repo::hex::sha256;
@@ -441,12 +441,11 @@ fn restore_command(context: &Context, repository: &Name, cluster: Option<u64>) -
             .map_err(|error| Failure::usage(format!("find `{}`: {error}", path.display()), "name it by its full path"))
     };
     let settings = absolute(&context.settings.file)?;
-    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''").replace('%', "%%"));
     let cluster = cluster.map_or(String::new(), |cluster| format!(" --cluster {cluster}"));
     Ok(format!(
         "{} --quiet --config {} wal-fetch --component {repository}{cluster} %f %p",
-        quoted(&context.host.program),
-        quoted(&settings)
+        word(&context.host.program),
+        word(&settings)
     ))
 }
 
