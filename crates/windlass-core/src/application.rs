@@ -165,6 +165,8 @@ pub struct Physical {
     pub archives: bool,
     /// Bytes of WAL that may wait on this machine where its store is away; none where there is none.
     pub spool: u64,
+    /// How it is stopped and started.
+    pub control: Option<Control>,
 }
 
 /// Which databases of a server.

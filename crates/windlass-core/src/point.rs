@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::evidence::Head;
 use crate::id::{PointId, WriterId};
@@ -246,8 +247,8 @@ impl ComponentManifest {
     }
 }
 
-/// One object of the repository: where it is, and what reading it must give.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One object of the repository: where it is, and what reading it must give. The default stands for what is in none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectRef {
     /// Its key below the repository's root.
     pub key: String,
@@ -332,11 +333,19 @@ pub struct PhysicalData {
     /// Bytes of its files.
     pub data_bytes: u64,
     /// Where its tablespaces were that are not in the data folder, by their oid.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "by_number")]
     pub tablespaces: BTreeMap<u32, String>,
     /// Pages whose checksums were wrong when they were read, by file and by number in it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub corrupt: BTreeMap<String, Vec<u32>>,
+}
+
+/// Reads a map whose keys are numbers. JSON has them as text, which serde takes for a number in all places but those it has to hold back
+/// until it knows of which kind a component is.
+fn by_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<u32, String>, D::Error> {
+    let text = BTreeMap::<String, String>::deserialize(deserializer)?;
+    let number = |(key, value): (String, String)| key.parse().map(|key| (key, value)).map_err(Error::custom);
+    text.into_iter().map(number).collect()
 }
 
 /// The dump of one database.

@@ -120,7 +120,7 @@ fn database_facts(database: &str) -> DatabaseFacts {
 }
 
 fn folder_facts() -> FolderFacts {
-    FolderFacts { path: "/back".into(), exists: false, entries: 0, free_bytes: 1 << 30 }
+    FolderFacts { path: "/back".into(), exists: false, entries: 0, free_bytes: 1 << 30, begun: None }
 }
 
 fn request(only: &str, into: &[&str]) -> Request {

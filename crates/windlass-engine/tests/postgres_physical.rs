@@ -56,7 +56,7 @@ impl Repository {
         let oids = backup.sentinel.spec.iter().flat_map(|spec| spec.tablespaces.keys());
         let places: BTreeMap<_, _> = oids.map(|oid| (*oid, tablespace.clone())).collect();
         let target = Target::create(&data, backup.sentinel.spec.as_ref(), &places)?;
-        self.backups.lay_down(&held, &chain, target, &|_| ()).await?;
+        self.backups.lay_down(&held, &chain, target, None, &|_| ()).await?;
         let wal = self.folder.path().join("wal_005");
         let restore_command = format!("zstd -dqf {}/%f.zst -o %p", wal.display());
         Recovery { restore_command, timeline: Timeline(1), until: Until::EndOfWal }.write(&data)?;

@@ -164,13 +164,23 @@ pub enum TaskError {
     /// Entries could not be exchanged.
     #[error(transparent)]
     Exchange(ExchangeError),
-    /// The application could not be stopped or started.
-    #[error("{verb} the application")]
+    /// The application or a server could not be stopped or started.
+    #[error("{verb} {what}")]
     Control {
         /// `stop` or `start`.
         verb: &'static str,
+        /// What.
+        what: &'static str,
         /// Why not.
         source: ProcessError,
+    },
+    /// A server works on, though its command to stop it has ended.
+    #[error("stop the server of {component}: its command has ended, and a server still works in `{}`", folder.display())]
+    StillRuns {
+        /// The component.
+        component: Name,
+        /// Its data folder.
+        folder: PathBuf,
     },
     /// What was restored is not what it should be.
     #[error("check what was restored: {}", findings.join("; "))]
@@ -286,6 +296,7 @@ impl Diagnose for TaskError {
             Self::NoUndo { .. } => "WDL-3018",
             Self::Exchange(_) => "WDL-3019",
             Self::Control { .. } => "WDL-3020",
+            Self::StillRuns { .. } => "WDL-3032",
             Self::Checks { .. } => "WDL-3021",
             Self::PutBack { .. } => "WDL-3022",
             Self::Stuck { .. } => "WDL-3023",
@@ -315,6 +326,7 @@ impl Diagnose for TaskError {
             Self::NoUndo { .. } => "NoUndo",
             Self::Exchange(_) => "ExchangeFailed",
             Self::Control { .. } => "ControlFailed",
+            Self::StillRuns { .. } => "ServerStillRuns",
             Self::Checks { .. } => "ChecksFailed",
             Self::PutBack { .. } => "RestorePutBack",
             Self::Stuck { .. } => "RestoreStuck",
@@ -339,6 +351,7 @@ impl Diagnose for TaskError {
             Self::Damaged { .. }
             | Self::Exchange(_)
             | Self::Control { .. }
+            | Self::StillRuns { .. }
             | Self::Checks { .. }
             | Self::PutBack { .. }
             | Self::Halted { .. }
@@ -379,6 +392,7 @@ impl Diagnose for TaskError {
                 "check the space and the rights there, and whether something is mounted over it".to_owned()
             }
             Self::Control { .. } => "run the command of `control` by hand as the user Windlass runs as; it must succeed where the application is stopped or started already".to_owned(),
+            Self::StillRuns { .. } => "let the `stop` of the component's `control` end only when the server has ended, and see that nothing starts it again meanwhile".to_owned(),
             Self::Checks { .. } => "look at the point with a restore aside, or restore another one".to_owned(),
             Self::PutBack { source, gone, unstarted, .. } => {
                 let mut hints = source.hints();
@@ -391,7 +405,7 @@ impl Diagnose for TaskError {
             }
             Self::Halted { restore, source } => {
                 let mut hints = source.hints();
-                if matches!(**source, Self::Control { verb: "stop", .. }) {
+                if matches!(**source, Self::Control { verb: "stop", what: "the application", .. }) {
                     hints.push("if the application is stopped already, add `--stopped`".to_owned());
                 }
                 hints.push(format!(

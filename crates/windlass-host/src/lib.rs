@@ -9,5 +9,6 @@ mod moments;
 pub mod rehearse;
 pub mod restore;
 pub mod retention;
+mod scratch;
 pub mod verify;
 pub mod wal;

@@ -16,18 +16,17 @@ use windlass_core::restore::{DatabaseFacts, DatabaseStep, FolderStep, Moment, Re
 use windlass_core::verification::{ComponentVerdict, DrillReport, Level, Verdict, Verification};
 use windlass_core::wal::Lsn;
 use windlass_engine::action;
-use windlass_engine::postgres::physical::recover::Recoverer;
 use windlass_engine::postgres::restore::{Roles, look};
 use windlass_engine::postgres::scratch::{Amcheck, Place, ScratchServer, stale, teardown};
 use windlass_engine::postgres::{PostgresError, database_of};
 use windlass_engine::progress::{Event, Progress};
 use windlass_engine::restore::{self, dump_of};
-use windlass_engine::supervisor::{Orders, Supervisor};
 use windlass_repo::catalog::Entry;
 
 use crate::error::TaskError;
 use crate::host::{Host, Site};
 use crate::moments;
+use crate::scratch::Scratch;
 use crate::verify::{components, pin, put_on_record, record_of, unpin};
 use windlass_engine::checks;
 
@@ -68,16 +67,13 @@ async fn rehearse(
         let text = format!("{} was left by a drill that was killed with its supervisor: {said}", left.display());
         progress.event(Event::Warning { text: &text });
     }
-    let place = Place::make().map_err(TaskError::Postgres)?;
-    let deadline = u64::try_from(LONGEST.as_secs()).unwrap_or(u64::MAX);
-    let orders = Orders { after: Vec::new(), teardown: vec![place.path.clone()], deadline };
-    let supervisor = Supervisor::start(&host.program, &orders).await.map_err(TaskError::Supervisor)?;
+    let scratch = Scratch::make(&host.program, LONGEST).await?;
     let mut moments = Vec::new();
     for verdict in verdicts.iter_mut().filter(|verdict| verdict.verdict == Verdict::Passed) {
         let Some(summary) = point.components.iter().find(|c| c.name == verdict.name) else { continue };
         let manifest = vault.component(point, summary).await?;
         let began = Instant::now();
-        let here = Here { place: &place, program: &host.program, is_drill };
+        let here = Here { scratch: &scratch, is_drill };
         moments.push(bring_up(site, &manifest, here, verdict, progress).await.unwrap_or(point.at));
         verdict.restore_ms = Some(millis(began));
         let text = match verdict.verdict {
@@ -87,10 +83,7 @@ async fn rehearse(
         progress.event(Event::Done { component: &verdict.name, text: &text });
     }
     let rto_ms = millis(clock);
-    let report = supervisor.act().await.map_err(TaskError::Supervisor)?;
-    for failure in report.failures {
-        progress.event(Event::Warning { text: &format!("tear down the scratch place: {failure}") });
-    }
+    scratch.end(progress).await?;
     unpin(pin).await;
     let mut record = record_of(vault, &host.name, point, Level::Restored, started, verdicts)?;
     if is_drill {
@@ -109,8 +102,7 @@ fn millis(since: Instant) -> u64 {
 /// Where and how a component is rehearsed.
 #[derive(Clone, Copy)]
 struct Here<'a> {
-    place: &'a Place,
-    program: &'a Path,
+    scratch: &'a Scratch,
     is_drill: bool,
 }
 
@@ -124,9 +116,9 @@ async fn bring_up(
     progress: &dyn Progress,
 ) -> Option<Timestamp> {
     match &manifest.data {
-        ComponentData::Postgres(data) => databases(site, manifest, data, here.place, verdict, progress).await,
+        ComponentData::Postgres(data) => databases(site, manifest, data, &here.scratch.place, verdict, progress).await,
         ComponentData::Physical(data) => return cluster(site, manifest, data, here, verdict, progress).await,
-        ComponentData::Disk(data) => folder(site, manifest, data, here.place, verdict, progress).await,
+        ComponentData::Disk(data) => folder(site, manifest, data, &here.scratch.place, verdict, progress).await,
         ComponentData::Action(_) => output(site, manifest, verdict, progress).await,
     }
     None
@@ -242,46 +234,16 @@ async fn cluster(
     verdict: &mut ComponentVerdict,
     progress: &dyn Progress,
 ) -> Option<Timestamp> {
-    let (name, place) = (&manifest.component, here.place);
-    let step = match replayed(site, name, data, here.is_drill).await {
-        Ok(step) => step,
+    let up = async {
+        let step = replayed(site, &manifest.component, data, here.is_drill).await?;
+        let server = here.scratch.server(&site.vault, manifest, data, step.as_ref(), progress).await?;
+        Ok((step, server))
+    };
+    let (step, server) = match up.await {
+        Ok(up) => up,
         Err(error) => {
             let found = if let TaskError::Restore(error) = &error { judge(error) } else { Verdict::Inconclusive };
             worsen(verdict, found, chain(&error));
-            return None;
-        }
-    };
-    let needed = data.data_bytes.saturating_add(step.as_ref().map_or(0, |step| step.wal_bytes));
-    let free = restore::free_bytes(&place.path);
-    if free < needed {
-        let (free, needed) = (windlass_core::size::display(free), windlass_core::size::display(needed));
-        let why = format!("{} has {free} free, and {needed} are needed", place.path.display());
-        worsen(verdict, Verdict::Inconclusive, why);
-        return None;
-    }
-    let target = place.path.join(format!("cluster-{name}"));
-    let recoverer = Recoverer { place, program: here.program };
-    let recover = step.as_ref().map(|step| (step, recoverer));
-    let laid_down = match std::fs::create_dir(&target) {
-        Ok(()) => restore::data_folder_into(&site.vault, manifest, data, &target, recover, progress).await,
-        Err(error) => {
-            worsen(verdict, Verdict::Inconclusive, format!("make {}: {error}", target.display()));
-            return None;
-        }
-    };
-    let folder = match laid_down {
-        Ok(folder) => folder,
-        Err(error) => {
-            worsen(verdict, judge(&error), chain(&error));
-            return None;
-        }
-    };
-    let (major, database) = (data.server_version / 10_000, data.databases.first().map_or("postgres", String::as_str));
-    let server = match ScratchServer::start_on(place, &folder, major, &data.superuser, database).await {
-        Ok(server) => server,
-        Err(error) => {
-            let is_its_own = matches!(error, PostgresError::Scratch { .. });
-            worsen(verdict, if is_its_own { Verdict::Failed } else { Verdict::Inconclusive }, chain(&error));
             return None;
         }
     };

@@ -7,9 +7,10 @@ use windlass_core::application::{Action, Application, Postgres, Strategy};
 use windlass_core::diagnose::Diagnose;
 use windlass_core::id::PointId;
 use windlass_core::name::Name;
-use windlass_core::point::{ComponentData, ComponentManifest};
+use windlass_core::point::{ComponentData, ComponentManifest, PhysicalData};
 use windlass_core::restore::{
-    CommandStep, Destination, FolderFacts, Plan, Refusal, Request, Source, Step, TargetFacts, Wanted, plan, wanted,
+    CommandStep, Destination, FolderFacts, Plan, Reach, Refusal, Request, Source, Step, TargetFacts, Wanted, plan,
+    wanted,
 };
 use windlass_core::verification::Verdict;
 use windlass_engine::postgres::restore::look;
@@ -19,6 +20,7 @@ use windlass_engine::restore::{self as engine, free_bytes, roles_of, tools_for};
 use windlass_repo::catalog::{Catalog, Entry};
 use windlass_repo::error::RepositoryError;
 use windlass_repo::evidence;
+use windlass_repo::format::walg::Ledger;
 use windlass_repo::vault::Vault;
 
 use crate::error::TaskError;
@@ -76,12 +78,12 @@ pub async fn find_and_prepare<'a>(
     vault: &Vault,
     catalog: &'a Catalog,
     which: Which,
+    wanted: &[&Name],
     request: &Request,
     here: Option<Here<'_>>,
 ) -> Result<(&'a Entry, Planned), TaskError> {
-    let wanted: Vec<&Name> = request.into.keys().collect();
     let mut refused = None;
-    for entry in find_all(catalog, vault.application(), which, &wanted)? {
+    for entry in find_all(catalog, vault.application(), which, wanted)? {
         match prepare(vault, catalog, entry, request, here).await {
             Err(error @ TaskError::Refused(Refusal::NoMoment { older_may_do: true, .. })) => refused = Some(error),
             other => return other.map(|planned| (entry, planned)),
@@ -161,6 +163,32 @@ async fn look_at(
     Ok(Planned { plan, digest, manifests, facts, request: request.clone() })
 }
 
+/// The moment that servers are brought to, and what is known of it.
+pub(crate) struct Asked<'a> {
+    request: &'a Request,
+    /// What was found a moment ago.
+    known: Option<&'a TargetFacts>,
+}
+
+impl Asked<'_> {
+    /// Where the moment is behind a base backup; none where none was asked for.
+    pub(crate) async fn reach(
+        &self,
+        vault: &Vault,
+        component: &Name,
+        data: &PhysicalData,
+    ) -> Result<Option<Reach>, TaskError> {
+        match (self.known, &self.request.moment) {
+            (Some(TargetFacts::DataFolder { reach, .. } | TargetFacts::Extracted { reach, .. }), _) => {
+                Ok(reach.clone())
+            }
+            (Some(TargetFacts::LiveServer(live)), _) => Ok(live.reach.clone()),
+            (_, Some(moment)) => moments::reach(vault, component, data, moment, self.request.timeline).await,
+            (_, None) => Ok(None),
+        }
+    }
+}
+
 async fn facts_of(
     vault: &Vault,
     part: &Wanted<'_>,
@@ -169,9 +197,12 @@ async fn facts_of(
     here: Option<Here<'_>>,
 ) -> Result<TargetFacts, TaskError> {
     let settings = here.map(|here| here.application);
+    let asked = Asked { request, known };
     let target = match (&part.destination, here) {
         (Destination::Aside(target), _) => target,
-        (Destination::InPlace, Some(here)) => return look::facts(vault, part, here.host, here.application).await,
+        (Destination::InPlace, Some(here)) => {
+            return look::facts(vault, part, &asked, here.host, here.application).await;
+        }
         (Destination::InPlace, None) => {
             let what = part.manifest.component.to_string();
             return Err(TaskError::Refused(Refusal::NotInSettings { what }));
@@ -181,14 +212,19 @@ async fn facts_of(
         ComponentData::Postgres(_) => database_facts(vault, part, target, settings).await,
         ComponentData::Disk(_) => folder_facts(vault, target).map(TargetFacts::Folder),
         ComponentData::Physical(data) => {
-            let folder = folder_facts(vault, target)?;
             let component = &part.manifest.component;
-            let (reach, goes_on) = match (known, &request.moment) {
-                (Some(TargetFacts::DataFolder { reach, .. }), _) => (reach.clone(), None),
-                (_, Some(moment)) => (moments::reach(vault, component, data, moment, request.timeline).await?, None),
-                (_, None) => (None, moments::goes_on(vault, component, data).await?),
-            };
-            Ok(TargetFacts::DataFolder { folder, reach, goes_on })
+            let is_whole = part.extracted().is_empty();
+            if is_whole && moments::is_url(target) {
+                let (component, target) = (component.clone(), target.clone());
+                return Err(TaskError::Refused(Refusal::WholeServer { component, target }));
+            }
+            let reach = asked.reach(vault, component, data).await?;
+            if !is_whole {
+                return moments::extracted_facts(part, data, target, (reach, here)).await;
+            }
+            let is_first = asked.known.is_none() && request.moment.is_none();
+            let goes_on = if is_first { moments::goes_on(vault, component, data).await? } else { None };
+            Ok(TargetFacts::DataFolder { folder: folder_facts(vault, target)?, reach, goes_on })
         }
         ComponentData::Action(_) => {
             let action = settings.and_then(|application| action_of(application, &part.manifest.component));
@@ -245,6 +281,7 @@ fn folder_facts(vault: &Vault, target: &str) -> Result<FolderFacts, TaskError> {
         exists: entries.is_some(),
         entries: entries.unwrap_or(0),
         free_bytes: free_bytes(&path),
+        begun: Ledger::of(&path),
     })
 }
 
@@ -293,6 +330,7 @@ pub async fn run(
                 notes.extend(engine::folder(vault, step, progress).await.map_err(TaskError::Restore)?);
             }
             Step::DataFolder(step) => notes.extend(moments::lay_down(vault, manifest, step, here, progress).await?),
+            Step::Extract(step) => notes.extend(moments::extract(vault, manifest, step, here, progress).await?),
             Step::Action(step) => {
                 if let Some(action) = settings.and_then(|application| action_of(application, &step.component)) {
                     engine::action(vault, manifest, step, action, progress).await.map_err(TaskError::Restore)?;
@@ -302,6 +340,7 @@ pub async fn run(
             Step::Stop(_)
             | Step::ReplaceDatabase(_)
             | Step::ReplaceFiles(_)
+            | Step::ReplaceServer(_)
             | Step::ReplaceVolume(_)
             | Step::Start(_) => {}
         }

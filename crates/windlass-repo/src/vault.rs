@@ -17,6 +17,7 @@ use crate::keyring::{KeyError, Keyring, StoredKeyring, Unlock, parse_recipient};
 use crate::layout;
 use crate::object::{Compare, ObjectError, ObjectReader, ObjectWriter};
 use crate::repository::Repository;
+use crate::sign::DocumentError;
 use crate::store::{Key, Store};
 use crate::writer::{Writer, Writers};
 
@@ -204,6 +205,7 @@ impl Vault {
         let bytes = writer.sign(manifest)?;
         let summary = ComponentSummary::of(manifest, hex::sha256(&bytes));
         let key = layout::component(&self.application, manifest.point, &manifest.component);
+        can_be_read_again(&key, manifest)?;
         self.store().create(&key, bytes).await.map_err(RepositoryError::Store)?;
         Ok(summary)
     }
@@ -211,6 +213,7 @@ impl Vault {
     /// Writes the commit record: from here on the point exists. Returns the record's SHA-256, in hex.
     pub async fn commit(&self, writer: &Writer, point: &RecoveryPoint) -> Result<String, RepositoryError> {
         let key = layout::point(&self.application, point.id, point.is_complete());
+        can_be_read_again(&key, point)?;
         let bytes = writer.sign(point)?;
         let sha256 = hex::sha256(&bytes);
         self.store().create(&key, bytes).await.map_err(RepositoryError::Store)?;
@@ -294,4 +297,17 @@ pub enum ObjectOrKeyError {
     /// The key to seal it to.
     #[error(transparent)]
     Key(KeyError),
+}
+
+/// That a document says the same when it is read: one that did not would be found out by the restore.
+fn can_be_read_again<T>(key: &Key, document: &T) -> Result<(), RepositoryError>
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + PartialEq,
+{
+    let wrong = |error| RepositoryError::Document { key: key.clone(), source: DocumentError::Json(error) };
+    let text = serde_json::to_vec(document).map_err(wrong)?;
+    if serde_json::from_slice::<T>(&text).map_err(wrong)? == *document {
+        return Ok(());
+    }
+    Err(wrong(serde::de::Error::custom("it would be read as something else than it is")))
 }

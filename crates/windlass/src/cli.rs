@@ -353,12 +353,18 @@ pub(crate) struct Restore {
     /// Where a component goes: a database URL, or a folder; may be repeated
     #[arg(long, value_name = "COMPONENT=TARGET", required_unless_present = "in_place")]
     pub into: Vec<String>,
+    /// With --into: the server of a base backup becomes a standby, which follows the archive
+    #[arg(long, conflicts_with_all = ["in_place", "moment"])]
+    pub standby: bool,
     /// Replace what is there: the application is stopped and started, and what was there is kept for `windlass undo`
     #[arg(long, conflicts_with_all = ["into", "from"])]
     pub in_place: bool,
     /// With --in-place: go on also where what is there cannot be kept; the plan says where
     #[arg(long, requires = "in_place")]
     pub without_undo: bool,
+    /// With --in-place: servers go back as a whole also where they have databases of others; the plan names them
+    #[arg(long, requires = "in_place")]
+    pub cluster: bool,
     /// With --in-place: the application is stopped already; its command to stop it is not run
     #[arg(long, requires = "in_place")]
     pub stopped: bool,

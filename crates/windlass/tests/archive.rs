@@ -7,6 +7,7 @@ mod story;
 
 use anyhow::{Context, Result};
 use story::archiving::{Archive, binary};
+use story::wait_until;
 use windlass_testkit::postgres::PgCluster;
 
 #[test]
@@ -128,7 +129,7 @@ fn what_was_not_stored_stays_with_the_server_until_it_can_be() -> Result<()> {
     archive.serving = None;
     let waiting: Vec<String> = (0..8).map(|_| archive.switch()).collect();
     let failed = || archive.server.psql("postgres", "select failed_count from pg_stat_archiver");
-    story::wait_until("PostgreSQL to notice", || failed() != "0");
+    wait_until("PostgreSQL to notice", || failed() != "0");
     assert!(!waiting.iter().any(|name| archive.archived(name)));
     archive.serve()?;
     for name in &waiting {
@@ -137,11 +138,11 @@ fn what_was_not_stored_stays_with_the_server_until_it_can_be() -> Result<()> {
 
     // Its disk is not mounted. Nothing is under way just then.
     let asked = "select count(*) from pg_ls_archive_statusdir() where name like '%.ready'";
-    story::wait_until("PostgreSQL to have heard of all", || archive.server.psql("postgres", asked) == "0");
+    wait_until("PostgreSQL to have heard of all", || archive.server.psql("postgres", asked) == "0");
     let (place, away) = (archive.stage.path("repository"), archive.stage.path("away"));
     std::fs::rename(&place, &away)?;
     let kept = archive.switch();
-    story::wait_until("it to be told", || archive.said().contains("WDL-1211"));
+    wait_until("it to be told", || archive.said().contains("WDL-1211"));
     assert!(!place.exists(), "nothing is made in its stead");
     std::fs::rename(&away, &place)?;
     archive.wait_for(&kept);
@@ -168,7 +169,7 @@ fn what_the_store_does_not_take_waits_in_a_spool_that_has_a_bound() -> Result<()
     let archived =
         |archive: &Archive| archive.server.psql("postgres", "select last_archived_wal from pg_stat_archiver");
     let waits = archive.switch();
-    story::wait_until("the server not to keep it", || archived(&archive) == waits);
+    wait_until("the server not to keep it", || archived(&archive) == waits);
     let told = archive.said();
     assert!(told.contains("waits on this machine"), "{told}");
     // What cannot be had from the store can be had from here.
@@ -190,7 +191,7 @@ fn what_the_store_does_not_take_waits_in_a_spool_that_has_a_bound() -> Result<()
     // It is full of what does not compress; the server keeps the rest.
     archive.server.psql("shop", "insert into orders select n, gen_random_uuid() || repeat(gen_random_uuid()::text, 9) from generate_series(100, 20000) n");
     let kept = archive.switch();
-    story::wait_until("the bound to be told", || archive.said().contains("WDL-3405"));
+    wait_until("the bound to be told", || archive.said().contains("WDL-3405"));
     assert_ne!(archived(&archive), kept);
     // Killed meanwhile, what waits is not forgotten.
     archive.serving = None;
@@ -199,7 +200,7 @@ fn what_the_store_does_not_take_waits_in_a_spool_that_has_a_bound() -> Result<()
     archive.wait_for(&waits);
     archive.wait_for(&kept);
     let spool = archive.stage.path("state/spool/shop.db");
-    story::wait_until("the spool to be empty", || walk(&spool).iter().all(|file| file.is_dir()));
+    wait_until("the spool to be empty", || walk(&spool).iter().all(|file| file.is_dir()));
     archive.stage.windlass(&["repo", "check", "--read-data"])?.with(0);
     Ok(())
 }
@@ -220,7 +221,7 @@ fn nothing_is_overwritten_and_nobody_elses_wal_is_taken() -> Result<()> {
     let taken = stored.with_file_name(format!("{next}.zst"));
     std::fs::copy(&stored, &taken)?;
     assert_eq!(archive.switch(), next);
-    story::wait_until("it to be refused", || archive.said().contains("WDL-1615"));
+    wait_until("it to be refused", || archive.said().contains("WDL-1615"));
     assert_eq!(std::fs::read(&taken)?, std::fs::read(&stored)?);
     assert_ne!(archive.server.psql("postgres", "select failed_count from pg_stat_archiver"), "0");
     std::fs::remove_file(&taken)?;
@@ -324,5 +325,35 @@ fn status_goes_by_the_newest_moment_that_can_be_restored() -> Result<()> {
     let elsewhere = doctor()?;
     assert_eq!(elsewhere["good"], false);
     assert!(elsewhere["fix"].to_string().contains("wal-push --component shop/db"), "{elsewhere:#}");
+    Ok(())
+}
+
+#[test]
+fn a_standby_follows_what_is_archived() -> Result<()> {
+    let archive = Archive::new()?;
+    archive.stage.take()?;
+    let back = archive.stage.path("back");
+    let into = format!("db={}", back.display());
+    let asked = ["restore", "shop", "--into", &into, "--standby"];
+    let plan = archive.stage.windlass(&[&asked[..], &["--plan"]].concat())?.with(0).out;
+    assert!(plan.contains("and then a standby of what is archived"), "{plan}");
+    archive
+        .stage
+        .windlass(&[&asked[..], &["--yes"]].concat())?
+        .with(0)
+        .says("it is a standby that follows the archive");
+    let overrides = std::fs::read_to_string(back.join("data/postgresql.auto.conf"))?;
+    assert!(overrides.contains("wal-fetch --component shop/db %f %p'"), "{overrides}");
+    // By the socket of this story instead of the usual one.
+    let fetch = format!("restore_command={}", archive.fetch());
+    let standby = PgCluster::start_from(|to| Ok(std::fs::rename(back.join("data"), to)?), &[&fetch])?;
+    for id in 1..3 {
+        let last = archive.switch();
+        archive.wait_for(&last);
+        let found = format!("select count(*) from orders where id = {id}");
+        wait_until(&format!("row {id} to be there"), || standby.psql("shop", &found) == "1");
+    }
+    assert_eq!(standby.psql("postgres", "select pg_is_in_recovery()"), "t");
+    archive.stage.windlass(&[&asked[..], &["--at", "latest", "--plan"]].concat())?.with(2);
     Ok(())
 }

@@ -5,6 +5,9 @@
 
 mod story;
 
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
+
 use anyhow::{Context, Result};
 use story::archiving::Archive;
 use windlass_testkit::postgres::PgCluster;
@@ -198,16 +201,17 @@ fn every_timeline_can_be_followed_and_a_time_between_two_is_not_guessed() -> Res
     second.psql("postgres", &format!("alter system set archive_command = '{command}'"));
     second.psql("postgres", "alter system set archive_mode = 'on'");
     let second = again(second)?;
+    let between = now(&second);
     second.psql("shop", "insert into orders values (20, 'on the second timeline')");
     let last = second.psql("postgres", "select pg_walfile_name(pg_switch_wal())");
     assert!(last.starts_with("00000002"), "{last}");
     archive.wait_for(&last);
 
     assert_eq!(ids(&restored(&archive, &["--at", "latest"])?), "1,20");
-    assert_eq!(ids(&restored(&archive, &["--at", &lost, "--timeline", "1"])?), "1,2");
+    assert_eq!(ids(&restored(&archive, &["--at", &lost])?), "1,2", "the second timeline had not begun by then");
     assert_eq!(ids(&restored(&archive, &["--at", "latest", "--timeline", "1"])?), "1,2,3,4");
     let into = format!("db={}", archive.stage.path("back").display());
-    let between = archive.stage.windlass(&["restore", "shop", "--into", &into, "--at", &lost, "--plan"])?.with(2);
+    let between = archive.stage.windlass(&["restore", "shop", "--into", &into, "--at", &between, "--plan"])?.with(2);
     between.says("it is between timelines").says("--timeline");
     // The next life begins on a timeline of its own.
     let third = restored(&archive, &["--at", "latest"])?;
@@ -271,5 +275,52 @@ fn wal_goes_only_where_nothing_that_is_there_needs_it() -> Result<()> {
     assert_eq!(restored(&archive, &["--at", "latest"])?.psql("shop", "select max(id) from orders"), "10");
     stage.windlass(&["repo", "check", "--read-data"])?.with(0);
     stage.windlass(&["verify", "shop"])?.with(0);
+    Ok(())
+}
+
+#[test]
+fn a_restore_that_was_killed_goes_on_where_it_was() -> Result<()> {
+    let archive = Archive::new()?;
+    archive.server.psql("shop", "create table much as select n, md5(n::text) from generate_series(1, 100000) n");
+    archive.stage.take()?;
+    for _ in 0..3 {
+        archive.wait_for(&archive.switch());
+    }
+    let back = archive.stage.path("back");
+    let into = format!("db={}", back.display());
+    let of_a_file = |name: &str| -> Result<(u64, i64)> {
+        let meta = back.join("data").join(name).metadata()?;
+        Ok((meta.ino(), meta.mtime_nsec()))
+    };
+    for (at, moment) in [
+        ("1", "latest"),
+        ("after \"lay down\"", "latest"),
+        ("after \"recover\"", "latest"),
+        ("1", ""),
+        ("after \"lay down\"", ""),
+    ] {
+        let mut asked = vec!["restore", "shop", "--into", &into];
+        asked.extend((!moment.is_empty()).then_some(["--at", moment]).into_iter().flatten());
+        let run = [&asked[..], &["--yes"]].concat();
+        let killed = archive.stage.command(&run).env("WINDLASS_DIE_AT", at).output()?;
+        assert_eq!(killed.status.signal(), Some(9), "{at}: {}", String::from_utf8_lossy(&killed.stderr));
+        let before = of_a_file("PG_VERSION").ok();
+        // Another restore does not go on with it.
+        let other = ["restore", "shop", "--into", &into, "--at-lsn", "0/5000028", "--plan"];
+        archive.stage.windlass(&other)?.with(2).says("is not empty");
+        let plan = archive.stage.windlass(&[&asked[..], &["--plan"]].concat())?.with(0);
+        assert!(plan.out.contains("go on laying down base backup"), "{at}: {}", plan.out);
+        archive.stage.windlass(&run)?.with(0);
+        if at != "1" {
+            assert_eq!(of_a_file("PG_VERSION").ok(), before, "what was laid down is not laid down again");
+        }
+        assert!(!back.join(".windlass-restore").exists());
+        let server = PgCluster::start_from(|to| Ok(std::fs::rename(back.join("data"), to)?), &[])?;
+        assert_eq!(server.psql("shop", "select count(*) from much"), "100000", "{at}");
+        let orders = if moment.is_empty() { "0" } else { "3" };
+        assert_eq!(server.psql("shop", "select count(*) from orders"), orders, "{at}");
+        drop(server);
+        std::fs::remove_dir_all(&back)?;
+    }
     Ok(())
 }

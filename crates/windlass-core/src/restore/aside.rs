@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::extract::extract_step;
 use super::{
-    ActionStep, CommandStep, DataFolderStep, DatabaseFacts, DatabaseStep, FolderFacts, FolderStep, Moment, RecoverStep,
-    Refusal, Step, TargetFacts, Wanted,
+    ActionStep, CommandStep, DataFolderStep, DatabaseFacts, DatabaseStep, FolderFacts, FolderStep, Moment, Reach,
+    RecoverStep, Refusal, Relation, Request, Step, TargetFacts, Wanted,
 };
 use crate::name::Name;
 use crate::point::{ActionData, ComponentData, DatabaseDump, PhysicalData};
@@ -13,47 +14,42 @@ use crate::point::{ActionData, ComponentData, DatabaseDump, PhysicalData};
 pub(super) fn aside(
     wanted: &[Wanted<'_>],
     facts: &BTreeMap<Name, TargetFacts>,
-    moment: Option<&Moment>,
+    request: &Request,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Step>, Refusal> {
-    let mut steps = Vec::new();
+    let (mut steps, moment) = (Vec::new(), request.moment.as_ref());
     for part in wanted {
         let name = &part.manifest.component;
         match (&part.manifest.data, facts.get(name)) {
             (ComponentData::Postgres(_), Some(TargetFacts::Databases(facts))) => {
                 for dump in part.databases() {
                     let target = facts.get(&dump.name).ok_or_else(|| Refusal::NoTarget { component: name.clone() })?;
-                    if target.exists && target.unfinished {
-                        return Err(Refusal::Unfinished { database: target.database.clone() });
-                    }
-                    if target.exists && target.tables > 0 {
-                        let (database, tables) = (target.database.clone(), target.tables);
-                        return Err(Refusal::DatabaseNotEmpty { database, tables });
-                    }
+                    is_free(target)?;
                     steps.push(Step::Database(database_step(part, dump, target.clone(), warnings)?));
                 }
             }
             (ComponentData::Physical(data), Some(TargetFacts::DataFolder { folder, reach, .. })) => {
-                let size = data.segment_size.bytes();
-                let end = reach.as_ref().map_or(data.stop, |reach| reach.end.max(data.stop));
-                let wal = (end.0 / size + 1 - data.start.0 / size).saturating_mul(size);
-                has_room(folder, data.data_bytes.saturating_add(wal))?;
-                if let Some(gap) = reach.as_ref().and_then(|reach| reach.gap.as_ref()) {
-                    warnings.push(format!(
-                        "{name}: the WAL segment {gap} is missing or ends too early, and what is behind it cannot be restored"
-                    ));
-                }
-                let recover = reach.as_ref().zip(moment).map(|(reach, asked)| RecoverStep {
-                    asked: asked.clone(),
-                    reach: reach.clone(),
-                    wal_bytes: end.0 - data.start.0,
-                });
-                steps.push(Step::DataFolder(DataFolderStep {
+                let recover = recover_step(name, data, reach.as_ref().zip(moment), warnings);
+                let mut step = DataFolderStep {
                     recover,
+                    standby: request.standby,
                     ..data_folder_step(name, data, folder, warnings)
-                }));
+                };
+                step.goes_on = folder.begun.as_ref() == Some(&step.identity());
+                // Of one that goes on, some is there already.
+                if !step.goes_on {
+                    is_empty(folder)?;
+                    has_room(folder, laid_down(data, reach.as_ref()))?;
+                }
+                steps.push(Step::DataFolder(step));
+            }
+            (ComponentData::Physical(data), Some(TargetFacts::Extracted { databases, place, reach })) => {
+                has_room(place, laid_down(data, reach.as_ref()))?;
+                let recover = recover_step(name, data, reach.as_ref().zip(moment), warnings);
+                steps.push(Step::Extract(extract_step(part, data, databases, (place, recover), warnings)?));
             }
             (ComponentData::Disk(data), Some(TargetFacts::Folder(facts))) => {
+                is_empty(facts)?;
                 has_room(facts, data.bytes)?;
                 steps.push(Step::Folder(FolderStep {
                     component: name.clone(),
@@ -72,18 +68,73 @@ pub(super) fn aside(
             _ => return Err(Refusal::NoTarget { component: name.clone() }),
         }
     }
+    if request.standby && !steps.iter().any(|step| matches!(step, Step::DataFolder(_))) {
+        return Err(Refusal::NoStandby);
+    }
     Ok(steps)
 }
 
-/// Whether a folder is empty, and has room for so many bytes.
-fn has_room(facts: &FolderFacts, needed: u64) -> Result<(), Refusal> {
-    if facts.entries > 0 {
-        return Err(Refusal::FolderNotEmpty { path: facts.path.clone(), entries: facts.entries });
+/// Whether a database may be filled: it is not there, or holds nothing.
+pub fn is_free(target: &DatabaseFacts) -> Result<(), Refusal> {
+    let database = || target.database.clone();
+    match target {
+        DatabaseFacts { exists: true, unfinished: true, .. } => Err(Refusal::Unfinished { database: database() }),
+        DatabaseFacts { exists: true, tables: 1.., .. } => {
+            Err(Refusal::DatabaseNotEmpty { database: database(), tables: target.tables })
+        }
+        _ => Ok(()),
     }
+}
+
+/// Whether a folder is empty.
+fn is_empty(facts: &FolderFacts) -> Result<(), Refusal> {
+    match facts.entries {
+        0 => Ok(()),
+        entries => Err(Refusal::FolderNotEmpty { path: facts.path.clone(), entries }),
+    }
+}
+
+/// Whether a folder has room for so many bytes.
+fn has_room(facts: &FolderFacts, needed: u64) -> Result<(), Refusal> {
     if facts.free_bytes < needed {
         return Err(Refusal::NoSpace { path: facts.path.clone(), needed, free: facts.free_bytes });
     }
     Ok(())
+}
+
+/// Bytes of a data folder that is recovered: its own, and the WAL that is fetched.
+pub(super) fn laid_down(data: &PhysicalData, reach: Option<&Reach>) -> u64 {
+    let size = data.segment_size.bytes();
+    let end = reach.map_or(data.stop, |reach| reach.end.max(data.stop));
+    let wal = (end.0 / size + 1 - data.start.0 / size).saturating_mul(size);
+    data.data_bytes.saturating_add(wal)
+}
+
+/// Brings a server to the moment that was asked for.
+pub(super) fn recover_step(
+    name: &Name,
+    data: &PhysicalData,
+    reached: Option<(&Reach, &Moment)>,
+    warnings: &mut Vec<String>,
+) -> Option<RecoverStep> {
+    let (reach, asked) = reached?;
+    if let Some(gap) = &reach.gap {
+        warnings.push(format!(
+            "{name}: the WAL segment {gap} is missing or ends too early, and what is behind it cannot be restored"
+        ));
+    }
+    let wal_bytes = reach.end.max(data.stop).0 - data.start.0;
+    Some(RecoverStep { asked: asked.clone(), reach: reach.clone(), wal_bytes })
+}
+
+/// What a person should know of a base backup whose pages were damaged when it was taken.
+pub(super) fn warn_of_damage(name: &Name, data: &PhysicalData, warnings: &mut Vec<String>) {
+    if !data.corrupt.is_empty() {
+        let files = data.corrupt.len();
+        warnings.push(format!(
+            "{name}: {files} files have pages that were damaged when it was taken: `windlass points` names them"
+        ));
+    }
 }
 
 /// Lays down a base backup.
@@ -93,20 +144,17 @@ fn data_folder_step(
     facts: &FolderFacts,
     warnings: &mut Vec<String>,
 ) -> DataFolderStep {
-    if !data.corrupt.is_empty() {
-        let files = data.corrupt.len();
-        warnings.push(format!(
-            "{name}: {files} files have pages that were damaged when it was taken: `windlass points` names them"
-        ));
-    }
+    warn_of_damage(name, data, warnings);
     DataFolderStep {
         component: name.clone(),
         backup: data.backup.clone(),
         target: facts.path.clone(),
         create: !facts.exists,
+        goes_on: false,
         major: data.server_version / 10_000,
         until: data.stop,
         recover: None,
+        standby: false,
         tablespaces: data.tablespaces.keys().copied().collect(),
         databases: data.databases.clone(),
         bytes: data.data_bytes,
@@ -119,7 +167,7 @@ pub(super) fn action_step(name: &Name, data: &ActionData, command: Option<&Comma
     Ok(Step::Action(ActionStep { component: name.clone(), command, bytes: data.object.plain_size }))
 }
 
-/// Fills a database from a dump, if its server has what the dump needs.
+/// Fills a database from a dump of the point, if its server has what the dump needs.
 pub(super) fn database_step(
     part: &Wanted<'_>,
     dump: &DatabaseDump,
@@ -130,7 +178,19 @@ pub(super) fn database_step(
     let ComponentData::Postgres(data) = &part.manifest.data else {
         return Err(Refusal::NoTarget { component: component.clone() });
     };
-    let (theirs, ours) = (target.server_version / 10_000, data.server_version / 10_000);
+    fill(component, (dump, data.server_version), part.relations(&dump.name), target, warnings)
+}
+
+/// Fills a database from a dump that was taken of a server of a version (as `server_version_num`), if its server has what the
+/// dump needs.
+pub fn fill(
+    component: &Name,
+    (dump, version): (&DatabaseDump, u32),
+    relations: Vec<Relation>,
+    target: DatabaseFacts,
+    warnings: &mut Vec<String>,
+) -> Result<DatabaseStep, Refusal> {
+    let (theirs, ours) = (target.server_version / 10_000, version / 10_000);
     if theirs < ours {
         return Err(Refusal::OlderServer { database: dump.name.clone(), theirs, ours });
     }
@@ -153,7 +213,6 @@ pub(super) fn database_step(
             target.missing_roles.join(", ")
         ));
     }
-    let relations = part.relations(&dump.name);
     let meant = |schema: &str, table: &str| {
         relations.is_empty()
             || relations.iter().any(|r| r.schema == schema && r.table.as_deref().is_none_or(|name| name == table))

@@ -47,6 +47,9 @@ pub struct FolderFacts {
     pub entries: u64,
     /// Bytes free on its file system.
     pub free_bytes: u64,
+    /// The restore that was begun in it and killed, by its identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<String>,
 }
 
 /// What was found of a database that is to be replaced where it lives.
@@ -103,6 +106,25 @@ pub struct LivePlace {
     pub free_bytes: u64,
 }
 
+/// What was found of a server that is to be replaced as a whole where it lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveServer {
+    /// Its data folder.
+    pub data: LivePlace,
+    /// The folders of its tablespaces, and of those of the base backup, by their oid.
+    pub tablespaces: BTreeMap<u32, LivePlace>,
+    /// The folder that `pg_wal` is a link to, where it is one.
+    pub wal: Option<LivePlace>,
+    /// Its databases, where it answers.
+    pub databases: Option<Vec<String>>,
+    /// The database of the application: the one its URL names.
+    pub own: Option<String>,
+    /// How it is stopped and started.
+    pub control: Option<(CommandStep, CommandStep)>,
+    /// Where the moment is that was asked for.
+    pub reach: Option<Reach>,
+}
+
 /// What was found at the target of one component.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetFacts {
@@ -119,8 +141,19 @@ pub enum TargetFacts {
         /// Where the WAL of the archive ends, where it leads on from the base backup and no moment was asked for.
         goes_on: Option<Lsn>,
     },
+    /// By database that is taken out of a recovered server, with the folder it is recovered in.
+    Extracted {
+        /// Where they go, as far as that can be known before.
+        databases: BTreeMap<String, DatabaseFacts>,
+        /// The folder.
+        place: FolderFacts,
+        /// Where the moment is that was asked for.
+        reach: Option<Reach>,
+    },
     /// The databases that are to be replaced where they live, by database of the point.
     LiveDatabases(BTreeMap<String, LiveDatabase>),
+    /// A server that is to be replaced as a whole where it lives.
+    LiveServer(Box<LiveServer>),
     /// The folders and files that are to be replaced where they live.
     LivePlaces(Vec<LivePlace>),
     /// A command of the settings; whether there is one.

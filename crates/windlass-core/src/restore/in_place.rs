@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::aside::{action_step, database_step};
+use super::server::server;
 use super::{
-    CommandStep, FilesPlace, LiveDatabase, LivePlace, Old, Refusal, ReplaceDatabase, ReplaceFiles, Step, TargetFacts,
-    Terms, Wanted,
+    CommandStep, FilesPlace, LiveDatabase, LivePlace, Old, Refusal, ReplaceDatabase, ReplaceFiles, Request, Step,
+    TargetFacts, Terms, Wanted,
 };
 use crate::name::Name;
 use crate::point::{ActionData, ComponentData, DatabaseDump, DiskData};
@@ -22,7 +23,7 @@ pub(super) struct InPlace<'a> {
     pub(super) wanted: &'a [Wanted<'a>],
     pub(super) facts: &'a BTreeMap<Name, TargetFacts>,
     pub(super) terms: &'a Terms,
-    pub(super) without_undo: bool,
+    pub(super) request: &'a Request,
 }
 
 pub(super) fn in_place(asked: &InPlace<'_>, warnings: &mut Vec<String>) -> Result<Vec<Step>, Refusal> {
@@ -66,11 +67,11 @@ pub(super) fn in_place(asked: &InPlace<'_>, warnings: &mut Vec<String>) -> Resul
 fn overlap(steps: &[Step]) -> Option<Refusal> {
     let places: Vec<&FilesPlace> = steps
         .iter()
-        .filter_map(|step| match step {
-            Step::ReplaceFiles(step) => Some(&step.places),
-            _ => None,
+        .flat_map(|step| match step {
+            Step::ReplaceFiles(step) => step.places.iter().collect(),
+            Step::ReplaceServer(step) => step.places().collect(),
+            _ => Vec::new(),
         })
-        .flatten()
         .collect();
     for (index, place) in places.iter().enumerate() {
         let lies_in = |(other, outer): &(usize, &&FilesPlace)| {
@@ -107,6 +108,9 @@ impl InPlace<'_> {
             (ComponentData::Disk(data), Some(TargetFacts::LivePlaces(places))) => {
                 vec![self.files(name, data, places).map(Step::ReplaceFiles)]
             }
+            (ComponentData::Physical(data), Some(TargetFacts::LiveServer(live))) => {
+                vec![server(name, data, live, self.request, warnings).map(Step::ReplaceServer)]
+            }
             (ComponentData::Action(data), Some(TargetFacts::Action { command })) => {
                 vec![self.command(name, data, command.as_ref(), warnings)]
             }
@@ -122,7 +126,7 @@ impl InPlace<'_> {
         warnings: &mut Vec<String>,
     ) -> Result<Step, Refusal> {
         let step = action_step(name, data, command)?;
-        if !self.without_undo {
+        if !self.request.without_undo {
             return Err(Refusal::NoUndo {
                 what: name.to_string(),
                 why: "its restore command overwrites what is there, and Windlass cannot set that aside",
@@ -155,7 +159,7 @@ impl InPlace<'_> {
         let old = match (live.oid, has_room) {
             (None, true) => Old::None,
             (Some(_), true) => Old::Kept,
-            (Some(_), false) if self.without_undo && would_have_room => Old::Deleted,
+            (Some(_), false) if self.request.without_undo && would_have_room => Old::Deleted,
             (_, false) => {
                 let (path, free) = (format!("the server of {database}"), live.free_bytes.unwrap_or(0));
                 return Err(if live.oid.is_some() && would_have_room {
@@ -187,16 +191,10 @@ impl InPlace<'_> {
         if let Some((bytes, place)) = needed.values().find(|(bytes, place)| place.free_bytes < *bytes) {
             return Err(Refusal::NoSpace { path: place.path.clone(), needed: *bytes, free: place.free_bytes });
         }
-        let place = |place: &LivePlace| FilesPlace {
-            path: place.path.clone(),
-            is_file: place.is_file,
-            exists: place.exists,
-            mounts: place.mounts.clone(),
-        };
         Ok(ReplaceFiles {
             component: name.clone(),
             snapshot: data.snapshot.clone(),
-            places: places.iter().map(place).collect(),
+            places: places.iter().map(files_place).collect(),
             exclude: self.terms.exclude.get(name).cloned().unwrap_or_default(),
             files: data.files,
             folders: data.folders,
@@ -204,4 +202,9 @@ impl InPlace<'_> {
             old: if places.iter().any(|place| place.exists) { Old::Kept } else { Old::None },
         })
     }
+}
+
+/// What a plan says of a place.
+pub(super) fn files_place(place: &LivePlace) -> FilesPlace {
+    FilesPlace { path: place.path.clone(), is_file: place.is_file, exists: place.exists, mounts: place.mounts.clone() }
 }

@@ -9,11 +9,13 @@
 //! second to the next - rows, sizes, files - is no part of the plan but of its [`Impact`], which is shown beside it.
 
 mod aside;
+mod extract;
 mod facts;
 mod impact;
 mod in_place;
 mod moment;
 mod refusal;
+mod server;
 mod source;
 mod steps;
 
@@ -23,17 +25,18 @@ use crate::name::Name;
 use crate::selector::Selector;
 use crate::wal::Timeline;
 
-pub use facts::{DatabaseFacts, FolderFacts, LiveDatabase, LivePlace, TargetFacts};
+pub use facts::{DatabaseFacts, FolderFacts, LiveDatabase, LivePlace, LiveServer, TargetFacts};
 pub use impact::{DatabaseImpact, Differences, Estimate, FilesImpact, Impact, Measured, TableImpact};
 pub use moment::{Moment, Reach};
 pub use refusal::Refusal;
 pub use source::{Destination, Source, Wanted, wanted};
 pub use steps::{
-    ActionStep, CommandStep, DataFolderStep, DatabaseStep, FilesPlace, FolderStep, Old, Plan, RecoverStep, Relation,
-    ReplaceDatabase, ReplaceFiles, ReplaceVolume, Step,
+    ActionStep, CommandStep, DataFolderStep, DatabaseStep, ExtractStep, ExtractedDatabase, FilesPlace, FolderStep, Old,
+    Plan, RecoverStep, Relation, ReplaceDatabase, ReplaceFiles, ReplaceServer, ReplaceVolume, Step, TablespacePlace,
 };
 
 use self::aside::aside;
+pub use self::aside::{fill, is_free};
 use self::in_place::{InPlace, in_place};
 
 /// Where a component goes, as people wrote it: `--into COMPONENT=TARGET`.
@@ -50,6 +53,10 @@ pub struct Request {
     pub in_place: bool,
     /// Whether to go on where what is there cannot be kept.
     pub without_undo: bool,
+    /// Whether a server is replaced with all its databases, also those of others.
+    pub cluster: bool,
+    /// Whether servers become standbys of what is archived.
+    pub standby: bool,
     /// The moment that servers are brought to whose WAL is archived; that of the point where there is none.
     pub moment: Option<Moment>,
     /// The timeline it is looked for on; the newest where there is none.
@@ -77,9 +84,9 @@ pub fn plan(
 ) -> Result<Plan, Refusal> {
     let mut warnings = Vec::new();
     let steps = if request.in_place {
-        in_place(&InPlace { wanted, facts, terms, without_undo: request.without_undo }, &mut warnings)?
+        in_place(&InPlace { wanted, facts, terms, request }, &mut warnings)?
     } else {
-        aside(wanted, facts, request.moment.as_ref(), &mut warnings)?
+        aside(wanted, facts, request, &mut warnings)?
     };
     if !source.point.is_complete() {
         let failed: Vec<&str> = source.point.failed.iter().map(|f| f.name.as_str()).collect();

@@ -154,11 +154,25 @@ pub enum Refusal {
         /// The component, or a path of one.
         what: String,
     },
-    /// A base backup, which is not laid down in the place of what is there.
-    #[error("restore {component} in place: a base backup is laid down beside its server only")]
+    /// Single databases of a server, which are not put in the place of those that are there.
+    #[error("plan the restore: {component} is a server as a whole, and single databases of it are restored aside only")]
     OnlyAside {
         /// The component.
         component: Name,
+    },
+    /// Nobody knows how a server is stopped and started.
+    #[error("plan the restore: the settings do not say how the server of {component} is stopped and started")]
+    NoServerControl {
+        /// The component.
+        component: Name,
+    },
+    /// A server has databases of others.
+    #[error("plan the restore: the server of {component} is restored as a whole, with the databases {} of others", others.join(", "))]
+    SharedServer {
+        /// The component.
+        component: Name,
+        /// The databases.
+        others: Vec<String>,
     },
     /// A server cannot be brought to the moment.
     #[error("bring {component} to {moment}, from the base backup {backup}: {why}")]
@@ -175,15 +189,32 @@ pub enum Refusal {
         older_may_do: bool,
     },
     /// There is no server here that could recover it.
-    #[error("bring {component} to {moment}: PostgreSQL {major} is not installed on this machine")]
+    #[error("recover {component}: PostgreSQL {major} is not installed on this machine")]
     NoServer {
         /// The component.
         component: Name,
-        /// The moment.
-        moment: Moment,
         /// The version that is needed.
         major: u32,
     },
+    /// Single databases are to go somewhere that is no server.
+    #[error("plan the restore: single databases of {component} go into a server, and `{target}` is no URL of one")]
+    NotAServer {
+        /// The component.
+        component: Name,
+        /// The target.
+        target: String,
+    },
+    /// A server as a whole is to go into another one.
+    #[error("plan the restore: {component} is a whole server, which goes into a folder, and `{target}` is a URL")]
+    WholeServer {
+        /// The component.
+        component: Name,
+        /// The target.
+        target: String,
+    },
+    /// A standby is wanted of what is none.
+    #[error("plan the restore: none of what is restored is a server as a whole, and only one becomes a standby")]
+    NoStandby,
     /// Something stands in the way of replacing it.
     #[error("plan the restore: {what} cannot be replaced in place: {why}")]
     NotReplaceable {
@@ -265,6 +296,11 @@ impl Diagnose for Refusal {
             Self::OnlyAside { .. } => "WDL-0285",
             Self::NoMoment { .. } => "WDL-0286",
             Self::NoServer { .. } => "WDL-0287",
+            Self::NotAServer { .. } => "WDL-0288",
+            Self::WholeServer { .. } => "WDL-0289",
+            Self::NoServerControl { .. } => "WDL-0290",
+            Self::SharedServer { .. } => "WDL-0291",
+            Self::NoStandby => "WDL-0292",
             Self::NotReplaceable { .. } => "WDL-0271",
             Self::NoUndo { .. } => "WDL-0272",
             Self::NoRoomForTwo { .. } => "WDL-0273",
@@ -297,6 +333,11 @@ impl Diagnose for Refusal {
             Self::OnlyAside { .. } => "OnlyAside",
             Self::NoMoment { .. } => "NoSuchMoment",
             Self::NoServer { .. } => "NoServer",
+            Self::NotAServer { .. } => "NotAServer",
+            Self::WholeServer { .. } => "WholeServer",
+            Self::NoServerControl { .. } => "NoServerControl",
+            Self::SharedServer { .. } => "SharedServer",
+            Self::NoStandby => "NoStandby",
             Self::NotReplaceable { .. } => "NotReplaceable",
             Self::NoUndo { .. } => "NoUndo",
             Self::NoRoomForTwo { .. } => "NoRoomForTwo",
@@ -358,12 +399,25 @@ impl Diagnose for Refusal {
                 "add it to the settings, leave it out with `--only`, or restore it aside with `--into`"
             }
             Self::OnlyAside { .. } => {
-                "restore it aside (`--into COMPONENT=/FOLDER`), stop the server, and start it on that folder"
+                "restore it aside (`--into COMPONENT=postgresql://…`), and carry it over by SQL; or replace the whole server"
+            }
+            Self::NoServerControl { .. } => {
+                "add `control = { stop = [ … ], start = [ … ] }` to the component; or restore it aside, `--into COMPONENT=/FOLDER`"
+            }
+            Self::SharedServer { .. } => {
+                "say `--cluster` where all of them may go back to that moment; or restore single databases aside: `--only COMPONENT/DATABASE --into COMPONENT=postgresql://…`"
             }
             Self::NoMoment { .. } => {
                 "name a moment that is there, `--at latest` for all there is, or a timeline by `--timeline`"
             }
             Self::NoServer { .. } => "install its server programs, or restore on a machine that has them",
+            Self::NotAServer { .. } => {
+                "write `--into COMPONENT=postgresql://HOST/DATABASE`; or name the component alone in `--only`, and a folder"
+            }
+            Self::WholeServer { .. } => {
+                "name a folder; or single databases or tables of it: `--only COMPONENT/DATABASE`, `--only COMPONENT/DATABASE/SCHEMA.TABLE`"
+            }
+            Self::NoStandby => "leave `--standby` out, or restore a component with `mode = \"physical\"` into a folder",
             Self::NotReplaceable { .. } => {
                 "mend that, or restore aside: `--into` a database or folder that may be made, then point the application there"
             }

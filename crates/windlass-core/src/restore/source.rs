@@ -23,7 +23,7 @@ pub struct Source<'a> {
 /// is refused: nothing is passed over in silence.
 pub fn wanted<'a>(source: &Source<'a>, request: &Request) -> Result<Vec<Wanted<'a>>, Refusal> {
     for selector in &request.only {
-        check_selector(source, selector)?;
+        check_selector(source, selector, request.moment.is_some())?;
     }
     if let Some(name) = request.into.keys().find(|name| !source.components.iter().any(|c| c.component == **name)) {
         return Err(Refusal::NoComponent { name: name.clone(), known: names(source) });
@@ -80,6 +80,19 @@ impl<'a> Wanted<'a> {
         data.databases.iter().filter(|dump| meant(dump)).collect()
     }
 
+    /// The databases that are meant alone, of a `physical` component; empty where all of it is meant.
+    pub fn extracted(&self) -> Vec<&str> {
+        let mut named = Vec::new();
+        for selector in &self.selectors {
+            match selector.database.as_deref() {
+                None => return Vec::new(),
+                Some(database) if named.contains(&database) => {}
+                Some(database) => named.push(database),
+            }
+        }
+        if matches!(self.manifest.data, ComponentData::Physical(_)) { named } else { Vec::new() }
+    }
+
     /// The relations of one database that are meant; empty for all.
     pub fn relations(&self, database: &str) -> Vec<Relation> {
         let of_it = |s: &&Selector| s.database.as_deref().is_none_or(|name| name == database);
@@ -93,18 +106,23 @@ impl<'a> Wanted<'a> {
     }
 }
 
-fn check_selector(source: &Source<'_>, selector: &Selector) -> Result<(), Refusal> {
+/// Whether the point has what a selector names. At another `moment` than its own a server may have other databases.
+fn check_selector(source: &Source<'_>, selector: &Selector, moment: bool) -> Result<(), Refusal> {
     let manifest = source.components.iter().find(|c| c.component == selector.component);
     let manifest =
         manifest.ok_or_else(|| Refusal::NoComponent { name: selector.component.clone(), known: names(source) })?;
     let Some(database) = &selector.database else { return Ok(()) };
-    let ComponentData::Postgres(data) = &manifest.data else {
-        return Err(Refusal::NoDatabases { component: selector.component.clone() });
+    let known: Vec<String> = match &manifest.data {
+        ComponentData::Postgres(data) => data.databases.iter().map(|dump| dump.name.clone()).collect(),
+        ComponentData::Physical(_) if moment => return Ok(()),
+        ComponentData::Physical(data) => data.databases.clone(),
+        ComponentData::Disk(_) | ComponentData::Action(_) => {
+            return Err(Refusal::NoDatabases { component: selector.component.clone() });
+        }
     };
-    if data.databases.iter().any(|dump| dump.name == *database) {
+    if known.contains(database) {
         return Ok(());
     }
-    let known = data.databases.iter().map(|dump| dump.name.clone()).collect();
     Err(Refusal::NoDatabase { component: selector.component.clone(), database: database.clone(), known })
 }
 

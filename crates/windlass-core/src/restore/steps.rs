@@ -41,6 +41,8 @@ pub enum Step {
     /// Lay down the data folder of a server.
     #[serde(rename = "data-folder")]
     DataFolder(DataFolderStep),
+    /// Fill databases from those of a server that is recovered in a scratch place.
+    Extract(ExtractStep),
     /// Give an object to a command.
     Action(ActionStep),
     /// Stop the application.
@@ -51,6 +53,9 @@ pub enum Step {
     /// Put restored entries in the place of those that are there.
     #[serde(rename = "replace-files")]
     ReplaceFiles(ReplaceFiles),
+    /// Put a recovered server in the place of the one that is there.
+    #[serde(rename = "replace-server")]
+    ReplaceServer(ReplaceServer),
     /// Give the application a volume made of a snapshot in the place of the one it has.
     #[serde(rename = "replace-volume")]
     ReplaceVolume(ReplaceVolume),
@@ -65,9 +70,11 @@ impl Step {
             Self::Database(step) => Some(&step.component),
             Self::Folder(step) => Some(&step.component),
             Self::DataFolder(step) => Some(&step.component),
+            Self::Extract(step) => Some(&step.component),
             Self::Action(step) => Some(&step.component),
             Self::ReplaceDatabase(step) => Some(&step.fill.component),
             Self::ReplaceFiles(step) => Some(&step.component),
+            Self::ReplaceServer(step) => Some(&step.component),
             Self::ReplaceVolume(step) => Some(&step.component),
             Self::Stop(_) | Self::Start(_) => None,
         }
@@ -79,9 +86,11 @@ impl Step {
             Self::Database(step) => step.bytes,
             Self::Folder(step) => step.bytes,
             Self::DataFolder(step) => step.bytes,
+            Self::Extract(step) => step.bytes,
             Self::Action(step) => step.bytes,
             Self::ReplaceDatabase(step) => step.fill.bytes,
             Self::ReplaceFiles(step) => step.bytes,
+            Self::ReplaceServer(step) => step.bytes,
             Self::ReplaceVolume(step) => step.bytes,
             Self::Stop(_) | Self::Start(_) => 0,
         }
@@ -152,6 +161,9 @@ pub struct DataFolderStep {
     pub target: String,
     /// Whether the target is created first; otherwise it is there and empty.
     pub create: bool,
+    /// Whether it was begun before, and killed: it goes on where it was.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub goes_on: bool,
     /// The major version of the server that can be started on it.
     pub major: u32,
     /// Up to where it is replayed by the WAL that came with it.
@@ -159,12 +171,58 @@ pub struct DataFolderStep {
     /// The moment it is then brought to, by the WAL of the archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recover: Option<RecoverStep>,
+    /// Whether it becomes a standby, which follows the archive for as long as it runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub standby: bool,
     /// The tablespaces that have a folder of their own, by their oid.
     pub tablespaces: Vec<u32>,
     /// The databases that will be there.
     pub databases: Vec<String>,
     /// Bytes that will be there, but for those of the WAL.
     pub bytes: u64,
+}
+
+impl DataFolderStep {
+    /// What tells it from all others, however far it came: SHA-256, in hex.
+    pub fn identity(&self) -> String {
+        let same = Self { create: true, goes_on: false, ..self.clone() };
+        crate::hex::sha256(&serde_json::to_vec(&same).unwrap_or_default())
+    }
+}
+
+/// Recover a server in a scratch place, and fill databases of another from databases of it. What they hold is known only then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtractStep {
+    /// The component.
+    pub component: Name,
+    /// The base backup.
+    pub backup: String,
+    /// The major version of the server that recovers.
+    pub major: u32,
+    /// Up to where it is replayed by the WAL that came with it.
+    pub until: Lsn,
+    /// The moment it is then brought to, by the WAL of the archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recover: Option<RecoverStep>,
+    /// What is taken out of it.
+    pub databases: Vec<ExtractedDatabase>,
+    /// The folder the scratch place is made in.
+    pub place: String,
+    /// Bytes that are laid down there, but for those of the WAL.
+    pub bytes: u64,
+}
+
+/// A database that is filled from one of a recovered server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtractedDatabase {
+    /// What it is called in that server.
+    pub database: String,
+    /// Where it goes, as far as that can be known before.
+    pub target: DatabaseFacts,
+    /// Whether the target is created first; otherwise it is there and empty.
+    pub create: bool,
+    /// The relations wanted, as `schema.table` or `schema.*`; empty for all.
+    pub relations: Vec<Relation>,
 }
 
 /// Recover a server on a data folder that was laid down, up to a moment.
@@ -259,6 +317,59 @@ pub struct ReplaceFiles {
     pub old: Old,
 }
 
+/// Put a server that was recovered beside it in the place of one that is there: its data folder, its tablespaces, its WAL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplaceServer {
+    /// The component.
+    pub component: Name,
+    /// The base backup.
+    pub backup: String,
+    /// The major version of the server.
+    pub major: u32,
+    /// Up to where it is replayed by the WAL that came with it.
+    pub until: Lsn,
+    /// The moment it is then brought to, by the WAL of the archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recover: Option<RecoverStep>,
+    /// How the one that is there is stopped.
+    pub stop: CommandStep,
+    /// How the new one is started.
+    pub start: CommandStep,
+    /// The data folder.
+    pub data: FilesPlace,
+    /// The folders of tablespaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tablespaces: Vec<TablespacePlace>,
+    /// The folder that `pg_wal` is a link to, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wal: Option<FilesPlace>,
+    /// The databases that will be there.
+    pub databases: Vec<String>,
+    /// Those that are there and will not be.
+    pub gone: Vec<String>,
+    /// Bytes that will be there, but for those of the WAL.
+    pub bytes: u64,
+    /// What becomes of what is there.
+    pub old: Old,
+}
+
+/// The folder of a tablespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TablespacePlace {
+    /// The tablespace.
+    pub oid: u32,
+    /// Its folder.
+    pub place: FilesPlace,
+}
+
+impl ReplaceServer {
+    /// All its folders, that of its data first.
+    pub fn places(&self) -> impl Iterator<Item = &FilesPlace> {
+        let tablespaces = self.tablespaces.iter().map(|tablespace| &tablespace.place);
+        std::iter::once(&self.data).chain(tablespaces).chain(&self.wal)
+    }
+}
+
 /// Give the application a volume made of a snapshot in the place of the one it has, which stays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplaceVolume {
@@ -302,10 +413,29 @@ impl Plan {
         self.steps.iter().map(Step::bytes).sum()
     }
 
+    /// The moment it goes back to: that of the point, where no server is brought to a later one, and the earliest where parts of it go
+    /// back to several.
+    pub fn moment(&self) -> Timestamp {
+        let of = |step: &Step| match step {
+            Step::ReplaceServer(ReplaceServer { recover: Some(step), .. }) => step.reach.last.unwrap_or(self.at),
+            _ => self.at,
+        };
+        self.steps.iter().filter(|step| step.component().is_some()).map(of).min().unwrap_or(self.at)
+    }
+
+    /// Whether a server is brought to a moment that is not the point's own.
+    pub fn is_brought_to_a_moment(&self) -> bool {
+        let is_brought = |step: &Step| matches!(step, Step::ReplaceServer(ReplaceServer { recover: Some(_), .. }));
+        self.steps.iter().any(is_brought)
+    }
+
     /// Whether it replaces what is there.
     pub fn is_in_place(&self) -> bool {
-        self.steps
-            .iter()
-            .any(|step| matches!(step, Step::ReplaceDatabase(_) | Step::ReplaceFiles(_) | Step::ReplaceVolume(_)))
+        let replaces = |step: &Step| match step {
+            Step::ReplaceDatabase(_) | Step::ReplaceFiles(_) | Step::ReplaceServer(_) | Step::ReplaceVolume(_) => true,
+            Step::Database(_) | Step::Folder(_) | Step::DataFolder(_) | Step::Extract(_) => false,
+            Step::Action(_) | Step::Stop(_) | Step::Start(_) => false,
+        };
+        self.steps.iter().any(replaces)
     }
 }

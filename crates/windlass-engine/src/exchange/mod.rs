@@ -22,9 +22,12 @@ mod walk;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use rustix::fs::{Mode, mkdirat};
+use rustix::io::Errno;
 use windlass_core::id::RestoreId;
 use windlass_core::restore::FilesPlace;
 use windlass_repo::format::restic::{Excludes, STAGE};
@@ -39,6 +42,8 @@ pub struct Exchange {
     excludes: Excludes,
     /// Whether the folder was there before the restore.
     existed: bool,
+    /// The entry that goes first and comes last.
+    keystone: Option<OsString>,
 }
 
 struct Root {
@@ -107,7 +112,13 @@ impl Exchange {
             only: only.clone(),
             mounts: below(live),
         };
-        Self { roots: all.iter().map(root).collect(), excludes, existed: place.exists || is_file }
+        Self { roots: all.iter().map(root).collect(), excludes, existed: place.exists || is_file, keystone: None }
+    }
+
+    /// The same, where one entry of the folder tells whether it is whole: it is the first that is taken out and the last that is put in.
+    #[must_use]
+    pub fn with_keystone(self, name: &str) -> Self {
+        Self { keystone: Some(name.into()), ..self }
     }
 
     /// Makes the folders beside what is there; the folder itself, too, where it is gone. Begins anew what was restored.
@@ -137,6 +148,44 @@ impl Exchange {
         Ok(staging)
     }
 
+    /// A folder of our own in the first of the folders, closed to all others until it is given away, and made where it is not there. What
+    /// is made there is brought in by [`Exchange::adopt`].
+    pub fn nursery(&self) -> Result<PathBuf, ExchangeError> {
+        let path = self.nursery_path();
+        let Some(root) = self.roots.first() else { return Err(wrong("make", &path, io::ErrorKind::NotFound.into())) };
+        let live = self.open(root)?;
+        keeping_time(&live, true, || match mkdirat(&live.handle, nursery_of(&root.stage).as_str(), Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(wrong("make the folder", &path, error.into())),
+        })?;
+        Ok(path)
+    }
+
+    /// Where that folder is, or would be.
+    pub fn nursery_path(&self) -> PathBuf {
+        self.roots.first().map_or_else(PathBuf::new, |root| root.live.join(nursery_of(&root.stage)))
+    }
+
+    /// Removes that folder, with all that is in it.
+    pub fn drop_nursery(&self) -> Result<(), ExchangeError> {
+        let Some(root) = self.roots.first() else { return Ok(()) };
+        let Some(live) = self.find(root)? else { return Ok(()) };
+        let path = self.nursery_path();
+        keeping_time(&live, true, || match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(wrong("remove the folder", &path, error)),
+            _ => Ok(()),
+        })
+    }
+
+    /// Takes what lies in a folder for what is restored, with its owner and mode: all but what belongs below a mount point, which goes
+    /// there. The folder is gone then.
+    pub fn adopt(&self, staging: &Staging, from: &Path) -> Result<(), ExchangeError> {
+        for (below, to) in &staging.elsewhere {
+            carry(&from.join(below), to)?;
+        }
+        carry(from, &staging.folder)
+    }
+
     /// Writes down what the folders of both sides are, before anything is moved: their modes, owners, times, attributes.
     /// What is not in the point - a mount point, where the folder was none then - stays what it is.
     pub fn record(&self, staging: &Staging, in_the_point: &[PathBuf]) -> Result<(), ExchangeError> {
@@ -152,7 +201,7 @@ impl Exchange {
 
     /// Takes away everything that is meant. Returns what a person should know.
     pub fn take_out(&self, to: Side) -> Result<Vec<String>, ExchangeError> {
-        let mut walk = Walk::default();
+        let mut walk = Walk { keystone: self.keystone.clone(), ..Walk::default() };
         for root in &self.roots {
             let live = self.open(root)?.opened_to_us();
             let stage = Stage::open(&live, &root.stage)?;
@@ -179,8 +228,10 @@ impl Exchange {
     /// Puts everything in, and gives the folders the modes, owners, times and attributes that belong to it. What stands in
     /// the way goes to `aside`. Returns what a person should know.
     pub fn put_in(&self, from: Side, aside: Side) -> Result<Vec<String>, ExchangeError> {
-        let mut walk = Walk { keeps_folders: from == Side::In, ..Walk::default() };
-        for root in &self.roots {
+        let (keeps_folders, keystone) = (from == Side::In, self.keystone.clone());
+        let mut walk = Walk { keeps_folders, keystone, ..Walk::default() };
+        // What lies in mount points comes before what makes the folder whole.
+        for root in self.roots.iter().rev() {
             let live = self.open(root)?.opened_to_us();
             let stage = Stage::open(&live, &root.stage)?;
             let (source, aside) = (stage.filled(from)?.opened_to_us(), stage.side(aside)?);
@@ -311,6 +362,52 @@ fn keeping_time<T>(
         folder.set_modified(time);
     }
     done
+}
+
+/// The name of a folder in which something is made before it is taken for what is restored.
+fn nursery_of(stage: &str) -> String {
+    format!("{stage}-new")
+}
+
+/// Moves what is in a folder into another, with its owner and mode; across file systems it is copied. An emptied folder stays.
+pub fn carry(from: &Path, to: &Path) -> Result<(), ExchangeError> {
+    let meta = std::fs::symlink_metadata(from).map_err(|e| wrong("look at", from, e))?;
+    for entry in std::fs::read_dir(from).map_err(|e| wrong("read the folder", from, e))? {
+        let entry = entry.map_err(|e| wrong("read the folder", from, e))?;
+        let (old, new) = (entry.path(), to.join(entry.file_name()));
+        match std::fs::rename(&old, &new) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => copy(&old, &new)?,
+            moved => moved.map_err(|e| wrong("move", &old, e))?,
+        }
+    }
+    dress_as(to, &meta)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), ExchangeError> {
+    let meta = std::fs::symlink_metadata(from).map_err(|e| wrong("look at", from, e))?;
+    if meta.is_dir() {
+        std::fs::create_dir(to).map_err(|e| wrong("make the folder", to, e))?;
+        carry(from, to)?;
+        return std::fs::remove_dir(from).map_err(|e| wrong("remove the folder", from, e));
+    }
+    if !meta.is_file() {
+        return Err(wrong(
+            "move",
+            from,
+            io::Error::other("it is neither a file nor a folder, and goes to another file system"),
+        ));
+    }
+    std::fs::copy(from, to).map_err(|e| wrong("copy", from, e))?;
+    dress_as(to, &meta)?;
+    std::fs::remove_file(from).map_err(|e| wrong("remove", from, e))
+}
+
+fn dress_as(path: &Path, meta: &std::fs::Metadata) -> Result<(), ExchangeError> {
+    let failed = |e| wrong("set the owner of", path, e);
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(path, Some(meta.uid()), Some(meta.gid())).map_err(failed)?;
+    }
+    std::fs::set_permissions(path, meta.permissions()).map_err(failed)
 }
 
 fn wrong(doing: &'static str, path: &Path, source: io::Error) -> ExchangeError {

@@ -284,12 +284,16 @@ pub(super) struct Walk {
     pub(super) notes: Vec<String>,
     /// Whether a folder that still holds something - what is left out of captures - is in the way, and not moved out of it.
     pub(super) keeps_folders: bool,
+    /// The entry of the root that goes first and comes last.
+    pub(super) keystone: Option<OsString>,
 }
 
 impl Walk {
     /// Moves everything that is meant from one folder to another; folders stay, and are made there.
     pub(super) fn take_out(&mut self, live: &Folder, to: &Folder, scope: &Scope<'_>) -> Result<(), ExchangeError> {
-        for entry in live.entries()? {
+        let mut entries = live.entries()?;
+        entries.sort_by_key(|entry| !self.is_keystone(live, entry));
+        for entry in entries {
             let (name, relative) = (entry.name(), live.relative.join(entry.name()));
             if !scope.holds(&relative) || scope.is_mount(&relative) || entry.kind == FileType::Socket {
                 continue;
@@ -306,7 +310,9 @@ impl Walk {
 
     /// Moves everything from one folder into another; folders that are there stay.
     pub(super) fn put_in(&mut self, from: &Folder, live: &Folder, aside: &Folder) -> Result<(), ExchangeError> {
-        for entry in from.entries()? {
+        let mut entries = from.entries()?;
+        entries.sort_by_key(|entry| self.is_keystone(from, entry));
+        for entry in entries {
             let name = entry.name();
             let mut is_in = false;
             // Somebody may make one of its name again and again.
@@ -336,6 +342,10 @@ impl Walk {
             }
         }
         Ok(())
+    }
+
+    fn is_keystone(&self, folder: &Folder, entry: &Entry) -> bool {
+        folder.relative.as_os_str().is_empty() && self.keystone.as_deref() == Some(entry.name())
     }
 
     /// Moves an entry out of the way, whatever is there already.

@@ -4,6 +4,7 @@
 //! snapshot. Owners and privileges are in the dump; whether they come back is chosen at restore. When a capture is
 //! dropped half-way, `pg_dump` and the session end.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,7 +14,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::{ChildStdout, Command};
 use windlass_core::duration::display;
 use windlass_core::point::TableCount;
-use windlass_repo::format::dump::{DumpError, RowCounter, Rows};
+use windlass_repo::format::dump::{DumpError, RowCounter, Rows, Toc, Walker};
 
 use super::child::Running;
 use super::counts::{self, Held};
@@ -30,6 +31,12 @@ const PIPE: usize = 1 << 20;
 
 /// How long a lock on a table may be waited for: a backup that waits for ever is worse than one that fails.
 const LOCK: &str = "10min";
+
+/// Leaves out the rows of what matches; names in quotes match themselves.
+const EXCLUDE: &str = "--exclude-table-data=";
+
+/// Bytes of arguments a program is given.
+const ARGUMENTS: usize = 1 << 20;
 
 /// More than this between the server's clock and this machine's is worth saying: recovery points are dated by it.
 const SKEW: SignedDuration = SignedDuration::from_secs(60);
@@ -114,6 +121,19 @@ pub struct DatabaseCapture {
 
 /// Begins the capture of one database, with its owners and privileges or without.
 pub async fn begin(tools: &Tools, name: &str, owners: bool) -> Result<DatabaseCapture, PostgresError> {
+    begin_with(tools, name, owners, None).await
+}
+
+/// A table, by its schema and its name.
+pub type TableName = (String, String);
+
+/// The same, with the rows of some tables only: of others they may be in the dump, and are not counted.
+pub async fn begin_with(
+    tools: &Tools,
+    name: &str,
+    owners: bool,
+    rows_of: Option<&BTreeSet<TableName>>,
+) -> Result<DatabaseCapture, PostgresError> {
     #[derive(Deserialize)]
     struct Snapshot {
         snapshot: String,
@@ -124,11 +144,19 @@ pub async fn begin(tools: &Tools, name: &str, owners: bool) -> Result<DatabaseCa
     session.lines("begin isolation level repeatable read read only").await?;
     let Snapshot { snapshot } = session.row("select pg_export_snapshot() as snapshot").await?;
     let database = inspect::database(&mut session, tools.server_version).await?;
-    let held = counts::hold(&mut session).await?;
+    let mut held = counts::hold(&mut session).await?;
     let mut command = tools.command("pg_dump");
     command.args(["--format=custom", "--no-password", COMPRESSION]);
     if !owners {
         command.args(["--no-owner", "--no-acl"]);
+    }
+    if let Some(rows_of) = rows_of {
+        let without = held.retain(rows_of);
+        // Where they are too many to be named, their rows go by.
+        if without.iter().map(|table| table.len() + EXCLUDE.len()).sum::<usize>() < ARGUMENTS {
+            command.args(without.iter().map(|table| format!("{EXCLUDE}{table}")));
+        }
+        command.arg("--no-blobs");
     }
     command.arg(format!("--lock-wait-timeout={LOCK}"));
     command.arg(format!("--snapshot={snapshot}")).arg(tools.dbname(name)?);
@@ -152,6 +180,27 @@ impl DatabaseCapture {
         }
         Ok((warnings.trim().to_owned(), counts))
     }
+}
+
+/// What a dump of a database would hold.
+pub async fn table_of_contents(tools: &Tools, name: &str) -> Result<Toc, PostgresError> {
+    let mut command = tools.command("pg_dump");
+    command.args(["--format=custom", "--no-password", "--schema-only"]).arg(format!("--lock-wait-timeout={LOCK}"));
+    command.arg(tools.dbname(name)?);
+    let mut dump = Stream::start("pg_dump", command)?;
+    let not_whole = |source| PostgresError::NotWhole { tool: "pg_dump".to_owned(), source };
+    let (mut walker, mut buffer) = (Walker::new(), vec![0; 64 << 10]);
+    loop {
+        let read = dump.read(&mut buffer).await?;
+        if read == 0 {
+            break;
+        }
+        walker.feed(buffer.get(..read).unwrap_or_default()).map_err(not_whole)?;
+    }
+    dump.finish().await?;
+    let toc = walker.toc().cloned();
+    walker.finish().map_err(not_whole)?;
+    Ok(toc.unwrap_or_default())
 }
 
 /// Begins the capture of roles and settings; says whether their passwords are in it.

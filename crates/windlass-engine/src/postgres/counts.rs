@@ -47,6 +47,17 @@ const TABLES: &str = "\
 /// Tables that are held as they are until the session's transaction ends.
 pub(super) struct Held(Vec<Table>);
 
+impl Held {
+    /// Keeps those of them; the others, as SQL names them.
+    pub(super) fn retain(&mut self, wanted: &BTreeSet<(String, String)>) -> Vec<String> {
+        let is_wanted = |table: &Table| wanted.contains(&(table.schema.clone(), table.name.clone()));
+        let (kept, others) = std::mem::take(&mut self.0).into_iter().partition(is_wanted);
+        self.0 = kept;
+        let others: Vec<Table> = others;
+        others.into_iter().map(|table| table.quoted).collect()
+    }
+}
+
 /// Holds the tables of the session's database: a table that is emptied or rewritten looks empty to older snapshots,
 /// so that a count and a dump would differ if they came to it before and after. `pg_dump` takes the same locks.
 pub(super) async fn hold(session: &mut Session) -> Result<Held, PostgresError> {

@@ -3,28 +3,27 @@
 //! The server that is started on it replays the WAL that lies in its `pg_wal`, comes up on a timeline of its own, archives nothing,
 //! and needs neither the repository nor us.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use windlass_core::point::{ComponentManifest, ObjectRef, PhysicalData};
 use windlass_core::restore::{DataFolderStep, RecoverStep};
 use windlass_core::wal::WalFile;
-use windlass_repo::format::walg::{BackupName, Codec, Target, WalgError};
+use windlass_repo::format::walg::{BackupName, Codec, Ledger, Target, WalgError};
 use windlass_repo::vault::Vault;
 
 use crate::backup::{tally, with_progress};
-use crate::postgres::physical::PhysicalError;
+use crate::moment;
 use crate::postgres::physical::place::not_ours_above;
-use crate::postgres::physical::recover::Recoverer;
-use crate::postgres::physical::recovery::{NOTHING_MORE, Recovery, Until};
+use crate::postgres::physical::recover::{After, Recovered, Recoverer};
+use crate::postgres::physical::recovery::{Recovery, Until, word};
+use crate::postgres::physical::{LaidDown, PhysicalError};
 use crate::postgres::wal::Owner;
 use crate::progress::{Event, Progress};
 
-/// The part of the target that is the data folder.
-pub(crate) const DATA: &str = "data";
-
-/// Carries out a step; what a person should know.
+/// Carries out a step; what a person should know. Killed on the way, the same step goes on where it was.
 pub(super) async fn lay_down(
     vault: &Vault,
     manifest: &ComponentManifest,
@@ -35,14 +34,39 @@ pub(super) async fn lay_down(
 ) -> Result<Vec<String>, PhysicalError> {
     let target = Path::new(&step.target);
     let failed = |source| PhysicalError::Write { path: target.to_owned(), source };
-    if let Some(above) = not_ours_above(&target.join(DATA)).map_err(failed)? {
+    // One that was killed while its server recovered belongs to the server's user.
+    if !step.goes_on
+        && let Some(above) = not_ours_above(&target.join("data")).map_err(failed)?
+    {
         return Err(PhysicalError::NotOurs { folder: target.to_owned(), above });
     }
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(target).map_err(failed)?;
-    let recover = step.recover.as_ref().zip(recoverer);
-    into(vault, manifest, data, target, recover, progress).await?;
-    let (major, folder) = (step.major, target.join(DATA));
-    let owner = std::fs::metadata(&folder).map_err(failed)?.uid();
+    let ledger = Arc::new(Ledger::open(target, &step.identity()).map_err(failed)?);
+    let laid_down = LaidDown::below(target, data.tablespaces.keys());
+    match step.recover.as_ref().zip(recoverer) {
+        None => {
+            let recovery = if step.standby {
+                let owner = Owner { application: vault.application().clone(), component: step.component.clone() };
+                let program = std::env::current_exe().map_err(failed)?;
+                let restore_command = format!("{} --quiet wal-fetch --component {owner} %f %p", word(&program));
+                Recovery { restore_command, timeline: data.timeline, until: Until::Standby }
+            } else {
+                Recovery::by_itself(data.timeline)
+            };
+            base_backup(vault, manifest, (data, &laid_down), Some(&ledger), progress).await?;
+            with_its_wal(vault, manifest, (data, &laid_down), &recovery).await?;
+        }
+        Some((wanted, recoverer)) => {
+            let what = (data, &laid_down);
+            let recovered = recovered(vault, manifest, what, Some(wanted), Some(&ledger), recoverer, progress).await?;
+            recovered.end(After::Silent).await?;
+        }
+    }
+    if let Some(ledger) = Arc::into_inner(ledger) {
+        ledger.end(target).map_err(failed)?;
+    }
+    let (major, folder) = (step.major, laid_down.data.as_path());
+    let owner = std::fs::metadata(folder).map_err(failed)?.uid();
     let start = match &step.recover {
         Some(RecoverStep { reach, .. }) => {
             let last = reach.last.map_or(String::new(), |last| format!(", whose last transaction ended at {last}"));
@@ -52,6 +76,10 @@ pub(super) async fn lay_down(
                 reach.end
             )
         }
+        None if step.standby => format!(
+            "start PostgreSQL {major} on {}: it is a standby that follows the archive, by the `restore_command` in its postgresql.auto.conf; set `primary_conninfo` to have it stream as well",
+            folder.display()
+        ),
         None => {
             format!("start PostgreSQL {major} on {}: it recovers by itself, up to {}", folder.display(), step.until)
         }
@@ -64,15 +92,17 @@ pub(super) async fn lay_down(
     Ok(is_roots.then_some(theirs).into_iter().chain([start]).collect())
 }
 
-/// Lays a base backup down into a folder that is there, and has a server recover on it where a moment was asked for.
-pub(crate) async fn into(
+/// Lays a base backup down. Where the ledger says that it was, nothing is done.
+async fn base_backup(
     vault: &Vault,
     manifest: &ComponentManifest,
-    data: &PhysicalData,
-    target: &Path,
-    recover: Option<(&RecoverStep, Recoverer<'_>)>,
+    (data, laid_down): (&PhysicalData, &LaidDown),
+    ledger: Option<&Arc<Ledger>>,
     progress: &dyn Progress,
 ) -> Result<(), PhysicalError> {
+    if ledger.is_some_and(|ledger| ledger.overrides().is_some()) {
+        return Ok(());
+    }
     let component = &manifest.component;
     let archive = vault.cluster(component, &data.system_identifier, data.sealed).map_err(PhysicalError::Key)?;
     let walg = PhysicalError::Walg;
@@ -89,26 +119,40 @@ pub(crate) async fn into(
     let held = archive.look().await.map_err(walg)?;
     let chain = archive.chain(&held, &name).await.map_err(walg)?;
     let spec = chain.last().and_then(|backup| backup.sentinel.spec.clone());
-    let folder = |oid: &u32| (*oid, target.join(format!("tablespace-{oid}")));
-    let tablespaces: BTreeMap<u32, PathBuf> = data.tablespaces.keys().map(folder).collect();
-    let folder = target.join(DATA);
-    let into = Target::create(&folder, spec.as_ref(), &tablespaces).map_err(walg)?;
+    let folder = laid_down.data.as_path();
+    let is_old = ledger.is_some_and(|ledger| ledger.is_begun());
+    let open = if is_old { Target::go_on } else { Target::create };
+    let into = open(folder, spec.as_ref(), &laid_down.tablespaces).map_err(walg)?;
     let (moved, mut counted) = tally();
-    let laid_down = with_progress(archive.lay_down(&held, &chain, into, &*moved), &mut counted, |more| {
+    let laying_down = with_progress(archive.lay_down(&held, &chain, into, ledger, &*moved), &mut counted, |more| {
+        moment::pass();
         progress.event(Event::Bytes { component, more });
     });
-    laid_down.await.map_err(walg)?;
-    if let Some((step, recoverer)) = recover {
-        let owner = Owner { application: vault.application().clone(), component: component.clone() };
-        return recoverer.recover(owner, archive, (data, &folder), step, progress).await;
+    laying_down.await.map_err(walg)?;
+    if let Some(ledger) = ledger {
+        let noted = Recovery::overrides(folder).and_then(|overrides| ledger.laid_down(&overrides));
+        noted.map_err(|source| PhysicalError::Write { path: folder.to_owned(), source })?;
     }
-    let failed = |source| PhysicalError::Write { path: folder.clone(), source };
-    Recovery { restore_command: NOTHING_MORE.to_owned(), timeline: data.timeline, until: Until::EndOfWal }
-        .write(&folder)
-        .map_err(failed)?;
+    moment::reach("after", &"lay down");
+    Ok(())
+}
+
+/// Has a server recover by itself on what was laid down: with the WAL that came with it, and every history that was archived, for it to
+/// come up on a timeline nobody has had.
+async fn with_its_wal(
+    vault: &Vault,
+    manifest: &ComponentManifest,
+    (data, laid_down): (&PhysicalData, &LaidDown),
+    recovery: &Recovery,
+) -> Result<(), PhysicalError> {
+    let (component, walg) = (&manifest.component, PhysicalError::Walg);
+    let archive = vault.cluster(component, &data.system_identifier, data.sealed).map_err(PhysicalError::Key)?;
+    let held = archive.look().await.map_err(walg)?;
+    let folder = laid_down.data.as_path();
+    let failed = |source| PhysicalError::Write { path: folder.to_owned(), source };
+    recovery.write(folder).map_err(failed)?;
     let cluster = data.system_identifier.parse().ok();
-    // By their names without what says how they are compressed: so they are called in `pg_wal`. With every history that was
-    // archived, for the server to come up on a timeline nobody has had.
+    // By their names without what says how they are compressed: so they are called in `pg_wal`.
     let wal =
         data.wal.iter().map(|object| Codec::split(object.key.rsplit('/').next().unwrap_or_default()).0.to_owned());
     let histories = held.timelines().map(|timeline| WalFile::History(timeline).name(data.segment_size));
@@ -120,4 +164,27 @@ pub(crate) async fn into(
     }
     let synced = std::fs::File::open(folder.join("pg_wal")).and_then(|folder| folder.sync_all());
     synced.map_err(failed)
+}
+
+/// Lays a base backup down, and has its server recover: up to a moment where a step says so. It runs when this returns.
+pub(crate) async fn recovered<'a>(
+    vault: &Vault,
+    manifest: &ComponentManifest,
+    (data, laid_down): (&PhysicalData, &'a LaidDown),
+    step: Option<&RecoverStep>,
+    ledger: Option<&Arc<Ledger>>,
+    recoverer: Recoverer<'_>,
+    progress: &dyn Progress,
+) -> Result<Recovered<'a>, PhysicalError> {
+    base_backup(vault, manifest, (data, laid_down), ledger, progress).await?;
+    let before = ledger.and_then(|ledger| ledger.overrides());
+    if step.is_none() && !(before.is_some() && Recovery::is_over(&laid_down.data)) {
+        with_its_wal(vault, manifest, (data, laid_down), &Recovery::by_itself(data.timeline)).await?;
+    }
+    let component = &manifest.component;
+    let archive = vault.cluster(component, &data.system_identifier, data.sealed).map_err(PhysicalError::Key)?;
+    let owner = Owner { application: vault.application().clone(), component: component.clone() };
+    let recovered = recoverer.recover(owner, archive, (data, laid_down), step, before, progress).await?;
+    moment::reach("after", &"recover");
+    Ok(recovered)
 }

@@ -1,9 +1,11 @@
 //! Carries out the plan of a restore, step by step.
 
 mod data_folder;
+mod extract;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -12,21 +14,23 @@ use windlass_core::diagnose::{Diagnose, Outcome};
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentData, ComponentManifest, DatabaseDump, PhysicalData};
 use windlass_core::restore::{ActionStep, DataFolderStep, DatabaseStep, FolderStep, RecoverStep, Refusal, Relation};
-use windlass_repo::format::dump::{Walker, select};
+use windlass_repo::format::dump::{Toc, Walker, select};
 use windlass_repo::format::restic::{Excludes, FilesError, Restored, Target};
-use windlass_repo::format::walg::WalgError;
+use windlass_repo::format::walg::{Ledger, WalgError};
 use windlass_repo::keyring::KeyError;
 use windlass_repo::object::ObjectError;
 use windlass_repo::vault::Vault;
 
 use crate::action::{self, ActionError};
 use crate::backup::{files, tally, with_progress};
-use crate::postgres::physical::PhysicalError;
-use crate::postgres::physical::recover::Recoverer;
+use crate::postgres::physical::recover::{Recovered, Recoverer};
+use crate::postgres::physical::{LaidDown, PhysicalError};
 use crate::postgres::restore::{Pieces, Restore, Roles};
 use crate::postgres::tools::Tools;
 use crate::postgres::{PostgresError, with_database};
 use crate::progress::{Event, Progress};
+
+pub use self::extract::extract;
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -156,7 +160,7 @@ pub fn dump_of<'a>(manifest: &'a ComponentManifest, database: &str) -> Result<&'
 
 /// The roles a dump names, as far as the relations need them (none: all); no more of it than its head is read.
 pub async fn roles_of(vault: &Vault, dump: &DatabaseDump, relations: &[Relation]) -> Result<Roles, RestoreError> {
-    let mut roles = Roles { owners: [dump.owner.clone()].into(), required: BTreeSet::new() };
+    let roles = Roles { owners: [dump.owner.clone()].into(), required: BTreeSet::new() };
     let mut reader = match vault.read(&dump.object).await {
         // What is damaged or gone is found when all of it is read back, before the first write.
         Err(error) if windlass_repo::verify::is_damage(&error) => return Ok(roles),
@@ -173,18 +177,23 @@ pub async fn roles_of(vault: &Vault, dump: &DatabaseDump, relations: &[Relation]
             break;
         }
     }
-    if let Some(toc) = walker.toc() {
-        let all = || toc.entries.iter().map(|entry| entry.id).collect();
-        let no_relation = |missing: Relation| {
-            let (database, schema) = (dump.name.clone(), missing.schema);
-            let table = missing.table.unwrap_or_else(|| "*".to_owned());
-            RestoreError::Refused(Refusal::NoRelation { database, schema, table })
-        };
-        let wanted = if relations.is_empty() { all() } else { select(toc, relations).map_err(no_relation)?.ids };
-        roles.owners.extend(toc.owners().into_iter().map(str::to_owned));
-        roles.required.extend(toc.required_roles(&wanted).into_iter().map(str::to_owned));
+    match walker.toc() {
+        Some(toc) => Ok(Roles::of(toc, wanted(toc, &dump.name, relations)?.as_ref(), &dump.owner)),
+        None => Ok(roles),
     }
-    Ok(roles)
+}
+
+/// The entries of a dump that relations need; none where all are wanted.
+fn wanted(toc: &Toc, database: &str, relations: &[Relation]) -> Result<Option<BTreeSet<i64>>, RestoreError> {
+    if relations.is_empty() {
+        return Ok(None);
+    }
+    let selection = select(toc, relations).map_err(|missing| {
+        let (database, schema) = (database.to_owned(), missing.schema);
+        let table = missing.table.unwrap_or_else(|| "*".to_owned());
+        RestoreError::Refused(Refusal::NoRelation { database, schema, table })
+    })?;
+    Ok(Some(selection.ids))
 }
 
 /// Fills a database from a dump that was read back whole before. Returns what was left out, in words.
@@ -197,10 +206,7 @@ pub async fn database(
 ) -> Result<Vec<String>, RestoreError> {
     let failed = |source| RestoreError::Database { database: step.target.database.clone(), source };
     let dump = dump_of(manifest, &step.database)?;
-    let spool = tempfile::Builder::new()
-        .prefix("windlass-head-")
-        .tempdir()
-        .map_err(|source| failed(PostgresError::File { path: std::env::temp_dir(), source }))?;
+    let spool = spool().map_err(failed)?;
     let text = format!("restore database {} as {}", step.database, step.target.database);
     progress.event(Event::Step { component: &step.component, text: &text, total: Some(dump.object.plain_size) });
     let reader = vault.read_again(&dump.object).await.map_err(RestoreError::Object)?;
@@ -227,6 +233,12 @@ pub async fn database(
         text: &format!("database {} restored", step.target.database),
     });
     Ok(left_out)
+}
+
+/// A folder for the head of a dump.
+fn spool() -> Result<tempfile::TempDir, PostgresError> {
+    let made = tempfile::Builder::new().prefix("windlass-head-").tempdir();
+    made.map_err(|source| PostgresError::File { path: std::env::temp_dir(), source })
 }
 
 /// Lays a folder down. Returns what could not be set, in words.
@@ -259,18 +271,19 @@ pub async fn data_folder(
     Box::pin(laid_down).await.map_err(RestoreError::DataFolder)
 }
 
-/// Lays down the data folder of a server in a folder that is there, for a rehearsal; where it is.
-pub async fn data_folder_into(
+/// Lays down a base backup and has its server recover, up to a moment where a step says so: it runs when this returns. With a
+/// ledger, what was begun before goes on.
+pub async fn recovered<'a>(
     vault: &Vault,
     manifest: &ComponentManifest,
-    data: &PhysicalData,
-    target: &Path,
-    recover: Option<(&RecoverStep, Recoverer<'_>)>,
+    (data, laid_down): (&PhysicalData, &'a LaidDown),
+    step: Option<&RecoverStep>,
+    ledger: Option<&Arc<Ledger>>,
+    recoverer: Recoverer<'_>,
     progress: &dyn Progress,
-) -> Result<PathBuf, RestoreError> {
-    let laid_down = data_folder::into(vault, manifest, data, target, recover, progress);
-    Box::pin(laid_down).await.map_err(RestoreError::DataFolder)?;
-    Ok(target.join(data_folder::DATA))
+) -> Result<Recovered<'a>, RestoreError> {
+    let recovered = data_folder::recovered(vault, manifest, (data, laid_down), step, ledger, recoverer, progress);
+    Box::pin(recovered).await.map_err(RestoreError::DataFolder)
 }
 
 /// Where files of a snapshot go.

@@ -14,7 +14,8 @@ use windlass_engine::postgres::replace::{
 use super::Work;
 use super::forward::{Stage, blocking, doing, move_files, prove, start, stop};
 use super::journal::{Journal, Lock, Returned, State, Task};
-use super::replaced::{Database, end_what_it_left, exchanges, same_servers};
+use super::replaced::{Database, end_what_it_left, exchanges, folders, same_servers};
+use super::server;
 use super::tasks::{self, Back, Forward};
 use crate::error::TaskError;
 
@@ -89,6 +90,13 @@ async fn refuse_what_is_gone(work: &Work<'_>, journal: &Journal) -> Result<(), T
             }
             Step::ReplaceFiles(step) => {
                 let places = exchanges(journal, index, step)?;
+                let looked = blocking(move || places.iter().try_for_each(Exchange::can_go_back)).await;
+                if let Err(error) = looked {
+                    return no(format!("what was there before is not there any more: {}", chain(&error)));
+                }
+            }
+            Step::ReplaceServer(step) => {
+                let places = folders(journal, index, step);
                 let looked = blocking(move || places.iter().try_for_each(Exchange::can_go_back)).await;
                 if let Err(error) = looked {
                     return no(format!("what was there before is not there any more: {}", chain(&error)));
@@ -201,7 +209,13 @@ async fn back(
             returned.unstarted = start(work).await.err().map(|error| error.without_output());
             return Ok(Vec::new());
         }
-        Back::TakeOut(step) | Back::Prune(step) | Back::PutIn(step) | Back::Switch(step) | Back::Discard(step) => step,
+        Back::Halt(step)
+        | Back::TakeOut(step)
+        | Back::Prune(step)
+        | Back::PutIn(step)
+        | Back::Launch(step)
+        | Back::Switch(step)
+        | Back::Discard(step) => step,
     };
     match &journal.plan.steps[index] {
         Step::ReplaceFiles(step) => {
@@ -214,9 +228,10 @@ async fn back(
                     doing(work.progress, &step.component, "put the files back", put).await
                 }
                 Back::Discard(_) => discard_files(journal, index, step, places, returned).await,
-                Back::Switch(_) | Back::Stop | Back::Start => Ok(Vec::new()),
+                Back::Halt(_) | Back::Launch(_) | Back::Switch(_) | Back::Stop | Back::Start => Ok(Vec::new()),
             }
         }
+        Step::ReplaceServer(step) => server::back(work, journal, (index, what), step, returned).await,
         Step::ReplaceDatabase(step) => {
             let database = Database::of(work.application, journal, index, step)?;
             match what {
@@ -226,13 +241,20 @@ async fn back(
                     doing(work.progress, &step.fill.component, &text, put).await
                 }
                 Back::Discard(_) => discard_database(journal, index, &database, returned).await,
-                Back::TakeOut(_) | Back::Prune(_) | Back::PutIn(_) | Back::Stop | Back::Start => Ok(Vec::new()),
+                Back::Halt(_)
+                | Back::TakeOut(_)
+                | Back::Prune(_)
+                | Back::PutIn(_)
+                | Back::Launch(_)
+                | Back::Stop
+                | Back::Start => Ok(Vec::new()),
             }
         }
         Step::Action(_)
         | Step::Database(_)
         | Step::Folder(_)
         | Step::DataFolder(_)
+        | Step::Extract(_)
         | Step::Stop(_)
         | Step::ReplaceVolume(_)
         | Step::Start(_) => Ok(Vec::new()),

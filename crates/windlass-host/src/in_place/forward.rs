@@ -22,6 +22,7 @@ use windlass_repo::format::restic::Excludes;
 use super::Work;
 use super::journal::{Journal, RestoredDatabase};
 use super::replaced::{Database, exchanges};
+use super::server;
 use super::tasks::Forward;
 use crate::error::TaskError;
 use crate::restore::source_of;
@@ -41,9 +42,11 @@ pub(super) async fn carry_out(work: &Work<'_>, journal: &mut Journal, task: Forw
         | Forward::LayDown(step)
         | Forward::Check(step)
         | Forward::Switch(step)
+        | Forward::Halt(step)
         | Forward::TakeOut(step)
         | Forward::Prune(step)
         | Forward::PutIn(step)
+        | Forward::Launch(step)
         | Forward::Command(step) => step,
     };
     match journal.plan.steps[step].clone() {
@@ -55,10 +58,12 @@ pub(super) async fn carry_out(work: &Work<'_>, journal: &mut Journal, task: Forw
             let places = exchanges(journal, step, &plan)?;
             replace_files(work, task, places, &plan).await
         }
+        Step::ReplaceServer(plan) => server::forward(work, journal, (step, task), &plan).await,
         Step::Action(plan) => command(work, &plan).await.map(|()| Vec::new()),
         Step::Database(_)
         | Step::Folder(_)
         | Step::DataFolder(_)
+        | Step::Extract(_)
         | Step::Stop(_)
         | Step::ReplaceVolume(_)
         | Step::Start(_) => Ok(Vec::new()),
@@ -99,8 +104,10 @@ async fn replace_database(
             let restored = journal.restored.get(&step).map(|restored| restored.oid);
             switch(&tools, database.names(), restored).await.map_err(TaskError::Postgres)?;
         }
-        // Of files, commands, and the application.
-        Forward::TakeOut(_)
+        // Of files, servers, commands, and the application.
+        Forward::Halt(_)
+        | Forward::Launch(_)
+        | Forward::TakeOut(_)
         | Forward::Prune(_)
         | Forward::PutIn(_)
         | Forward::Command(_)
@@ -147,8 +154,10 @@ async fn replace_files(
             let put = move_files(places, |place| place.put_in(Side::In, Side::Out));
             doing(work.progress, &plan.component, "put the restored files in", put).await
         }
-        // Of databases, commands, and the application.
-        Forward::Fence(_)
+        // Of databases, servers, commands, and the application.
+        Forward::Halt(_)
+        | Forward::Launch(_)
+        | Forward::Fence(_)
         | Forward::Delete(_)
         | Forward::Check(_)
         | Forward::Switch(_)
@@ -218,7 +227,7 @@ pub(super) async fn stop(work: &Work<'_>, plan: &Plan) -> Result<(), TaskError> 
     let is_planned = plan.steps.iter().any(|step| matches!(step, Step::Stop(_)));
     match &work.application.control {
         _ if work.stopped => Ok(()),
-        Some(control) => control_with(work, "stop", &control.stop).await,
+        Some(control) => control_with(work, &work.application.name, ("stop", "the application"), &control.stop).await,
         None if is_planned => Err(TaskError::NoControl),
         None => Ok(()),
     }
@@ -227,16 +236,22 @@ pub(super) async fn stop(work: &Work<'_>, plan: &Plan) -> Result<(), TaskError> 
 /// Starts the application.
 pub(super) async fn start(work: &Work<'_>) -> Result<(), TaskError> {
     match &work.application.control {
-        Some(control) => control_with(work, "start", &control.start).await,
+        Some(control) => control_with(work, &work.application.name, ("start", "the application"), &control.start).await,
         None => Ok(()),
     }
 }
 
-async fn control_with(work: &Work<'_>, verb: &'static str, argv: &[String]) -> Result<(), TaskError> {
+/// Runs a command of the settings that stops or starts something.
+pub(super) async fn control_with(
+    work: &Work<'_>,
+    name: &Name,
+    (verb, what): (&'static str, &'static str),
+    argv: &[String],
+) -> Result<(), TaskError> {
     let done = async {
-        process::run_to_start(argv, CONTROL_LIMIT).await.map_err(|source| TaskError::Control { verb, source })
+        process::run_to_start(argv, CONTROL_LIMIT).await.map_err(|source| TaskError::Control { verb, what, source })
     };
-    doing(work.progress, &work.application.name, &format!("{verb} the application"), done).await
+    doing(work.progress, name, &format!("{verb} {what}"), done).await
 }
 
 async fn command(work: &Work<'_>, plan: &ActionStep) -> Result<(), TaskError> {
@@ -291,7 +306,7 @@ pub(super) async fn prove(work: &Work<'_>, plan: &Plan, stage: Stage) -> Result<
     judge(work, &work.application.name, all)
 }
 
-fn judge(work: &Work<'_>, name: &Name, found: Found) -> Result<Vec<String>, TaskError> {
+pub(super) fn judge(work: &Work<'_>, name: &Name, found: Found) -> Result<Vec<String>, TaskError> {
     if !found.failed.is_empty() {
         return Err(TaskError::Checks { findings: found.failed });
     }
@@ -301,7 +316,7 @@ fn judge(work: &Work<'_>, name: &Name, found: Found) -> Result<Vec<String>, Task
     Ok(found.noted)
 }
 
-fn manifest_of<'a>(work: &Work<'a>, component: &Name) -> Result<&'a ComponentManifest, TaskError> {
+pub(super) fn manifest_of<'a>(work: &Work<'a>, component: &Name) -> Result<&'a ComponentManifest, TaskError> {
     let found = work.manifests.iter().find(|manifest| manifest.component == *component);
     found.ok_or_else(|| TaskError::Restore(engine::RestoreError::Mismatch { component: component.clone() }))
 }

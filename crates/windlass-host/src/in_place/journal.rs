@@ -17,7 +17,8 @@ use windlass_core::application::Application;
 use windlass_core::hex;
 use windlass_core::id::RestoreId;
 use windlass_core::name::Name;
-use windlass_core::restore::{CommandStep, Measured, Plan, Request};
+use windlass_core::restore::{CommandStep, Measured, Moment, Plan, Request};
+use windlass_core::wal::Timeline;
 use windlass_engine::moment;
 use windlass_engine::postgres::inspect::Written;
 use windlass_repo::random::Fresh;
@@ -48,6 +49,15 @@ pub struct Journal {
     pub only: Vec<String>,
     /// Whether what cannot be kept may go.
     pub without_undo: bool,
+    /// The moment that servers are brought to.
+    #[serde(default)]
+    pub moment: Option<Moment>,
+    /// The timeline it was to be looked for on.
+    #[serde(default)]
+    pub timeline: Option<Timeline>,
+    /// Whether servers go with the databases of others.
+    #[serde(default)]
+    pub cluster: bool,
     /// When it began.
     pub started: Timestamp,
     /// When it came to its end, whatever that was.
@@ -227,6 +237,9 @@ impl Journal {
             plan: plan.clone(),
             only: request.only.iter().map(ToString::to_string).collect(),
             without_undo: request.without_undo,
+            moment: plan.is_brought_to_a_moment().then(|| request.moment.clone()).flatten(),
+            timeline: request.timeline,
+            cluster: request.cluster,
             started: Timestamp::now(),
             finished: None,
             state: State::Running,
@@ -295,13 +308,30 @@ impl Journal {
         if self.without_undo {
             command.push_str(" --without-undo");
         }
+        if self.cluster {
+            command.push_str(" --cluster");
+        }
+        match &self.moment {
+            Some(Moment::Newest) => command.push_str(" --at latest"),
+            Some(Moment::Time(time)) => command.push_str(&format!(" --at {time}")),
+            Some(Moment::Lsn(lsn)) => command.push_str(&format!(" --at-lsn {lsn}")),
+            Some(Moment::Transaction(number)) => command.push_str(&format!(" --at-xid {number}")),
+            Some(Moment::Named(name)) => command.push_str(&format!(" --at-name '{name}'")),
+            None => {}
+        }
+        if let Some(timeline) = self.timeline {
+            command.push_str(&format!(" --timeline {timeline}"));
+        }
         command
     }
 
     /// Whether a request is the one this restore was begun for.
     pub fn is_of(&self, request: &Request) -> bool {
         let only: Vec<String> = request.only.iter().map(ToString::to_string).collect();
-        self.only == only && self.without_undo == request.without_undo && request.in_place
+        let is_alike = self.only == only && self.without_undo == request.without_undo && request.in_place;
+        // Where no server is brought to it, a time only says which point is meant.
+        let is_then = self.moment.is_none() || self.moment == request.moment && self.timeline == request.timeline;
+        is_alike && is_then && self.cluster == request.cluster
     }
 
     /// Whether a task of the restore was begun.
@@ -336,8 +366,15 @@ impl Journal {
         let mut sum = Measured::default();
         for (index, step) in self.plan.steps.iter().enumerate().filter(of_it) {
             for task in self.tasks.iter().filter(|task| {
-                [Forward::LayDown(index), Forward::TakeOut(index), Forward::PutIn(index), Forward::Command(index)]
-                    .contains(&task.what)
+                [
+                    Forward::LayDown(index),
+                    Forward::Halt(index),
+                    Forward::Launch(index),
+                    Forward::TakeOut(index),
+                    Forward::PutIn(index),
+                    Forward::Command(index),
+                ]
+                .contains(&task.what)
             }) {
                 // What was interrupted took the time of the interruption as well.
                 let begun = task.begun.filter(|_| !task.again)?;

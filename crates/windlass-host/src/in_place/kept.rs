@@ -11,7 +11,7 @@ use windlass_engine::progress::{Event, Progress};
 use super::Work;
 use super::forward::move_files;
 use super::journal::{Journal, Lock, State};
-use super::replaced::{Database, end_what_it_left, exchanges, same_servers};
+use super::replaced::{Database, end_what_it_left, exchanges, folders, same_servers};
 use super::tasks::Forward;
 use crate::error::TaskError;
 use crate::host::Host;
@@ -71,10 +71,15 @@ async fn remove(work: &Work<'_>, journal: &Journal) -> Result<Vec<String>, TaskE
                 };
                 move_files(places, clear).await?;
             }
+            Step::ReplaceServer(step) => {
+                let clear = |place: &windlass_engine::exchange::Exchange| place.clear().map(|()| Vec::new());
+                move_files(folders(journal, index, step), clear).await?;
+            }
             Step::Action(_)
             | Step::Database(_)
             | Step::Folder(_)
             | Step::DataFolder(_)
+            | Step::Extract(_)
             | Step::Stop(_)
             | Step::ReplaceVolume(_)
             | Step::Start(_) => {}
@@ -106,20 +111,19 @@ fn left_over(journal: &Journal) -> Result<Vec<String>, TaskError> {
                 left.push(format!("{}: {} or {}, which were restored", names.live, names.new, names.undone));
             }
             Step::ReplaceFiles(step) => {
-                for place in exchanges(journal, index, step)? {
-                    left.extend(place.stages().iter().map(|stage| {
-                        format!(
-                            "{}: `out` of {}, as it was before; `in` and `undone`, restored",
-                            step.component,
-                            stage.display()
-                        )
-                    }));
+                left.extend(exchanges(journal, index, step)?.iter().flat_map(|place| left_in(&step.component, place)));
+            }
+            Step::ReplaceServer(step) => {
+                left.extend(folders(journal, index, step).iter().flat_map(|place| left_in(&step.component, place)));
+                if journal.has_begun(Forward::Halt(index)) && journal.state.is_unsettled() {
+                    left.push(format!("the server of {}, which may still be stopped: start it", step.component));
                 }
             }
             Step::Action(_)
             | Step::Database(_)
             | Step::Folder(_)
             | Step::DataFolder(_)
+            | Step::Extract(_)
             | Step::Stop(_)
             | Step::ReplaceVolume(_)
             | Step::Start(_) => {}
@@ -129,6 +133,13 @@ fn left_over(journal: &Journal) -> Result<Vec<String>, TaskError> {
         left.push("the application, which may still be stopped: start it".to_owned());
     }
     Ok(left)
+}
+
+fn left_in(component: &Name, place: &windlass_engine::exchange::Exchange) -> Vec<String> {
+    let tell = |stage: &std::path::PathBuf| {
+        format!("{component}: `out` of {}, as it was before; `in` and `undone`, restored", stage.display())
+    };
+    place.stages().iter().map(tell).collect()
 }
 
 /// Removes what is kept of restores whose grace has ended, as their plans said, where all of what they replaced is in the

@@ -23,9 +23,11 @@ use windlass_repo::format::restic::{Compared, Excludes, FilesError, Place};
 use windlass_repo::vault::Vault;
 
 use super::journal::{Journal, list_of_differences};
+use super::server_look;
 use crate::error::TaskError;
 use crate::host::Host;
-use crate::restore::source_of;
+use crate::moments;
+use crate::restore::{Asked, source_of};
 
 /// What the settings say of a restore in place.
 pub(crate) fn terms(application: &Application) -> Terms {
@@ -47,6 +49,7 @@ pub(crate) fn terms(application: &Application) -> Terms {
 pub(crate) async fn facts(
     vault: &Vault,
     part: &Wanted<'_>,
+    asked: &Asked<'_>,
     host: &Host,
     application: &Application,
 ) -> Result<TargetFacts, TaskError> {
@@ -59,7 +62,14 @@ pub(crate) async fn facts(
         (ComponentData::Action(_), Some(Strategy::Action(action))) => {
             Ok(TargetFacts::Action { command: action.restore.as_deref().map(CommandStep::of) })
         }
-        (ComponentData::Physical(_), _) => Err(TaskError::Refused(Refusal::OnlyAside { component: name.clone() })),
+        (ComponentData::Physical(_), _) if !part.extracted().is_empty() => {
+            Err(TaskError::Refused(Refusal::OnlyAside { component: name.clone() }))
+        }
+        (ComponentData::Physical(data), Some(Strategy::Physical(physical))) => {
+            let reach = asked.reach(vault, name, data).await?;
+            moments::has_server(name, data.server_version / 10_000).await?;
+            server_look::facts(data, physical, reach).await
+        }
         (_, Some(_)) => Err(unknown(format!("{name}, as it was captured: it is of another kind now"))),
         (_, None) => Err(unknown(name.to_string())),
     }
@@ -149,7 +159,7 @@ async fn places(
 }
 
 /// Why nothing can be moved there, where nothing can.
-fn read_only(path: &Path) -> Option<String> {
+pub(super) fn read_only(path: &Path) -> Option<String> {
     let found = rustix::fs::statvfs(path).ok()?;
     let is_read_only = found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
     is_read_only.then(|| format!("`{}` is mounted read-only", path.display()))
@@ -175,7 +185,7 @@ async fn compare(
 
 /// Where something is mounted, as `/proc/self/mountinfo` says
 /// (<https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html>).
-fn mount_points() -> Vec<PathBuf> {
+pub(super) fn mount_points() -> Vec<PathBuf> {
     let text = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
     let lines = text.split(|byte| *byte == b'\n');
     lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4)).map(unescaped).collect()
@@ -206,7 +216,8 @@ pub async fn impact(
     host: &Host,
     application: &Application,
 ) -> Result<Impact, TaskError> {
-    let mut impact = Impact { span_seconds: Timestamp::now().duration_since(plan.at).as_secs(), ..Impact::default() };
+    let since = |moment: Timestamp| Timestamp::now().duration_since(moment).as_secs();
+    let mut impact = Impact { span_seconds: since(plan.moment()), ..Impact::default() };
     for step in &plan.steps {
         let manifest = manifests.iter().find(|manifest| Some(&manifest.component) == step.component());
         match (step, manifest) {

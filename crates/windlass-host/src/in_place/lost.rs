@@ -64,10 +64,13 @@ pub async fn impact_of_undo(work: &Work<'_>, journal: &Journal) -> Result<UndoIm
                 let changed = move || Ok(places.iter().map(|place| touched_since(place, finished)).sum::<u64>());
                 impact.entries_changed += blocking(changed).await?;
             }
-            Step::Action(_)
+            // What is written since to a server as a whole is not counted.
+            Step::ReplaceServer(_)
+            | Step::Action(_)
             | Step::Database(_)
             | Step::Folder(_)
             | Step::DataFolder(_)
+            | Step::Extract(_)
             | Step::Stop(_)
             | Step::ReplaceVolume(_)
             | Step::Start(_) => {}

@@ -18,6 +18,8 @@ pub mod look;
 mod lost;
 mod replaced;
 mod run;
+mod server;
+mod server_look;
 mod tasks;
 
 use windlass_core::application::Application;

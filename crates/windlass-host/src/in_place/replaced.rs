@@ -1,7 +1,7 @@
 //! What one step of a plan replaces, and by which names.
 
 use windlass_core::application::{Application, Postgres};
-use windlass_core::restore::{FilesPlace, Refusal, ReplaceDatabase, ReplaceFiles, Step};
+use windlass_core::restore::{FilesPlace, Refusal, ReplaceDatabase, ReplaceFiles, ReplaceServer, Step};
 use windlass_engine::exchange::Exchange;
 use windlass_engine::postgres::replace::{Names, Replaced, end_what_was_left, server_identity};
 use windlass_engine::postgres::tools::Tools;
@@ -57,6 +57,17 @@ pub(super) fn exchanges(journal: &Journal, index: usize, step: &ReplaceFiles) ->
         Exchange::new(journal.id, &format!("{index}-{number}"), place, excludes.clone())
     };
     Ok(step.places.iter().enumerate().map(exchange).collect())
+}
+
+/// The file without which no server starts in a folder.
+const KEYSTONE: &str = "PG_VERSION";
+
+/// The folders of a server, that of its data first.
+pub(super) fn folders(journal: &Journal, index: usize, step: &ReplaceServer) -> Vec<Exchange> {
+    let exchange = |(number, place): (usize, &FilesPlace)| {
+        Exchange::new(journal.id, &format!("{index}-{number}"), place, Excludes::default()).with_keystone(KEYSTONE)
+    };
+    step.places().enumerate().map(exchange).collect()
 }
 
 /// Whether the settings still mean the servers that a restore was begun at: at another one its databases would be looked

@@ -21,12 +21,16 @@ pub enum Forward {
     Check(usize),
     /// Give a restored database its name.
     Switch(usize),
+    /// Stop a server.
+    Halt(usize),
     /// Take files away that are there.
     TakeOut(usize),
     /// Remove folders that will not be there.
     Prune(usize),
     /// Put the restored files in.
     PutIn(usize),
+    /// Start the restored server.
+    Launch(usize),
     /// Give an object to a command.
     Command(usize),
     /// Start the application.
@@ -41,12 +45,16 @@ pub enum Forward {
 pub enum Back {
     /// Stop the application.
     Stop,
+    /// Stop the restored server.
+    Halt(usize),
     /// Take the restored files away.
     TakeOut(usize),
     /// Remove folders that were not there.
     Prune(usize),
     /// Put the files in that were there.
     PutIn(usize),
+    /// Start the server that was there.
+    Launch(usize),
     /// Give the database that was there its name again.
     Switch(usize),
     /// Start the application.
@@ -68,6 +76,7 @@ pub(super) fn forward(plan: &Plan) -> Vec<Task<Forward>> {
     let steps = || plan.steps.iter().enumerate();
     let databases = || steps().filter_map(|(index, step)| matches!(step, Step::ReplaceDatabase(_)).then_some(index));
     let files = || steps().filter_map(|(index, step)| matches!(step, Step::ReplaceFiles(_)).then_some(index));
+    let servers = || steps().filter_map(|(index, step)| matches!(step, Step::ReplaceServer(_)).then_some(index));
     let deleted =
         |index: &usize| matches!(&plan.steps[*index], Step::ReplaceDatabase(step) if step.old == Old::Deleted);
     let commands = steps().filter_map(|(index, step)| matches!(step, Step::Action(_)).then_some(index));
@@ -77,9 +86,13 @@ pub(super) fn forward(plan: &Plan) -> Vec<Task<Forward>> {
     tasks.extend(databases().filter(deleted).map(Forward::Delete));
     tasks.extend(databases().map(Forward::LayDown));
     tasks.extend(files().map(Forward::LayDown));
+    tasks.extend(servers().map(Forward::LayDown));
     tasks.extend(databases().map(Forward::Check));
     tasks.extend(databases().map(Forward::Switch));
     tasks.extend(files().flat_map(|index| [Forward::TakeOut(index), Forward::Prune(index), Forward::PutIn(index)]));
+    tasks.extend(servers().map(Forward::Halt));
+    tasks.extend(servers().flat_map(|index| [Forward::TakeOut(index), Forward::Prune(index), Forward::PutIn(index)]));
+    tasks.extend(servers().map(Forward::Launch));
     tasks.extend(commands.map(Forward::Command));
     tasks.extend(steps().any(|(_, step)| matches!(step, Step::Start(_))).then_some(Forward::Start));
     tasks.push(Forward::Prove);
@@ -102,6 +115,20 @@ pub(super) fn back(journal: &Journal, keep_what_was_restored: bool) -> Vec<Task<
                 }
                 if begun(Forward::TakeOut(index)) {
                     tasks.push(Back::PutIn(index));
+                }
+            }
+            Step::ReplaceServer(_) => {
+                if begun(Forward::Launch(index)) {
+                    tasks.push(Back::Halt(index));
+                }
+                if begun(Forward::PutIn(index)) {
+                    tasks.extend([Back::TakeOut(index), Back::Prune(index)]);
+                }
+                if begun(Forward::TakeOut(index)) {
+                    tasks.push(Back::PutIn(index));
+                }
+                if begun(Forward::Halt(index)) {
+                    tasks.push(Back::Launch(index));
                 }
             }
             Step::ReplaceDatabase(_) if begun(Forward::Fence(index)) || begun(Forward::Switch(index)) => {

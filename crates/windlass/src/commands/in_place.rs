@@ -7,19 +7,22 @@ use windlass_core::duration;
 use windlass_core::evidence::Event;
 use windlass_core::id::RestoreId;
 use windlass_core::name::Name;
-use windlass_core::restore::{DatabaseImpact, FilesImpact, Impact, Old, Plan, Request, Step, TableImpact};
+use windlass_core::restore::{
+    DatabaseImpact, FilesImpact, Impact, Old, Plan, ReplaceServer, Request, Step, TableImpact,
+};
+use windlass_core::wal::Timeline;
 use windlass_host::error::TaskError;
 use windlass_host::in_place::journal::{Journal, Lock, State, digest_of};
 use windlass_host::in_place::look::impact;
 use windlass_host::in_place::{Done, finish, run};
-use windlass_host::restore::{Here, failure_on_record, find, prepare};
+use windlass_host::restore::{Here, failure_on_record, find, find_and_prepare};
 use windlass_repo::catalog::Catalog;
 use windlass_repo::vault::Vault;
 
 use crate::cli;
 use crate::commands::confirm::confirmed;
-use crate::commands::restore::{count, put_on_record, which};
-use crate::failure::{Failure, Result, Status};
+use crate::commands::restore::{count, moment, put_on_record, recovered, which};
+use crate::failure::{Result, Status};
 use crate::printer::Printer;
 use crate::watch::Watch;
 
@@ -44,30 +47,38 @@ struct Report<'a> {
 
 pub(crate) async fn restore(printer: &Printer, mut vault: Vault, here: Here<'_>, arguments: &cli::Restore) -> Result {
     let only = cli::selectors(arguments.only.as_deref())?;
-    let request = Request { only, in_place: true, without_undo: arguments.without_undo, ..Request::default() };
+    let request = Request {
+        only,
+        in_place: true,
+        without_undo: arguments.without_undo,
+        cluster: arguments.cluster,
+        moment: moment(printer, arguments)?,
+        timeline: arguments.timeline.map(Timeline),
+        ..Request::default()
+    };
     let catalog = Catalog::load(&vault).await?;
     let wanted: Vec<&Name> = match request.only.as_slice() {
         [] => here.application.components.iter().map(|component| &component.name).collect(),
         only => only.iter().map(|selector| &selector.component).collect(),
     };
-    if arguments.at_lsn.is_some() || arguments.at_xid.is_some() || arguments.at_name.is_some() {
-        let why = "a server is brought to a moment of its log beside what is there only";
-        return Err(Failure::usage(why, "restore it aside: `--into COMPONENT=/FOLDER`"));
-    }
-    let entry = find(&catalog, vault.application(), which(printer, arguments)?, &wanted)?;
+    let meant = which(printer, arguments)?;
     if Journal::unsettled(&here.host.state, &here.application.name)?.is_some() {
         // It is interrupted only if nobody is at work with it.
         drop(Lock::take(&here.host.state, &here.application.name)?);
         if let Some(journal) = Journal::unsettled(&here.host.state, &here.application.name)? {
             let is_same = journal.is_of(&request) && journal.state != State::Undoing;
             let named = arguments.point.is_some() || arguments.at.is_some();
-            if !is_same || (named && journal.plan.point != entry.point.id) {
+            let is_another = || -> Result<bool> {
+                Ok(find(&catalog, vault.application(), meant, &wanted)?.point.id != journal.plan.point)
+            };
+            // A server's moment says more than the point it is reached from.
+            if !is_same || (named && journal.moment.is_none() && is_another()?) {
                 return Err(TaskError::unsettled(&journal).into());
             }
             return go_on(printer, &mut vault, &catalog, here, journal, arguments).await;
         }
     }
-    let planned = prepare(&vault, &catalog, entry, &request, Some(here)).await?;
+    let (entry, planned) = find_and_prepare(&vault, &catalog, meant, &wanted, &request, Some(here)).await?;
     let impact = impact(&vault, &planned.plan, &planned.manifests, &planned.facts, here.host, here.application).await?;
     let is_asked_for = arguments.plan || !(printer.is_quiet() && arguments.yes);
     if !printer.is_json() && arguments.confirm.is_none() && is_asked_for {
@@ -217,10 +228,10 @@ pub(crate) fn describe(printer: &Printer, plan: &Plan, impact: &Impact, digest: 
         printer.both_times(plan.at)
     );
     for step in &plan.steps {
-        text.push_str(&step_in_words(step, impact));
+        text.push_str(&step_in_words(printer, step, impact));
     }
     let span = span_in_words(impact.span_seconds);
-    text.push_str(&format!("  data lost: what was written in the last {span}, since the point was taken\n"));
+    text.push_str(&format!("  data lost: what was written in the last {span}, since the moment it goes back to\n"));
     if let Some(estimate) = &impact.estimate {
         let seconds = i64::try_from(estimate.seconds).unwrap_or(i64::MAX);
         let known = span_in_words(seconds);
@@ -252,11 +263,12 @@ pub(crate) fn describe(printer: &Printer, plan: &Plan, impact: &Impact, digest: 
 fn keeps(step: &Step) -> bool {
     match step {
         Step::ReplaceDatabase(step) => step.old != Old::Deleted,
-        Step::ReplaceFiles(_) | Step::ReplaceVolume(_) => true,
+        Step::ReplaceFiles(_) | Step::ReplaceServer(_) | Step::ReplaceVolume(_) => true,
         Step::Action(_)
         | Step::Database(_)
         | Step::Folder(_)
         | Step::DataFolder(_)
+        | Step::Extract(_)
         | Step::Stop(_)
         | Step::Start(_) => false,
     }
@@ -282,7 +294,7 @@ fn what_is_kept(plan: &Plan) -> String {
     }
 }
 
-fn step_in_words(step: &Step, impact: &Impact) -> String {
+fn step_in_words(printer: &Printer, step: &Step, impact: &Impact) -> String {
     match step {
         Step::Stop(step) => format!("  stop the application: {} …\n", step.program),
         Step::Start(step) => format!("  start the application: {} …\n", step.program),
@@ -317,6 +329,7 @@ fn step_in_words(step: &Step, impact: &Impact) -> String {
             }
             text
         }
+        Step::ReplaceServer(step) => server_in_words(printer, step),
         Step::ReplaceVolume(step) => {
             let old = step.old.as_deref().map_or_else(String::new, |old| format!(" in the place of {old}"));
             format!(
@@ -327,8 +340,31 @@ fn step_in_words(step: &Step, impact: &Impact) -> String {
         Step::Action(step) => {
             format!("  run {} and give it {} on its standard input\n", step.command.program, Printer::size(step.bytes))
         }
-        Step::Database(_) | Step::Folder(_) | Step::DataFolder(_) => String::new(),
+        Step::Database(_) | Step::Folder(_) | Step::DataFolder(_) | Step::Extract(_) => String::new(),
     }
+}
+
+fn server_in_words(printer: &Printer, step: &ReplaceServer) -> String {
+    let (size, until) = (Printer::size(step.bytes), recovered(printer, step.recover.as_ref(), step.until));
+    let mut text = format!(
+        "  replace the SERVER in {}, all of it: base backup {}, {size}, recovered {until}; PostgreSQL {}\n",
+        step.data.path, step.backup, step.major
+    );
+    text.push_str(&format!("    its databases go back together: {}\n", step.databases.join(", ")));
+    if !step.gone.is_empty() {
+        text.push_str(&format!("    NOT there afterwards: the databases {}\n", step.gone.join(", ")));
+    }
+    for tablespace in &step.tablespaces {
+        text.push_str(&format!("    and its tablespace in {}\n", tablespace.place.path));
+    }
+    if let Some(wal) = &step.wal {
+        text.push_str(&format!("    and its WAL in {}\n", wal.path));
+    }
+    text.push_str(&format!(
+        "    it runs on until the new one is recovered and checked beside it; then: {} …, exchange, {} …\n",
+        step.stop.program, step.start.program
+    ));
+    text
 }
 
 fn database_in_words(impact: &DatabaseImpact) -> String {

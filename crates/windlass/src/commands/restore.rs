@@ -5,9 +5,9 @@ use windlass_core::evidence::Event;
 use windlass_core::id::{InvalidId, PointId};
 use windlass_core::name::Name;
 use windlass_core::repository::{Place, S3};
-use windlass_core::restore::{Moment, Plan, RecoverStep, Request, Step, TargetFacts};
+use windlass_core::restore::{ExtractStep, Moment, Plan, RecoverStep, Relation, Request, Step, TargetFacts};
 use windlass_core::secret::SecretRef;
-use windlass_core::wal::Timeline;
+use windlass_core::wal::{Lsn, Timeline};
 use windlass_engine::postgres::tools::look_ahead;
 use windlass_host::host::Host;
 use windlass_host::restore::{Here, Planned, Which, failure_on_record, find_and_prepare, record, run as run_plan};
@@ -113,10 +113,13 @@ async fn carry_out(printer: &Printer, mut vault: Vault, here: Option<Here<'_>>, 
         into,
         moment: moment(printer, arguments)?,
         timeline: arguments.timeline.map(Timeline),
+        standby: arguments.standby,
         ..Request::default()
     };
     let catalog = Catalog::load(&vault).await?;
-    let (entry, planned) = find_and_prepare(&vault, &catalog, which(printer, arguments)?, &request, here).await?;
+    let wanted: Vec<&Name> = request.into.keys().collect();
+    let found = find_and_prepare(&vault, &catalog, which(printer, arguments)?, &wanted, &request, here).await;
+    let (entry, planned) = found?;
     let is_asked_for = arguments.plan || !(printer.is_quiet() && arguments.yes);
     if !printer.is_json() && arguments.confirm.is_none() && is_asked_for {
         printer.result(&(), |printer| describe(printer, &planned));
@@ -237,23 +240,27 @@ fn describe(printer: &Printer, planned: &Planned) -> String {
                 format!("{verb} {}: {files}, {folders}, {}", step.target, Printer::size(step.bytes))
             }
             Step::DataFolder(step) => {
+                let verb = if step.goes_on { "go on laying down" } else { "lay down" };
                 let databases = step.databases.join(", ");
                 let size = Printer::size(step.bytes);
-                let until = match &step.recover {
-                    Some(recover) => recovered(printer, recover),
-                    None => format!("up to {}", step.until),
+                let until = if step.standby {
+                    format!("up to {}, and then a standby of what is archived", step.until)
+                } else {
+                    recovered(printer, step.recover.as_ref(), step.until)
                 };
                 format!(
-                    "lay down base backup {} in {}: {size}, the databases {databases}, recovered {until}; for PostgreSQL {}",
+                    "{verb} base backup {} in {}: {size}, the databases {databases}, recovered {until}; for PostgreSQL {}",
                     step.backup, step.target, step.major
                 )
             }
+            Step::Extract(step) => extracted(printer, step),
             Step::Action(step) => {
                 format!("run {} and give it {} on its standard input", step.command.program, Printer::size(step.bytes))
             }
             Step::Stop(_)
             | Step::ReplaceDatabase(_)
             | Step::ReplaceFiles(_)
+            | Step::ReplaceServer(_)
             | Step::ReplaceVolume(_)
             | Step::Start(_) => String::new(),
         });
@@ -280,8 +287,33 @@ fn describe(printer: &Printer, planned: &Planned) -> String {
     text
 }
 
-/// How far a server recovers.
-fn recovered(printer: &Printer, step: &RecoverStep) -> String {
+/// What is taken out of a server that is recovered aside.
+fn extracted(printer: &Printer, step: &ExtractStep) -> String {
+    let (size, until) = (Printer::size(step.bytes), recovered(printer, step.recover.as_ref(), step.until));
+    let mut text = format!(
+        "recover base backup {} in a scratch place below {}: {size}, {until}, with PostgreSQL {}",
+        step.backup, step.place, step.major
+    );
+    for database in &step.databases {
+        let verb = if database.create { "create and fill the database" } else { "fill the empty database" };
+        let relation =
+            |relation: &Relation| format!("{}.{}", relation.schema, relation.table.as_deref().unwrap_or("*"));
+        let what = match database.relations.as_slice() {
+            [] => "all of it".to_owned(),
+            some => format!("{}, and what they need", some.iter().map(relation).collect::<Vec<_>>().join(", ")),
+        };
+        let target = &database.target;
+        text.push_str(&format!(
+            "\n  {verb} {} at {} from its database {}: {what}",
+            target.database, target.url, database.database
+        ));
+    }
+    text
+}
+
+/// How far a server recovers: up to a place, or by a step that goes further.
+pub(crate) fn recovered(printer: &Printer, step: Option<&RecoverStep>, until: Lsn) -> String {
+    let Some(step) = step else { return format!("up to {until}") };
     let asked = match &step.asked {
         Moment::Time(time) => printer.both_times(*time),
         other => other.to_string(),

@@ -283,6 +283,10 @@ fn describe(
                 let paths: Vec<&str> = step.places.iter().map(|place| place.path.as_str()).collect();
                 text.push_str(&format!("  put back what was in {}\n", paths.join(", ")));
             }
+            Step::ReplaceServer(step) => text.push_str(&format!(
+                "  put the server in {} back, which is stopped by {} … before, and started by {} … after\n",
+                step.data.path, step.stop.program, step.start.program
+            )),
             Step::Action(step) => {
                 text.push_str(&format!("  NOT put back: {}, which was given to its command\n", step.component));
             }
@@ -322,6 +326,10 @@ fn describe_end(journal: &Journal) -> String {
             Step::ReplaceFiles(step) => {
                 let paths: Vec<&str> = step.places.iter().map(|place| place.path.as_str()).collect();
                 text.push_str(&format!("  DELETE the old copies in {}\n", paths.join(", ")));
+            }
+            Step::ReplaceServer(step) => {
+                let paths: Vec<&str> = step.places().map(|place| place.path.as_str()).collect();
+                text.push_str(&format!("  DELETE the old copy of the server in {}\n", paths.join(", ")));
             }
             _ => {}
         }

@@ -58,7 +58,7 @@ fn read_components(
     }
 }
 
-fn read_control(item: &Item<'_>, faults: &mut Faults<'_>) -> Option<Control> {
+pub(super) fn read_control(item: &Item<'_>, faults: &mut Faults<'_>) -> Option<Control> {
     let table = item.table(&[&keys::CONTROL], faults)?;
     let stop = table.require(&keys::CONTROL, "stop", faults).and_then(|item| item.command(faults));
     let start = table.require(&keys::CONTROL, "start", faults).and_then(|item| item.command(faults));

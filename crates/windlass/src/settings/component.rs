@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use windlass_core::application::{Action, Component, Databases, Disk, Hook, Hooks, Physical, Postgres, Strategy};
 use windlass_core::name::Name;
 
+use super::application::read_control;
 use super::cursor::{Faults, Item, Table};
 use super::keys::{self, Spec};
 use super::postgres_url::{self, Refusal};
@@ -142,7 +143,7 @@ fn read_postgres(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Strategy>
     let (others, mode): (&[_], _) = if is_physical? {
         (&["databases", "via"], "logical")
     } else {
-        (&["data_directory", "wal", "spool"], "physical")
+        (&["data_directory", "wal", "spool", "control"], "physical")
     };
     for item in others.iter().filter_map(|key| table.get(key)) {
         item.refuse(faults, format!("goes with mode = \"{mode}\""), "take it out, or write that mode");
@@ -180,6 +181,7 @@ fn read_postgres(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Strategy>
         }
         item.size(faults)
     });
+    let control = table.get("control").map(|item| read_control(&item, faults));
     let server = Postgres {
         url: url?,
         password: password.map_or(Some(None), |secret| secret.map(Some))?,
@@ -188,8 +190,9 @@ fn read_postgres(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Strategy>
         via: via.map_or(Some(Vec::new()), |via| via)?,
     };
     let data_directory = data_directory.map_or(Some(None), |path| path.map(Some))?;
+    let control = control.map_or(Some(None), |control| control.map(Some))?;
     Some(if is_physical? {
-        Strategy::Physical(Physical { server, data_directory, archives: archives?, spool: spool? })
+        Strategy::Physical(Physical { server, data_directory, archives: archives?, spool: spool?, control })
     } else {
         Strategy::Postgres(server)
     })

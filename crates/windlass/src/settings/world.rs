@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use windlass_core::application::{Action, Application, Component, Disk, Hooks, Postgres, Strategy};
+use windlass_core::application::{Action, Application, Component, Control, Disk, Hooks, Postgres, Strategy};
 use windlass_core::name::Name;
 use windlass_core::repository::{Encryption, Format, Place, Repository, S3};
 use windlass_core::secret::SecretRef;
@@ -88,14 +88,18 @@ impl World<'_> {
 
     fn application(&mut self, application: &Application) {
         let table = format!("application.{}", application.name);
-        if let Some(control) = &application.control {
-            let spot = Spot::new(&table, "control");
-            self.program(&spot.below("stop"), &control.stop);
-            self.program(&spot.below("start"), &control.start);
-        }
+        self.control(&table, application.control.as_ref());
         self.hooks(&table, &application.hooks);
         for component in &application.components {
             self.component(application, component);
+        }
+    }
+
+    fn control(&mut self, table: &str, control: Option<&Control>) {
+        if let Some(control) = control {
+            let spot = Spot::new(table, "control");
+            self.program(&spot.below("stop"), &control.stop);
+            self.program(&spot.below("start"), &control.start);
         }
     }
 
@@ -109,6 +113,7 @@ impl World<'_> {
                 if let Some(folder) = &physical.data_directory {
                     self.source(&Spot::new(&table, "data_directory"), folder);
                 }
+                self.control(&table, physical.control.as_ref());
             }
             Strategy::Disk(disk) => self.disk(&table, disk, application),
             Strategy::Action(action) => self.action(&table, action),

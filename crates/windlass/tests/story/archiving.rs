@@ -47,13 +47,8 @@ impl Archive {
         );
         let stage = Stage::new()?.component("db", &settings)?;
         stage.windlass(&["repo", "init"])?.with(0);
-        let mut archive = Self { stage, server, serving: None };
-        archive.serve()?;
-        let socket = archive.socket();
-        let command = format!("{} wal-push --component shop/db --socket {} %p", binary(), socket.display());
-        archive.server.psql("postgres", &format!("alter system set archive_command = '{command}'"));
-        archive.server.psql("postgres", "select pg_reload_conf()");
-        Ok(archive)
+        let serving = Some(archiving(&stage, &server)?);
+        Ok(Self { stage, server, serving })
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -61,11 +56,7 @@ impl Archive {
     }
 
     pub(crate) fn serve(&mut self) -> Result<()> {
-        let socket = self.socket();
-        let mut serve = self.stage.command(&["serve", "--socket", socket.to_str().context("UTF-8")?]);
-        let log = std::fs::File::options().create(true).append(true).open(self.stage.path("serve.log"))?;
-        self.serving = Some(Serving(serve.stdout(Stdio::null()).stderr(log).spawn()?));
-        wait_until("the socket to be there", || socket.exists());
+        self.serving = Some(serve(&self.stage, &self.server)?);
         Ok(())
     }
 
@@ -113,6 +104,25 @@ impl Archive {
         let named = |object: &PathBuf| object.to_string_lossy().ends_with(&format!("/{name}.zst"));
         self.stage.objects().into_iter().find(named).with_context(|| format!("{name} in the archive"))
     }
+}
+
+/// Runs `windlass serve`, and has the server archive by it.
+pub(crate) fn archiving(stage: &Stage, server: &PgCluster) -> Result<Serving> {
+    let serving = serve(stage, server)?;
+    let socket = server.socket().join("wal.sock");
+    let command = format!("{} wal-push --component shop/db --socket {} %p", binary(), socket.display());
+    server.psql("postgres", &format!("alter system set archive_command = '{command}'"));
+    server.psql("postgres", "select pg_reload_conf()");
+    Ok(serving)
+}
+
+fn serve(stage: &Stage, server: &PgCluster) -> Result<Serving> {
+    let socket = server.socket().join("wal.sock");
+    let mut serve = stage.command(&["serve", "--socket", socket.to_str().context("UTF-8")?]);
+    let log = std::fs::File::options().create(true).append(true).open(stage.path("serve.log"))?;
+    let serving = Serving(serve.stdout(Stdio::null()).stderr(log).spawn()?);
+    wait_until("the socket to be there", || socket.exists());
+    Ok(serving)
 }
 
 /// The command, as a server runs it.

@@ -3,6 +3,7 @@
 mod archives;
 pub mod base_backup;
 mod error;
+mod laid_down;
 mod pages;
 pub mod place;
 pub mod recover;
@@ -11,4 +12,5 @@ mod server;
 mod survey;
 
 pub use self::error::PhysicalError;
+pub use self::laid_down::LaidDown;
 pub use self::server::Server;

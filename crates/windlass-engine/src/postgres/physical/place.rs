@@ -1,5 +1,6 @@
 //! Where a data folder may be laid down.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -33,6 +34,29 @@ impl Diagnose for FolderError {
     fn hints(&self) -> Vec<String> {
         vec!["check the space and the rights there, remove the folder, and run it again".to_owned()]
     }
+}
+
+/// The identifier of the cluster whose data folder it is, where it has a `pg_control`.
+pub fn identifier(data: &Path) -> Option<u64> {
+    let control = fs::read(data.join("global/pg_control")).ok()?;
+    control.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
+}
+
+/// Where the tablespaces of a data folder are that lie elsewhere, by their oid; none where it is not there.
+pub fn tablespaces(data: &Path) -> io::Result<BTreeMap<u32, PathBuf>> {
+    let mut found = BTreeMap::new();
+    let entries = match fs::read_dir(data.join("pg_tblspc")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let oid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        if let (Some(oid), true) = (oid, entry.file_type()?.is_symlink()) {
+            found.insert(oid, fs::read_link(entry.path())?);
+        }
+    }
+    Ok(found)
 }
 
 /// Bits of a mode: writable for a group or for all; and with it, names belong to who made them.

@@ -1,8 +1,7 @@
-//! Has a server recover on a data folder that was laid down, up to a moment, and ends it in order: what stays is a data folder that
-//! needs nothing any more.
+//! Has a server recover on a data folder that was laid down, and ends it in order.
 //!
 //! Promised: recovery ended where the plan said, or it is an error; nothing of the source's settings was read while it ran; the
-//! folder is durable when this returns, and belongs to the user its server ran as.
+//! folder is durable at its end, and belongs to the user its server ran as.
 
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use windlass_core::wal::{History, Lsn, Timeline};
 use windlass_repo::format::walg::Backups;
 
 use super::error::PhysicalError;
+use super::laid_down::LaidDown;
 use super::recovery::{Recovery, Until, word};
 use crate::backup::{tally, with_progress};
 use crate::postgres::scratch::{Place, ScratchServer};
@@ -31,50 +31,77 @@ pub struct Recoverer<'a> {
     pub program: &'a Path,
 }
 
+/// A server that has recovered, and runs: up to the place that was planned.
+pub struct Recovered<'a> {
+    /// The server.
+    pub server: ScratchServer,
+    laid_down: &'a LaidDown,
+    /// What the data folder overrides of its settings, as they were.
+    overrides: Vec<u8>,
+}
+
+/// What a server does that is started on a data folder in which another recovered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// It archives nothing, until somebody says so: it is a copy.
+    Silent,
+    /// What its source did: it takes its place.
+    AsItWas,
+}
+
 impl Recoverer<'_> {
-    /// Recovers a component's server on its data folder.
-    pub(crate) async fn recover(
+    /// Recovers a component's server on what was laid down of it: up to a moment, by the WAL of the archive, or as far as it
+    /// must by the WAL that lies in it. `before` is what it overrode of its settings, where it was begun before and killed.
+    pub async fn recover<'a>(
         &self,
         owner: Owner,
         archive: Backups,
-        (data, folder): (&PhysicalData, &Path),
-        step: &RecoverStep,
+        (data, laid_down): (&PhysicalData, &'a LaidDown),
+        step: Option<&RecoverStep>,
+        before: Option<&[u8]>,
         progress: &dyn Progress,
-    ) -> Result<(), PhysicalError> {
-        let component = &owner.component;
+    ) -> Result<Recovered<'a>, PhysicalError> {
+        let folder = laid_down.data.as_path();
         let failed = |source| PhysicalError::Write { path: folder.to_owned(), source };
-        let user = self.place.owner.map(|(user, _)| user);
-        let socket = self.place.path.join("wal.sock");
+        let overrides = before.map_or_else(|| Recovery::overrides(folder), |before| Ok(before.to_vec()));
+        let overrides = overrides.map_err(failed)?;
+        // A server that was killed when it had recovered would not know where to go to again.
+        let has_recovered = before.is_some() && Recovery::is_over(folder);
+        let component = owner.component.clone();
         let (moved, mut counted) = tally();
-        let cluster = data.system_identifier.parse().unwrap_or_default();
-        let feed = Feed::start(&socket, archive, cluster, user, (step.reach.end, data.segment_size), moved)
-            .map_err(PhysicalError::Listen)?;
-        let program = self.program().map_err(failed)?;
-        let restore_command = format!(
-            "{} --quiet wal-fetch --component {owner} --cluster {cluster} --socket {} %f %p",
-            word(&program),
-            word(&socket)
-        );
-        let before = Recovery::overrides(folder).map_err(failed)?;
-        let recovery =
-            Recovery { restore_command, timeline: step.reach.timeline, until: Until::Behind(step.reach.record) };
-        recovery.write(folder).map_err(failed)?;
-        progress.event(Event::Step { component, text: "recover", total: Some(step.wal_bytes) });
-        let (major, database) =
-            (data.server_version / 10_000, data.databases.first().map_or("postgres", String::as_str));
-        let started = ScratchServer::start_on(self.place, folder, major, &data.superuser, database);
-        let server = with_progress(started, &mut counted, |more| progress.event(Event::Bytes { component, more }));
-        server.await.map_err(PhysicalError::Server)?.stop().await.map_err(PhysicalError::Server)?;
-        drop(feed);
-        let reached = reached(folder).map_err(failed)?;
-        if !is_planned(reached, step) {
-            let (planned, timeline) = (step.reach.end, step.reach.timeline);
-            let why = format!("recovery ended at {reached}, and the plan said {planned} on timeline {timeline}");
-            return Err(PhysicalError::Changed { why });
+        let mut feed = None;
+        if let Some(step) = step {
+            let user = self.place.owner.map(|(user, _)| user);
+            let socket = self.place.path.join("wal.sock");
+            let cluster = data.system_identifier.parse().unwrap_or_default();
+            let started = Feed::start(&socket, archive, cluster, user, (step.reach.end, data.segment_size), moved);
+            feed = Some(started.map_err(PhysicalError::Listen)?);
+            let program = self.program().map_err(failed)?;
+            let restore_command = format!(
+                "{} --quiet wal-fetch --component {owner} --cluster {cluster} --socket {} %f %p",
+                word(&program),
+                word(&socket)
+            );
+            let (timeline, until) = (step.reach.timeline, Until::Behind(step.reach.record));
+            if !has_recovered {
+                Recovery { restore_command, timeline, until }.write(folder).map_err(failed)?;
+            }
         }
-        Recovery::settle(folder, &before).map_err(failed)?;
-        let synced = std::fs::File::open(folder).and_then(|open| Ok(rustix::fs::syncfs(open)?));
-        synced.map_err(failed)
+        let total = step.map(|step| step.wal_bytes);
+        progress.event(Event::Step { component: &component, text: "recover", total });
+        let started = ScratchServer::start_on(self.place, laid_down, data);
+        let heard = |more| progress.event(Event::Bytes { component: &component, more });
+        let server = with_progress(started, &mut counted, heard).await.map_err(PhysicalError::Server)?;
+        if let Some(step) = step {
+            let reached = reached(folder).map_err(failed)?;
+            if !is_planned(reached, step) {
+                let (planned, timeline) = (step.reach.end, step.reach.timeline);
+                let why = format!("recovery ended at {reached}, and the plan said {planned} on timeline {timeline}");
+                return Err(PhysicalError::Changed { why });
+            }
+        }
+        drop(feed);
+        Ok(Recovered { server, laid_down, overrides })
     }
 
     /// The program where the server's user can run it.
@@ -96,6 +123,17 @@ impl Recoverer<'_> {
         let mut to = std::fs::File::options().write(true).create_new(true).mode(0o755).open(&copy)?;
         std::io::copy(&mut std::fs::File::open(&program)?, &mut to)?;
         Ok(copy)
+    }
+}
+
+impl Recovered<'_> {
+    /// Ends the server in order: what stays is a data folder that needs nothing any more, and is durable.
+    pub async fn end(self, after: After) -> Result<(), PhysicalError> {
+        let folder = self.laid_down.data.as_path();
+        let failed = |source| PhysicalError::Write { path: folder.to_owned(), source };
+        self.server.stop().await.map_err(PhysicalError::Server)?;
+        Recovery::settle(folder, &self.overrides, after == After::Silent).map_err(failed)?;
+        self.laid_down.sync().map_err(failed)
     }
 }
 

@@ -22,8 +22,9 @@ const OVERRIDES: &str = "postgresql.auto.conf";
 /// What makes a server recover from an archive.
 const SIGNAL: &str = "recovery.signal";
 
-/// What would make a server a standby, or one of before version 12 recover.
-const OF_OTHERS: [&str; 2] = ["standby.signal", "recovery.conf"];
+/// What makes a server a standby, and what made one of before version 12 recover.
+const STANDBY: &str = "standby.signal";
+const OF_BEFORE: &str = "recovery.conf";
 
 /// What is set to nothing: `postgresql.conf` may say where else recovery is to end, or run commands of the source's.
 const UNSET: [&str; 7] = [
@@ -45,6 +46,18 @@ const SET: [&str; 7] = [
     "recovery_target_time",
     "recovery_target_timeline",
     "restore_command",
+];
+
+/// What would end another recovery where this one did.
+const TARGETS: [&str; 8] = [
+    "recovery_target",
+    "recovery_target_action",
+    "recovery_target_inclusive",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_timeline",
+    "recovery_target_xid",
 ];
 
 /// A `restore_command` where all the WAL that is wanted lies in `pg_wal`: there is no more.
@@ -75,15 +88,30 @@ pub enum Until {
     Time(Timestamp),
     /// Up to the record that begins here, which has to be in the WAL, and that one, too.
     Behind(Lsn),
+    /// On and on, as a standby, on whatever timeline is the newest.
+    Standby,
 }
 
 impl Recovery {
-    /// Takes it out of a data folder again that has recovered, whose settings were these; it still archives nothing.
-    pub fn settle(data: &Path, before: &[u8]) -> io::Result<()> {
-        let mut after = without_ours(before);
-        after.extend_from_slice(b"archive_mode = 'off'\n");
+    /// By the WAL that lies in it, to its end.
+    pub fn by_itself(timeline: Timeline) -> Self {
+        Self { restore_command: NOTHING_MORE.to_owned(), timeline, until: Until::EndOfWal }
+    }
+
+    /// Takes it out of a data folder again that has recovered, whose overrides these were. A `silent` one archives nothing, and
+    /// asks for nothing; another does what it did before.
+    pub fn settle(data: &Path, before: &[u8], silent: bool) -> io::Result<()> {
+        let mut after = if silent { without(before, &[&UNSET, &SET]) } else { without(before, &[&TARGETS]) };
+        if silent {
+            after.extend_from_slice(b"archive_mode = 'off'\n");
+        }
         replace(&data.join(OVERRIDES), &after)?;
         std::fs::File::open(data)?.sync_all()
+    }
+
+    /// Whether a server has recovered in a data folder that was laid down.
+    pub fn is_over(data: &Path) -> bool {
+        !data.join(SIGNAL).exists() && !data.join("backup_label").exists()
     }
 
     /// What a data folder overrides of its settings.
@@ -96,7 +124,8 @@ impl Recovery {
 
     /// Writes it into a data folder.
     pub fn write(&self, data: &Path) -> io::Result<()> {
-        for signal in OF_OTHERS {
+        let (signal, other) = if self.until == Until::Standby { (STANDBY, SIGNAL) } else { (SIGNAL, STANDBY) };
+        for signal in [other, OF_BEFORE] {
             match std::fs::remove_file(data.join(signal)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -104,10 +133,10 @@ impl Recovery {
         }
         // Not there where it was a link: no server starts without it.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data.join("pg_wal"))?;
-        let mut after = without_ours(&Self::overrides(data)?);
+        let mut after = without(&Self::overrides(data)?, &[&UNSET, &SET]);
         after.extend(self.settings().into_bytes());
         replace(&data.join(OVERRIDES), &after)?;
-        replace(&data.join(SIGNAL), b"")?;
+        replace(&data.join(signal), b"")?;
         std::fs::File::open(data)?.sync_all()
     }
 
@@ -121,10 +150,14 @@ impl Recovery {
             set(name, "");
         }
         set("restore_command", &self.restore_command);
-        set("recovery_target_timeline", &self.timeline.0.to_string());
+        let timeline = match self.until {
+            Until::Standby => "latest".to_owned(),
+            Until::EndOfWal | Until::Time(_) | Until::Behind(_) => self.timeline.0.to_string(),
+        };
+        set("recovery_target_timeline", &timeline);
         let in_utc = |at: Timestamp| at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S%.6f+00").to_string();
         let (lsn, time) = match self.until {
-            Until::EndOfWal => (String::new(), String::new()),
+            Until::EndOfWal | Until::Standby => (String::new(), String::new()),
             Until::Time(time) => (String::new(), in_utc(time)),
             Until::Behind(record) => (record.to_string(), String::new()),
         };
@@ -141,16 +174,16 @@ impl Recovery {
     }
 }
 
-/// The lines that set nothing we set.
-fn without_ours(text: &[u8]) -> Vec<u8> {
-    let is_ours = |line: &[u8]| {
+/// The lines that set none of these.
+fn without(text: &[u8], names: &[&[&str]]) -> Vec<u8> {
+    let is_one = |line: &[u8]| {
         let line = String::from_utf8_lossy(line);
         let name = line.trim_start().split(|c: char| c == '=' || c.is_whitespace()).next().unwrap_or_default();
         let name = name.to_ascii_lowercase();
-        UNSET.iter().chain(&SET).any(|ours| name == *ours)
+        names.iter().copied().flatten().any(|one| name == *one)
     };
     let mut kept: Vec<u8> =
-        text.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_ours(line)).flatten().copied().collect();
+        text.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_one(line)).flatten().copied().collect();
     if kept.last().is_some_and(|last| *last != b'\n') {
         kept.push(b'\n');
     }

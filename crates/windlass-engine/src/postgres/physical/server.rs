@@ -100,6 +100,11 @@ impl Server {
         self.facts.system_identifier
     }
 
+    /// Its databases, but templates and those nobody may connect to.
+    pub fn databases(&self) -> &[String] {
+        &self.facts.databases
+    }
+
     /// Its data folder.
     pub fn data(&self) -> &Path {
         &self.data

@@ -10,6 +10,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use windlass_repo::format::restic::is_stage;
+
 use super::pages::PAGES_OF_FILE;
 
 /// Folders whose contents are left out, at the top of the data folder.
@@ -95,6 +97,10 @@ pub(super) fn survey(data: &Path) -> io::Result<Survey> {
             all.warnings.push(format!("`{}` was left out: its name is no text", entry.path().display()));
             continue;
         };
+        // What a restore in place keeps beside what is there.
+        if is_stage(&entry.file_name()) {
+            continue;
+        }
         let place = format!("/{name}");
         let Some(is) = still_there(fs::symlink_metadata(entry.path()))? else { continue };
         if EMPTIED.contains(&name.as_str()) {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use windlass_core::point::DatabaseDump;
 use windlass_core::restore::DatabaseFacts;
+use windlass_repo::format::dump::Toc;
 
 use super::create::{is_unfinished, missing_locale};
 use super::{PostgresError, extensions};
@@ -42,6 +43,18 @@ pub struct Roles {
     pub required: BTreeSet<String>,
 }
 
+impl Roles {
+    /// The roles that a dump names, as far as some entries need them (none: all), with the owner of its database.
+    pub fn of(toc: &Toc, wanted: Option<&BTreeSet<i64>>, owner: &str) -> Self {
+        let all = || toc.entries.iter().map(|entry| entry.id).collect();
+        let wanted = wanted.cloned().unwrap_or_else(all);
+        let mut roles = Self { owners: [owner.to_owned()].into(), required: BTreeSet::new() };
+        roles.owners.extend(toc.owners().into_iter().map(str::to_owned));
+        roles.required.extend(toc.required_roles(&wanted).into_iter().map(str::to_owned));
+        roles
+    }
+}
+
 /// Looks at a database that is to be filled from a dump which names these roles.
 pub async fn look(
     tools: &Tools,
@@ -50,19 +63,51 @@ pub async fn look(
     roles: &Roles,
 ) -> Result<DatabaseFacts, PostgresError> {
     let mut session = Session::beside(tools, &[]).await?;
-    let found = format!("select datname as name from pg_database where datname = {}", literal(database));
-    let exists = !names(&mut session, &found).await?.is_empty();
-    let (mut tables, mut unfinished) = (0, false);
-    if exists {
-        let mut session = Session::open(tools, database).await?;
-        tables = session.number(OBJECTS).await?.into();
-        unfinished = session.number(&is_unfinished()).await? > 0;
-        session.close().await;
-    }
+    let Held { exists, tables, unfinished } = held(&mut session, tools, database).await?;
     let facts = look_through(session, tools, database, dump, roles, exists).await?;
     // It has the locale it was made with.
     let missing_locale = facts.missing_locale.filter(|_| !exists);
     Ok(DatabaseFacts { exists, tables, unfinished, missing_locale, ..facts })
+}
+
+/// Looks at a database that is to be filled with something of which nothing is known yet.
+pub async fn look_ahead(tools: &Tools, database: &str) -> Result<DatabaseFacts, PostgresError> {
+    let mut session = Session::beside(tools, &[]).await?;
+    let Held { exists, tables, unfinished } = held(&mut session, tools, database).await?;
+    session.close().await;
+    Ok(DatabaseFacts {
+        url: with_database(tools.url(), database)?,
+        database: database.to_owned(),
+        server_version: tools.server_version,
+        exists,
+        tables,
+        unfinished,
+        missing_roles: Vec::new(),
+        missing_required_roles: Vec::new(),
+        missing_locale: None,
+        missing_collations: Vec::new(),
+        missing_extensions: Vec::new(),
+    })
+}
+
+/// What a database holds, where it is there.
+#[derive(Default)]
+struct Held {
+    exists: bool,
+    tables: u64,
+    unfinished: bool,
+}
+
+async fn held(session: &mut Session, tools: &Tools, database: &str) -> Result<Held, PostgresError> {
+    let found = format!("select datname as name from pg_database where datname = {}", literal(database));
+    if names(session, &found).await?.is_empty() {
+        return Ok(Held::default());
+    }
+    let mut session = Session::open(tools, database).await?;
+    let tables = session.number(OBJECTS).await?.into();
+    let unfinished = session.number(&is_unfinished()).await? > 0;
+    session.close().await;
+    Ok(Held { exists: true, tables, unfinished })
 }
 
 /// Looks at the server alone, where a database is to be made for a dump which names these roles.

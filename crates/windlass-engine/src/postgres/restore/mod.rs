@@ -40,7 +40,7 @@ use windlass_core::point::DatabaseDump;
 use windlass_core::restore::Relation;
 use windlass_repo::format::dump::{Toc, select};
 
-pub use self::look::{Roles, look, look_at_server};
+pub use self::look::{Roles, look, look_ahead, look_at_server};
 use self::spool::Spool;
 use self::target::Target;
 use self::work::Work;

@@ -12,11 +12,13 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command};
+use windlass_core::point::PhysicalData;
 
 pub use self::place::{Place, stale};
 pub use self::teardown::teardown;
 use super::PostgresError;
 use super::child::Running;
+use super::physical::LaidDown;
 use super::session::Session;
 use super::tools::{Tools, server_folder};
 
@@ -100,25 +102,21 @@ impl ScratchServer {
         Self::up((version, folder), &data, place, (USER, "postgres"), &settings, PATIENCE).await
     }
 
-    /// Starts a server of exactly this major version on a data folder that was laid down in the place, and waits until it has
-    /// recovered. Of its settings only those that say how it recovers are read: ours are beside it. `superuser` may do everything
-    /// there, and `database` is one of its databases.
+    /// Starts a server of exactly the version of a base backup on what was laid down of it, and waits until it has recovered. Of its
+    /// settings only those that say how it recovers are read: ours are in the place. Whatever it would archive is only marked so.
     ///
     /// It makes nothing durable: what is to stay is for the one to sync who asked.
-    pub async fn start_on(
-        place: &Place,
-        data: &Path,
-        major: u32,
-        superuser: &str,
-        database: &str,
-    ) -> Result<Self, PostgresError> {
+    pub async fn start_on(place: &Place, laid_down: &LaidDown, of: &PhysicalData) -> Result<Self, PostgresError> {
+        let (data, major) = (laid_down.data.as_path(), of.server_version / 10_000);
         let (version, folder) = server_folder(major).await?;
         let failed = |why: String| PostgresError::Scratch { place: place.path.clone(), why };
         if version != major {
             return Err(PostgresError::NoTool { tool: "postgres".into(), major, found: version.to_string() });
         }
         only_recovery(data).map_err(|error| failed(error.to_string()))?;
-        own(data, place.owner).map_err(|error| failed(error.to_string()))?;
+        if let Some(owner) = place.owner {
+            laid_down.give_to(owner).map_err(|error| failed(error.to_string()))?;
+        }
         let write = |name: &str, text: &str| {
             let path = place.path.join(name);
             // A new one, and nothing that it would lead to: the place is the server's user's. One before may have left its own.
@@ -131,6 +129,9 @@ impl ScratchServer {
             written.map(|()| path.display().to_string()).map_err(failed)
         };
         let prepared: u32 = control(&folder, data, place, "max_prepared_xacts").await?.parse().unwrap_or_default();
+        let wal_level = control(&folder, data, place, "wal_level").await?;
+        // What it writes on a timeline of its own is marked for whoever archives it later: otherwise there would be a gap.
+        let marks = if wal_level == "minimal" { "off" } else { "on" };
         let settings = [
             format!("config_file={}", write("postgresql.conf", "")?),
             format!("hba_file={}", write("pg_hba.conf", "local all all trust\n")?),
@@ -140,9 +141,12 @@ impl ScratchServer {
             // As many as there can be in the WAL: recovery ends without.
             format!("max_prepared_transactions={}", prepared.max(PREPARED)),
             // Who recovers by what it writes is told, and wants no less.
-            format!("wal_level={}", control(&folder, data, place, "wal_level").await?),
+            format!("wal_level={wal_level}"),
+            format!("archive_mode={marks}"),
+            "archive_command=".to_owned(),
         ];
-        Self::up((version, folder), data, place, (superuser, database), &settings, LONG_PATIENCE).await
+        let database = of.databases.first().map_or("postgres", String::as_str);
+        Self::up((version, folder), data, place, (&of.superuser, database), &settings, LONG_PATIENCE).await
     }
 
     async fn up(
@@ -257,24 +261,6 @@ fn only_recovery(data: &Path) -> std::io::Result<()> {
     let kept = ["recovery_target", "restore_command", "archive_mode"];
     let is_of_recovery = |line: &&str| kept.iter().any(|name| line.starts_with(name));
     std::fs::write(&path, text.lines().filter(is_of_recovery).map(|line| format!("{line}\n")).collect::<String>())
-}
-
-/// Has all of a data folder, and of the tablespaces beside it, belong to the user the server runs as.
-fn own(data: &Path, owner: Option<(u32, u32)>) -> std::io::Result<()> {
-    let Some((user, group)) = owner else { return Ok(()) };
-    let top = data.parent().unwrap_or(data).to_owned();
-    let (mut open, mut all) = (vec![top.clone()], vec![top]);
-    while let Some(path) = open.pop() {
-        for entry in std::fs::read_dir(&path)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                open.push(entry.path());
-            }
-            all.push(entry.path());
-        }
-    }
-    // What is above is given away last: as long as it is ours, nobody puts another in the place of what is below.
-    all.iter().rev().try_for_each(|path| std::os::unix::fs::lchown(path, Some(user), Some(group)))
 }
 
 /// A setting of the server whose data folder it was, as its `pg_control` has it.

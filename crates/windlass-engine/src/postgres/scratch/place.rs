@@ -20,15 +20,25 @@ pub struct Place {
 }
 
 impl Place {
+    /// The folder that places are made in.
+    pub fn base() -> PathBuf {
+        if Path::new("/var/tmp").is_dir() { PathBuf::from("/var/tmp") } else { std::env::temp_dir() }
+    }
+
     /// Makes a folder below `/var/tmp`, where an unprivileged user can reach it and room is to be expected. Its path
     /// is short enough for a unix socket in it.
     pub fn make() -> Result<Self, PostgresError> {
+        Self::make_for(None)
+    }
+
+    /// The same for servers that run as a certain user, where we are root and can choose.
+    pub fn make_for(owner: Option<(u32, u32)>) -> Result<Self, PostgresError> {
         let failed = |place: &Path, why: String| PostgresError::Scratch { place: place.to_owned(), why };
-        let base = if Path::new("/var/tmp").is_dir() { PathBuf::from("/var/tmp") } else { std::env::temp_dir() };
+        let base = Self::base();
         let name = random::bytes::<6>().map_err(|e| failed(&base, e.to_string()))?;
         let path = base.join(format!("{PREFIX}{}", windlass_repo::hex::encode(&name)));
         std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(|e| failed(&path, e.to_string()))?;
-        let owner = unprivileged();
+        let owner = owner.filter(|_| rustix::process::geteuid().is_root()).or_else(unprivileged);
         if let Some((user, group)) = owner {
             chown(&path, Some(user), Some(group)).map_err(|e| failed(&path, e.to_string()))?;
         }

@@ -92,6 +92,11 @@ pub fn select(toc: &Toc, relations: &[Relation]) -> Result<Selection, Relation> 
         }
     }
     need(&mut chosen, &by_id);
+    // A sequence that is needed is where it was: otherwise it would give numbers that are in use.
+    let is_position =
+        |entry: &&Entry| entry.kind == "SEQUENCE SET" && entry.depends_on.iter().any(|id| chosen.contains(id));
+    let positions: Vec<i64> = toc.entries.iter().filter(is_position).map(|entry| entry.id).collect();
+    chosen.extend(positions);
     Ok(Selection { ids: chosen, left_out })
 }
 

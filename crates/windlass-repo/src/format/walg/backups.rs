@@ -1,6 +1,7 @@
 //! A prefix in the layout of WAL-G, in a store: what it holds, and how that is read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,10 +14,11 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use windlass_core::wal::{History, Lsn, Segment, SegmentSize, Timeline, WalFile};
 
 use super::archive::Entries;
+use super::ledger::LEDGER;
 use super::replay::Replay;
 use super::{
-    Archive, Backup, BackupName, Codec, CommitWalk, FilesMetadata, Listing, PartName, Present, SealKey, SegmentHeader,
-    Sentinel, Step, Target, Unpacked, WalgError, open, wal_object,
+    Archive, Backup, BackupName, Codec, CommitWalk, FilesMetadata, Ledger, Listing, PartName, Present, SealKey,
+    SegmentHeader, Sentinel, Step, Target, Unpacked, WalgError, open, wal_object,
 };
 use crate::store::{Key, Store, StoreError};
 
@@ -207,15 +209,19 @@ impl Backups {
         Ok(chain)
     }
 
-    /// Lays a chain down, whole and on disk.
+    /// Lays a chain down, whole and on disk. With a ledger, a full backup goes on where it was.
     pub async fn lay_down(
         &self,
         held: &Held,
         chain: &[Backup],
         target: Target,
+        ledger: Option<&Arc<Ledger>>,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<Unpacked, WalgError> {
         let mut all = Unpacked::default();
+        // What changes pages that are there has to come in order.
+        let ledger = ledger.filter(|_| chain.len() == 1);
+        let again = ledger.is_some_and(|ledger| ledger.is_begun());
         let target = Arc::new(target);
         let mut done = Vec::new();
         for step in Step::plan(chain)? {
@@ -227,10 +233,21 @@ impl Backups {
                     && let Some(name) = parts.next()
                 {
                     let object = step.backup.part(&name);
+                    if let Some(names) = ledger.and_then(|ledger| ledger.part(&object)) {
+                        step.have(names);
+                        continue;
+                    }
                     let stored = self.stored(&object).await?;
                     let (key, step, target) = (self.key.clone(), Arc::clone(&step), Arc::clone(&target));
+                    let ledger = ledger.cloned();
                     running.spawn_blocking(move || {
-                        target.unpack(&step, Archive { name: &name, key: key.as_deref(), stored, again: false })
+                        let archive = Archive { name: &name, key: key.as_deref(), stored, again };
+                        let (unpacked, names) = target.unpack_noting(&step, archive)?;
+                        if let Some((ledger, names)) = ledger.zip(names) {
+                            let noted = ledger.unpacked(&object, names);
+                            noted.map_err(|source| target.failed(&[OsStr::new(LEDGER)], source))?;
+                        }
+                        Ok(unpacked)
                     });
                 }
                 let Some(unpacked) = running.join_next().await else { break };

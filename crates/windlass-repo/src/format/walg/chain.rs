@@ -88,6 +88,13 @@ impl Step {
         Ok(steps)
     }
 
+    /// These entries were unpacked before.
+    pub(super) fn have(&self, names: &[String]) {
+        for wanted in names.iter().filter_map(|name| self.wanted.as_ref()?.get(name)) {
+            wanted.is_there.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Refuses where its archives, as far as they were unpacked, did not hold everything they should.
     pub fn check(&self) -> Result<(), WalgError> {
         let missing = || {

@@ -1,4 +1,4 @@
-//! When transactions in a WAL segment ended: its records are walked, each proven by its checksum.
+//! When transactions in a WAL segment ended, and what else one has to know of it before it is replayed: its records are walked, each proven by its checksum.
 //!
 //! ```text
 //! record  u32 length of all   u32 transaction   u64 the record before   u8 kind   u8 resource manager   u32 CRC-32C
@@ -8,7 +8,7 @@
 //! Records begin at multiples of 8 and go on over pages, behind each page's header, and over segments. The walk ends, without a
 //! word, at the first that is not valid: behind it the log was not written yet, or is what a reused file held before.
 //!
-//! Source: `xlogrecord.h`, `xlogreader.c` and `xact.h` of PostgreSQL 13 to 18.
+//! Source: `xlogrecord.h`, `xlogreader.c`, `rmgrlist.h`, `xact.h` and `tablespace.h` of PostgreSQL 13 to 18.
 
 use crc_fast::{CrcAlgorithm, Digest};
 use jiff::Timestamp;
@@ -26,10 +26,21 @@ const LONGEST_CARRIED: usize = 4 << 20;
 /// Resource managers.
 const XLOG: u8 = 0;
 const XACT: u8 = 1;
+const TABLESPACE: u8 = 5;
 
 /// The kind of record behind which a segment holds nothing, and the one that has a name.
 const SWITCH: u8 = 0x40;
 const RESTORE_POINT: u8 = 0x70;
+
+/// The kinds of record that a timeline begins with: a checkpoint, or the end of recovery. What they say of timelines, and when, in the
+/// structures of all versions from 13 to 18.
+const CHECKPOINT: u8 = 0x00;
+const END_OF_RECOVERY: u8 = 0x90;
+const TIMELINES: usize = 8;
+const CHECKPOINT_AT: usize = 64;
+
+/// The kind of record that makes a tablespace: its number, and its folder.
+const CREATE: u8 = 0x00;
 
 /// Kinds of records that end a transaction: commit, abort, and both of a prepared one.
 const ENDS: [u8; 4] = [0x00, 0x20, 0x30, 0x40];
@@ -38,7 +49,7 @@ const ENDS: [u8; 4] = [0x00, 0x20, 0x30, 0x40];
 const EPOCH: i64 = 946_684_800_000_000;
 
 /// What was found in a segment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commits {
     /// When the first transaction ended, by its own clock; `None` where none did.
     pub earliest: Option<Timestamp>,
@@ -50,6 +61,8 @@ pub struct Commits {
     pub last: Option<Lsn>,
     /// The first byte behind it: where it is a switch, that of the next segment.
     pub end: Lsn,
+    /// Tablespaces that were made outside of the data folder: where that record begins, and their folder.
+    pub tablespaces: Vec<(Lsn, String)>,
     /// Whether it was ended by a record that begins where nothing more was wanted.
     pub more: bool,
     /// Whether the log goes on in the next segment: this one is full, or ended by a switch.
@@ -83,6 +96,8 @@ pub enum Marked {
     },
     /// A restore point was made, by `pg_create_restore_point`.
     RestorePoint(String),
+    /// A timeline begins here. Of one that begins with a checkpoint the time is known to the second.
+    Timeline,
 }
 
 /// Walks segments, one after the other; a record that goes on in the next is seen if that comes next.
@@ -300,6 +315,21 @@ impl Walk<'_> {
             let name = String::from_utf8_lossy(name).into_owned();
             (self.seen)(Mark { before: says, start, end, at, what: Marked::RestorePoint(name) });
         }
+        if manager == XLOG
+            && matches!(kind, CHECKPOINT | END_OF_RECOVERY)
+            && let Some(at) = main().and_then(|main| begun(main, kind))
+        {
+            (self.seen)(Mark { before: says, start, end, at, what: Marked::Timeline });
+        }
+        if manager == TABLESPACE
+            && kind == CREATE
+            && let Some(path) = main().and_then(|main| main.get(4..))
+        {
+            let path = path.split(|byte| *byte == 0).next().unwrap_or_default();
+            if !path.is_empty() {
+                self.found.tablespaces.push((start, String::from_utf8_lossy(path).into_owned()));
+            }
+        }
         Some(is_last)
     }
 }
@@ -318,6 +348,18 @@ fn main_data(data: &[u8]) -> Option<&[u8]> {
         }
     };
     data.get(data.len().checked_sub(length)?..)
+}
+
+/// When a timeline began, where one does.
+fn begun(main: &[u8], kind: u8) -> Option<Timestamp> {
+    let timelines = main.get(TIMELINES..TIMELINES + 8)?;
+    if timelines[..4] == timelines[4..] {
+        return None;
+    }
+    if kind == END_OF_RECOVERY {
+        return time(main);
+    }
+    Timestamp::from_second(i64::from_le_bytes(*main.get(CHECKPOINT_AT..)?.first_chunk()?)).ok()
 }
 
 /// The time a record begins with that ends a transaction, or has a name.

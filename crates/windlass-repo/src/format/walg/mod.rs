@@ -19,7 +19,7 @@
 //! | what the documents say | [`sentinel`](Sentinel) |
 //! | how bytes are compressed and sealed | [`codec`](Codec), [`seal`](SealKey), `open` |
 //! | what archives are made of | `archive`, [`part`](PartWriter), [`increment`](Step) |
-//! | how backups become a data folder | [`chain`](Step), [`target`](Target), [`unpack`](Archive), `body` |
+//! | how backups become a data folder | [`chain`](Step), [`target`](Target), [`unpack`](Archive), `body`, [`ledger`](Ledger) |
 //! | what a store holds of it, and how far it can be replayed | [`backups`](Backups), [`replay`](Replay) |
 //! | how WAL comes into the archive, and out of it | [`push`](Archived), [`fetch`](StoredWal) |
 //! | whose a WAL segment is, and what was committed in it | [`wal`](SegmentHeader), [`commits`](CommitWalk) |
@@ -41,6 +41,7 @@ mod commits;
 mod error;
 mod fetch;
 mod increment;
+mod ledger;
 mod moment;
 mod names;
 mod open;
@@ -60,6 +61,7 @@ pub use commits::{CommitWalk, Commits, Mark, Marked};
 use error::Fault;
 pub use error::WalgError;
 pub use fetch::StoredWal;
+pub use ledger::Ledger;
 pub use moment::NoMoment;
 pub use names::{BASE_BACKUPS, BackupName, Listing, PartKind, PartName, Present, WAL, wal_object};
 pub use open::open;

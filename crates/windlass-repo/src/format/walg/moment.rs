@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use windlass_core::restore::{Moment, Reach};
 use windlass_core::wal::{History, Lsn, Segment, Timeline};
 
-use super::backups::{Backups, Held};
+use super::backups::{Backups, BaseBackup, Held};
 use super::commits::{CommitWalk, Mark, Marked};
 use super::{BackupName, Replay, SegmentHeader, WalgError};
 
@@ -70,6 +70,16 @@ pub enum NoMoment {
         /// When its first transaction ended.
         begun: Timestamp,
     },
+    /// A tablespace was made on the way.
+    #[error(
+        "a tablespace was made in `{folder}` at {at}, behind the base backup: replaying that would write into that very folder, which may be one that a server uses"
+    )]
+    Tablespace {
+        /// Its folder.
+        folder: String,
+        /// Where the log has it.
+        at: Lsn,
+    },
     /// The timeline does not lead on from the base backup.
     #[error("timeline {timeline} is not in the archive, or does not lead on from the base backup")]
     NoTimeline {
@@ -103,6 +113,10 @@ impl Backups {
         let missing = |why: String| walg(WalgError::Chain { backup: backup.to_string(), why });
         let base = held.backups.iter().find(|one| one.name == *backup);
         let base = base.ok_or_else(|| missing("it is not there".to_owned()))?;
+        let timeline = match moment {
+            Moment::Time(time) if timeline.is_none() => self.begun_by(held, base, *time).await.map_err(walg)?,
+            _ => timeline,
+        };
         let replay = held.replay_on(backup, timeline);
         let replay = replay.ok_or(NoMoment::NoTimeline { timeline: timeline.unwrap_or(base.segment.timeline) })?;
         held.until_consistent(backup).map_err(missing)?;
@@ -116,7 +130,7 @@ impl Backups {
             self.segment(held, segment, cluster).await.map(|(header, bytes)| (segment, header, bytes))
         };
         let mut segments = futures::stream::iter(replay.segments.iter().copied()).map(read).buffered(many);
-        let (mut walk, mut last, mut broken) = (CommitWalk::new(), (consistent, consistent), None);
+        let (mut walk, mut last, mut broken, mut made) = (CommitWalk::new(), (consistent, consistent), None, None);
         while let Some((segment, header, bytes)) = segments.try_next().await.map_err(walg)? {
             progress(bytes.len() as u64);
             // Behind where its timeline was left it is not replayed; nor behind a place that was asked for.
@@ -124,6 +138,7 @@ impl Backups {
             let until = left.into_iter().chain(search.place()).min();
             let commits = walk.marks(&header, &bytes, until, &mut |mark| search.see(&mark, &history));
             last = commits.last.map_or(last, |start| (start, commits.end));
+            made = made.or_else(|| commits.tablespaces.into_iter().find(|(at, _)| Some(*at) >= base.sentinel.start));
             search.is_behind |= commits.more && until == search.place();
             if search.is_over() {
                 break;
@@ -136,7 +151,44 @@ impl Backups {
         }
         let broken = broken.filter(|broken| replay.segments.last() != Some(broken));
         search.gap = broken.or(replay.gap.map(|(missing, _)| missing)).map(|missing| missing.name(held.size));
-        search.end(&replay, held, last)
+        let reach = search.end(&replay, held, last)?;
+        match made {
+            Some((at, folder)) if at <= reach.record => Err(NoMoment::Tablespace { folder, at }),
+            _ => Ok(reach),
+        }
+    }
+
+    /// The newest timeline that leads on from a base backup and had begun by a time: what was put back or promoted later is no part of
+    /// that moment. None where it is that of the base backup, or not known to be another.
+    async fn begun_by(&self, held: &Held, base: &BaseBackup, time: Timestamp) -> Result<Option<Timeline>, WalgError> {
+        let own = base.segment.timeline;
+        let later: Vec<Timeline> = held.timelines().filter(|timeline| *timeline > own).collect();
+        for timeline in later.into_iter().rev() {
+            if held.replay_on(&base.name, Some(timeline)).is_none() {
+                continue;
+            }
+            if self.begin_of(held, timeline).await?.is_none_or(|began| began <= time) {
+                return Ok(Some(timeline));
+            }
+        }
+        Ok(Some(own))
+    }
+
+    /// When a timeline began, where its first segment is there and tells.
+    async fn begin_of(&self, held: &Held, timeline: Timeline) -> Result<Option<Timestamp>, WalgError> {
+        let Some(left) = held.history_of(timeline).switches().last().map(|switch| switch.at) else { return Ok(None) };
+        let first = Segment { timeline, number: left.0 / held.size.bytes() };
+        if held.object(first).is_none() {
+            return Ok(None);
+        }
+        let (header, bytes) = self.segment(held, first, None).await?;
+        let mut began = None;
+        CommitWalk::new().marks(&header, &bytes, None, &mut |mark| {
+            if mark.what == Marked::Timeline && mark.start >= left && began.is_none() {
+                began = Some(mark.at);
+            }
+        });
+        Ok(began)
     }
 
     /// A segment, all of it, of the cluster with this identifier, where one is given.

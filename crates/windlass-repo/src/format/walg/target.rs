@@ -40,6 +40,8 @@ pub struct Target {
     folders: Mutex<Folders>,
     /// What begins recovery, by name.
     last: Mutex<HashMap<&'static str, Vec<u8>>>,
+    /// Whether some of it was there before, and may be overwritten.
+    again: bool,
 }
 
 struct Tablespace {
@@ -61,6 +63,20 @@ impl Target {
     /// Begins in an empty folder, or one that is not there yet. Each tablespace of the backup goes into a folder of its own,
     /// empty or not there yet, which must be given by an absolute path: [`Spec::locations`] are those where they were.
     pub fn create(path: &Path, spec: Option<&Spec>, tablespaces: &BTreeMap<u32, PathBuf>) -> Result<Self, WalgError> {
+        Self::open(path, spec, tablespaces, false)
+    }
+
+    /// The same, where it may have been begun before: what is there may be overwritten.
+    pub fn go_on(path: &Path, spec: Option<&Spec>, tablespaces: &BTreeMap<u32, PathBuf>) -> Result<Self, WalgError> {
+        Self::open(path, spec, tablespaces, true)
+    }
+
+    fn open(
+        path: &Path,
+        spec: Option<&Spec>,
+        tablespaces: &BTreeMap<u32, PathBuf>,
+        again: bool,
+    ) -> Result<Self, WalgError> {
         let failed = |path: &Path, source: io::Error| WalgError::Target { path: path.to_owned(), source };
         let oids = spec.iter().flat_map(|spec| spec.tablespaces.keys());
         for oid in oids {
@@ -73,20 +89,23 @@ impl Target {
                 }
             }
         }
-        let root = Arc::new(empty_folder(path).map_err(|source| failed(path, source))?);
+        let root = Arc::new(own_folder(path, again).map_err(|source| failed(path, source))?);
         let mut opened = BTreeMap::new();
         let wanted = spec.iter().flat_map(|spec| spec.tablespaces.keys());
         for (oid, place) in wanted.filter_map(|oid| Some((*oid, tablespaces.get(oid)?))) {
-            let handle = empty_folder(place).map_err(|source| failed(place, source))?;
+            let handle = own_folder(place, again).map_err(|source| failed(place, source))?;
             opened.insert(oid, Tablespace { path: place.clone(), handle: Arc::new(handle) });
         }
         let (folders, last) = (Mutex::default(), Mutex::default());
-        let target = Self { path: path.to_owned(), root, tablespaces: opened, folders, last };
+        let target = Self { path: path.to_owned(), root, tablespaces: opened, folders, last, again };
         if !target.tablespaces.is_empty() {
             let links = target.folder(&[OsStr::new(LINKS)])?;
             for (oid, tablespace) in &target.tablespaces {
-                symlinkat(&tablespace.path, &links, oid.to_string())
-                    .map_err(|error| failed(&path.join(LINKS).join(oid.to_string()), error.into()))?;
+                match symlinkat(&tablespace.path, &links, oid.to_string()) {
+                    // It leads where it led before: its name is of the same restore.
+                    Err(Errno::EXIST) if again => {}
+                    made => made.map_err(|error| failed(&path.join(LINKS).join(oid.to_string()), error.into()))?,
+                }
             }
         }
         Ok(target)
@@ -216,7 +235,7 @@ impl Target {
         for (name, content) in [(LABEL, Some(label)), (MAP, map)] {
             if let Some(content) = content {
                 let below = [OsStr::new(name)];
-                let mut file = self.make_file(&below, 0o600, false)?;
+                let mut file = self.make_file(&below, 0o600, self.again)?;
                 io::Write::write_all(&mut file, &content).map_err(|error| self.failed(&below, error))?;
             }
         }
@@ -269,7 +288,7 @@ impl Target {
         const NEW: &str = "pg_control.new";
         let below = [OsStr::new("global"), OsStr::new(NEW)];
         let failed = |error: io::Error| self.failed(&below, error);
-        let mut file = self.make_file(&below, 0o600, false)?;
+        let mut file = self.make_file(&below, 0o600, self.again)?;
         io::Write::write_all(&mut file, content).and_then(|()| file.sync_all()).map_err(failed)?;
         let folder = self.folder(&below[..1])?;
         renameat(&folder, NEW, &folder, "pg_control").map_err(|error| failed(error.into()))?;
@@ -285,8 +304,8 @@ impl Target {
     }
 }
 
-/// Opens an empty folder, which is made where it is not there.
-fn empty_folder(path: &Path) -> io::Result<OwnedFd> {
+/// Opens a folder of ours, which is made where it is not there; it must be empty, unless it may have been begun before.
+fn own_folder(path: &Path, again: bool) -> io::Result<OwnedFd> {
     if std::fs::symlink_metadata(path).is_err() {
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     }
@@ -296,7 +315,7 @@ fn empty_folder(path: &Path) -> io::Result<OwnedFd> {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to somebody else"));
     }
     // Of what was opened, whatever is called so by now.
-    if std::fs::read_dir(format!("/proc/self/fd/{}", handle.as_raw_fd()))?.next().is_some() {
+    if !again && std::fs::read_dir(format!("/proc/self/fd/{}", handle.as_raw_fd()))?.next().is_some() {
         return Err(io::Error::other("it is not empty"));
     }
     handle.set_permissions(Permissions::from_mode(0o700))?;

@@ -43,10 +43,20 @@ pub struct Archive<'a, R> {
 impl Target {
     /// Unpacks an archive.
     pub fn unpack<R: Read + Send>(&self, step: &Step, archive: Archive<'_, R>) -> Result<Unpacked, WalgError> {
+        self.unpack_noting(step, archive).map(|(unpacked, _)| unpacked)
+    }
+
+    /// The same, with the entries that the backup's list names; none where something of it is kept for the end.
+    pub(super) fn unpack_noting<R: Read + Send>(
+        &self,
+        step: &Step,
+        archive: Archive<'_, R>,
+    ) -> Result<(Unpacked, Option<Vec<String>>), WalgError> {
         let object = step.backup.part(archive.name);
         let reader = open(&object, archive.name.codec(), archive.key, archive.stored)?;
         let entries = Entries::new(reader);
-        let unpacking = Unpacking { target: self, step, object: &object, again: archive.again, entries };
+        let (names, is_for_last, again) = (Vec::new(), false, archive.again);
+        let unpacking = Unpacking { target: self, step, object: &object, again, entries, names, is_for_last };
         unpacking.run()
     }
 }
@@ -57,10 +67,12 @@ struct Unpacking<'a, R> {
     object: &'a str,
     again: bool,
     entries: Entries<R>,
+    names: Vec<String>,
+    is_for_last: bool,
 }
 
 impl<R: Read> Unpacking<'_, R> {
-    fn run(mut self) -> Result<Unpacked, WalgError> {
+    fn run(mut self) -> Result<(Unpacked, Option<Vec<String>>), WalgError> {
         let mut done = Unpacked::default();
         let mut room = Room::new();
         while let Some(entry) = self.entries.next().map_err(|error| WalgError::of_read(self.object, error))? {
@@ -71,7 +83,7 @@ impl<R: Read> Unpacking<'_, R> {
                 done.bytes += bytes;
             }
         }
-        Ok(done)
+        Ok((done, (!self.is_for_last).then_some(self.names)))
     }
 
     fn hostile(&self, entry: &Entry, why: &'static str) -> WalgError {
@@ -91,6 +103,7 @@ impl<R: Read> Unpacking<'_, R> {
         }
         let path: std::path::PathBuf = below.iter().collect();
         if let Some(last) = [LABEL, MAP, CONTROL].into_iter().find(|last| path.as_os_str() == *last) {
+            self.is_for_last = true;
             return self.keep_for_last(last, entry);
         }
         let name = String::from_utf8_lossy(&entry.name);
@@ -101,6 +114,9 @@ impl<R: Read> Unpacking<'_, R> {
                 None => return Ok(None),
             },
         };
+        if wanted.is_some() {
+            self.names.push(name.clone().into_owned());
+        }
         if entry.kind == Kind::Folder {
             self.target.make_folder(below, entry.mode)?;
             if let Some(wanted) = wanted {

@@ -278,7 +278,7 @@ pub(super) async fn restore(
     watch.event(Event::Step { component, text: "restore", total: None });
     let target = Target::create(&plan.data, spec, &plan.tablespaces)?;
     let progress = |more| watch.event(Event::Bytes { component, more });
-    let unpacked = backups.lay_down(&held, &chain, target, &progress).await?;
+    let unpacked = backups.lay_down(&held, &chain, target, None, &progress).await?;
     let until = plan.until.map_or(Until::EndOfWal, Until::Time);
     let recovery = Recovery { restore_command: plan.restore_command.clone(), timeline, until };
     recovery.write(&plan.data).map_err(|source| FolderError { folder: plan.data.clone(), source })?;

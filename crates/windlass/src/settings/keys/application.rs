@@ -36,7 +36,7 @@ pub(in crate::settings) const APPLICATION: Spec = Spec {
 
 pub(in crate::settings) const CONTROL: Spec = Spec {
     table: "application.NAME.control",
-    about: "Commands are arrays, one word for each element, and run without a shell.",
+    about: "Likewise `[application.NAME.component.NAME.control]`. Commands are arrays, one word for each element, and run without a shell.",
     keys: &[
         required("stop", "command", r#"["systemctl", "stop", "shop"]"#, "Ends it."),
         required("start", "command", r#"["systemctl", "start", "shop"]"#, "Starts it again."),
@@ -203,7 +203,13 @@ pub(in crate::settings) const POSTGRES: Spec = Spec {
             "With `wal = \"archive\"`: how much WAL may wait below `state` on this machine while its store is away, so that the server's disk does not fill.",
         ),
         later("full", "How often a full base backup is made.", "take it out: each is a full one"),
-        later("control", "How the server is stopped and started.", "take it out: an application's `control` is read"),
+        optional(
+            "control",
+            "table",
+            "it is not replaced in place",
+            r#"{ stop = ["pg_ctlcluster", "15", "main", "stop"], start = ["pg_ctlcluster", "15", "main", "start"] }"#,
+            "With `mode = \"physical\"`: how the server is stopped and started around a restore in place. Each has to end only when it is done.",
+        ),
     ],
 };
 

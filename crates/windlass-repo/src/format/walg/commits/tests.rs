@@ -114,7 +114,7 @@ fn the_ends_of_transactions_are_found_in_every_version() {
         let mut log = Log::new(magic);
         log.ends(COMMIT, 20, 0).ends(PREPARE, 99, 0).record(0, 10, &[1; 100]).ends(ABORT, 10, 300);
         log.ends(0x30, 25, 9000).ends(0x40, 24, 3).record(0x50, XACT, &[]);
-        let found = log.walk()[0];
+        let found = log.walk().remove(0);
         assert_eq!((found.earliest, found.latest, found.count), (at(10), at(25), 4), "{magic:x}");
         assert_eq!(found.end.0, log.lsn());
     }
@@ -180,6 +180,6 @@ fn behind_a_record_that_the_server_gave_up_the_log_goes_on() {
     log.bytes.truncate(2 * PAGE);
     log.page(GIVEN_UP, 0);
     log.ends(COMMIT, 2, 0);
-    let found = log.walk()[0];
+    let found = log.walk().remove(0);
     assert_eq!((found.count, found.latest), (2, at(2)));
 }
