@@ -6,6 +6,7 @@
 //! shown before it is carried out, and tested without a machine.
 
 pub mod application;
+pub mod coverage;
 pub mod diagnose;
 pub mod duration;
 pub mod evidence;

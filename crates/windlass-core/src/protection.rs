@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use crate::coverage::Reached;
 use crate::duration::display;
 use crate::id::PointId;
 use crate::name::Name;
 use crate::verification::{Level, Verdict, Verification};
-use crate::wal::{Lsn, Timeline};
 
 /// What must hold, where a policy does not say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,27 +50,6 @@ pub struct PointSummary {
     pub components: BTreeMap<Name, Timestamp>,
     /// Those of them that were damaged already when they were captured.
     pub corrupt: BTreeSet<Name>,
-}
-
-/// How far the WAL of an archive leads on from a point.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Reached {
-    /// The point, which holds the base backup.
-    pub point: PointId,
-    /// The identifier of the cluster.
-    pub cluster: String,
-    /// The timeline it leads to.
-    pub timeline: Timeline,
-    /// The first byte that cannot be had.
-    pub end: Lsn,
-    /// The newest moment that can be restored: of a server that has written nothing since, now.
-    pub moment: Option<Timestamp>,
-    /// The segment that is missing, where others are there behind it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gap: Option<String>,
-    /// Why what the server writes now is not in this archive, in words.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub elsewhere: Option<String>,
 }
 
 /// Why an application is not protected.
@@ -139,25 +118,6 @@ pub enum Reason {
         /// How often it must be, in words.
         every: String,
     },
-}
-
-impl Reached {
-    /// Takes up what the server says of itself: its cluster, the timeline it writes on, and how far it has written by now.
-    pub fn beside(&mut self, cluster: &str, timeline: Timeline, written: Lsn, now: Timestamp) {
-        if self.cluster != cluster {
-            let ours = &self.cluster;
-            self.elsewhere =
-                Some(format!("the server is the cluster {cluster}, and its newest base backup is of {ours}"));
-        } else if timeline != self.timeline {
-            let ours = self.timeline;
-            self.elsewhere = Some(format!(
-                "the server writes on timeline {timeline}, and what is archived leads to timeline {ours}"
-            ));
-        } else if timeline == self.timeline && written <= self.end && self.gap.is_none() {
-            // Nothing was written that is not there.
-            self.moment = Some(now);
-        }
-    }
 }
 
 impl std::fmt::Display for Reason {
@@ -354,6 +314,7 @@ mod tests {
     use super::*;
     use crate::id::EntryId;
     use crate::verification::ComponentVerdict;
+    use crate::wal::{Lsn, Timeline};
 
     fn now() -> Timestamp {
         "2026-06-15T12:00:00Z".parse().unwrap()
@@ -442,6 +403,7 @@ mod tests {
             end: Lsn(0x0300_0000),
             moment: Some(hours_ago(1)),
             gap: None,
+            tablespaces: Vec::new(),
             elsewhere: None,
         };
         let standing = judge(further.clone());
@@ -462,6 +424,7 @@ mod tests {
             end: Lsn(0x0300_0000),
             moment: Some(hours_ago(5)),
             gap: None,
+            tablespaces: Vec::new(),
             elsewhere: None,
         };
         let beside = |cluster: &str, timeline, written| {

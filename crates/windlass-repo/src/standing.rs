@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use windlass_core::coverage::Reached;
 use windlass_core::diagnose::{Diagnose, Outcome, Retry};
 use windlass_core::name::Name;
 use windlass_core::point::ComponentData;
-use windlass_core::protection::{Goals, PointSummary, Protection, Reached, assess};
+use windlass_core::protection::{Goals, PointSummary, Protection, assess};
 use windlass_core::verification::Verification;
 
 use crate::catalog::Catalog;
@@ -114,6 +115,7 @@ async fn reach(vault: &Vault, catalog: &Catalog, component: &Name) -> Result<Opt
             end,
             moment: last,
             gap: replay.gap.map(|(missing, _)| missing.name(held.size)),
+            tablespaces: data.tablespaces.keys().copied().collect(),
             elsewhere: None,
         }));
     }

@@ -81,7 +81,7 @@ fn a_server_comes_back_as_a_whole_and_was_proven_before() -> Result<()> {
     let again = started(&again)?;
     assert_eq!(again.psql("shop", "select note from orders where id = 0"), "of the second life");
 
-    stage.windlass(&["restore", "shop", "--in-place", "--yes"])?.with(2).says("beside its server only");
+    stage.windlass(&["restore", "shop", "--in-place", "--yes"])?.with(2).says("is stopped and started");
     stage.windlass(&["restore", "shop", "--only", "db/shop", "--into", &into, "--yes"])?.with(2);
     stage.windlass(&["restore", "shop", "--point", &point, "--only", "next", "--plan"])?.with(2);
     Ok(())

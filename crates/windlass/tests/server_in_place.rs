@@ -253,6 +253,8 @@ fn what_must_not_be_replaced_is_refused() -> Result<()> {
     house.server.psql("postgres", &format!("create tablespace since location '{}'", folder.display()));
     house.write(2);
     house.in_place(&["--at", "latest", "--plan"])?.with(2).says("a tablespace was made in");
+    let status = house.stage.windlass(&["status", "shop"])?.with(1);
+    assert!(status.out.contains("a tablespace was made since the newest base backup"), "{}", status.out);
     Ok(())
 }
 

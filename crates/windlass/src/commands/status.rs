@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use windlass_core::application::Application;
+use windlass_core::coverage::Reached;
 use windlass_core::diagnose::chain;
 use windlass_core::duration;
 use windlass_core::id::RestoreId;
 use windlass_core::name::Name;
-use windlass_core::protection::{Goals, Protection, Reached};
+use windlass_core::protection::{Goals, Protection};
 use windlass_core::schedule::Schedule;
 use windlass_engine::postgres::wal::Written;
 use windlass_host::in_place::journal::Journal;
@@ -57,6 +58,7 @@ pub(crate) async fn run(context: &Context, only: Option<&Name>) -> Result {
                     let now = Timestamp::now();
                     let lsn = if written.means_no_more_than(reached.end) { reached.end } else { written.lsn };
                     reached.beside(&written.cluster.to_string(), timeline, lsn, now);
+                    reached.beside_tablespaces(&written.tablespaces);
                 }
                 Err(error) => context.printer.warning(&format!(
                     "{}/{component}: its server was not asked how far it has written: {}",

@@ -59,6 +59,8 @@ pub struct Written {
     pub lsn: Lsn,
     /// Its data folder; not every role is told.
     data: Option<PathBuf>,
+    /// Its tablespaces that are not in the data folder, by their oid.
+    pub tablespaces: Vec<u32>,
 }
 
 impl Written {
@@ -67,7 +69,8 @@ impl Written {
         let asked = "select system_identifier as cluster, pg_catalog.pg_current_wal_flush_lsn()::text as lsn, \
             pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_flush_lsn()) as segment, \
             (select setting::bigint from pg_catalog.pg_settings where name = 'wal_segment_size') as size, \
-            (select setting from pg_catalog.pg_settings where name = 'data_directory') as data \
+            (select setting from pg_catalog.pg_settings where name = 'data_directory') as data, \
+            array(select oid::bigint from pg_catalog.pg_tablespace where pg_catalog.pg_tablespace_location(oid) like '/%') as tablespaces \
             from pg_catalog.pg_control_system()";
         let written: Self = ask(settings, asked).await?;
         Ok(Self { data: settings.data_directory.clone().or(written.data), ..written })
