@@ -95,6 +95,24 @@ pub(crate) async fn reach(
     }
 }
 
+/// That a standby may follow what is archived: it would make every tablespace that was made since in its own folder, which may be one
+/// that the primary uses.
+pub(crate) async fn may_be_followed(vault: &Vault, component: &Name, data: &PhysicalData) -> Result<(), TaskError> {
+    let (archive, name) = archive(vault, component, data)?;
+    let held = archive.look().await.map_err(walg)?;
+    match archive.locate(&held, &name, &Moment::Newest, None, &|_| {}).await {
+        Err(NoMoment::Archive(error)) => Err(walg(error)),
+        Err(error @ NoMoment::Tablespace { .. }) => Err(TaskError::Refused(Refusal::NoMoment {
+            component: component.clone(),
+            moment: Moment::Newest,
+            backup: data.backup.clone(),
+            why: error.to_string(),
+            older_may_do: false,
+        })),
+        _ => Ok(()),
+    }
+}
+
 /// That there is a server here of the version that recovers.
 pub(crate) async fn has_server(component: &Name, major: u32) -> Result<(), TaskError> {
     match server_folder(major).await {

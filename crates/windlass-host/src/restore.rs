@@ -13,6 +13,7 @@ use windlass_core::restore::{
     wanted,
 };
 use windlass_core::verification::Verdict;
+use windlass_core::wal::Lsn;
 use windlass_engine::postgres::restore::look;
 use windlass_engine::postgres::{PostgresError, database_of};
 use windlass_engine::progress::{Event, Progress, Silent};
@@ -171,21 +172,25 @@ pub(crate) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// Where the moment is behind a base backup; none where none was asked for.
-    pub(crate) async fn reach(
+    /// Where the moment is behind a base backup; where none was asked for, how far its WAL goes on.
+    pub(crate) async fn reach_or_more(
         &self,
         vault: &Vault,
         component: &Name,
         data: &PhysicalData,
-    ) -> Result<Option<Reach>, TaskError> {
-        match (self.known, &self.request.moment) {
-            (Some(TargetFacts::DataFolder { reach, .. } | TargetFacts::Extracted { reach, .. }), _) => {
-                Ok(reach.clone())
+    ) -> Result<(Option<Reach>, Option<Lsn>), TaskError> {
+        let known = match self.known {
+            Some(TargetFacts::DataFolder { reach, .. } | TargetFacts::Extracted { reach, .. }) => Some(reach),
+            Some(TargetFacts::LiveServer(live)) => Some(&live.reach),
+            _ => None,
+        };
+        Ok(match (known, &self.request.moment) {
+            (Some(reach), _) => (reach.clone(), None),
+            (None, Some(moment)) => {
+                (moments::reach(vault, component, data, moment, self.request.timeline).await?, None)
             }
-            (Some(TargetFacts::LiveServer(live)), _) => Ok(live.reach.clone()),
-            (_, Some(moment)) => moments::reach(vault, component, data, moment, self.request.timeline).await,
-            (_, None) => Ok(None),
-        }
+            (None, None) => (None, moments::goes_on(vault, component, data).await?),
+        })
     }
 }
 
@@ -218,12 +223,13 @@ async fn facts_of(
                 let (component, target) = (component.clone(), target.clone());
                 return Err(TaskError::Refused(Refusal::WholeServer { component, target }));
             }
-            let reach = asked.reach(vault, component, data).await?;
+            let (reach, goes_on) = asked.reach_or_more(vault, component, data).await?;
             if !is_whole {
                 return moments::extracted_facts(part, data, target, (reach, here)).await;
             }
-            let is_first = asked.known.is_none() && request.moment.is_none();
-            let goes_on = if is_first { moments::goes_on(vault, component, data).await? } else { None };
+            if request.standby && asked.known.is_none() {
+                moments::may_be_followed(vault, component, data).await?;
+            }
             Ok(TargetFacts::DataFolder { folder: folder_facts(vault, target)?, reach, goes_on })
         }
         ComponentData::Action(_) => {

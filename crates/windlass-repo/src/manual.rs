@@ -42,6 +42,10 @@ does not end in .partial.json: those lack what could not be captured. Step 2 say
    The data folder:     WALG_FILE_PREFIX=postgres/<APPLICATION>.<COMPONENT>/<NUMBER> wal-g backup-fetch <FOLDER> <BACKUP>
    Not sealed, by hand: zstd -dc <PART>.tar.zst | tar --extract --absolute-names --transform 's,^/,,' --directory <FOLDER>
                         for every part, pg_control last; the WAL:  zstd -d wal_005/<SEGMENT>.zst -o <FOLDER>/pg_wal/<SEGMENT>
+   Tablespaces:         jq .Spec basebackups_005/<BACKUP>_backup_stop_sentinel.json; before unpacking, for each of them
+                        mkdir -p <PLACE> <FOLDER>/pg_tblspc; ln -s <PLACE> <FOLDER>/pg_tblspc/<OID>
+                        after it, name the same places in <FOLDER>/tablespace_map: a line `<OID> <PLACE>` for each
+   Everything has to belong to the server's user: chown -R postgres: <FOLDER> <PLACE>
 
 Nothing here is ever overwritten. Do not run `restic forget` or `restic prune` in files/: Windlass does that,
 without locks, and two that prune at once can lose data.

@@ -10,7 +10,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use story::Stage;
+use story::{Stage, with_mounts_of_its_own};
 use windlass_testkit::postgres::PgCluster;
 
 fn physical() -> Result<Stage> {
@@ -205,5 +205,52 @@ fn a_server_that_came_back_twice_is_captured_in_both_lives() -> Result<()> {
     stage.windlass(&["restore", "shop", "--into", &into, "--yes"])?.with(0);
     let last = started(&last)?;
     assert_eq!(last.psql("shop", "select string_agg(note, ',') from orders where id = 0"), "two");
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_is_full_on_either_side_is_told_and_the_same_command_does_it_when_there_is_room() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not tried: only root may mount for another user");
+        return Ok(());
+    }
+    let stage = physical()?;
+    for folder in ["repository", "small"] {
+        std::fs::create_dir_all(stage.path(folder))?;
+    }
+    let script = format!(
+        "set -e; cd {root}; windlass='{windlass} --config {root}/windlass.toml'
+         try() {{ name=$1; shift; set +e; $windlass \"$@\" > $name.out 2> $name.err; echo $? > $name.code; set -e; }}
+         mount -t tmpfs -o size=3m tmpfs repository; $windlass repo init
+         try full-store backup shop
+         mount -o remount,size=500m repository
+         try store backup shop
+         mount -t tmpfs -o size=500m,nr_inodes=300 tmpfs small
+         try full-target restore shop --into db={root}/small/back --yes
+         mount -o remount,nr_inodes=100000 small
+         try target restore shop --into db={root}/small/back --yes
+         $windlass --output json points shop > points; cp -a small/back back",
+        root = stage.path("").display(),
+        windlass = env!("CARGO_BIN_EXE_windlass"),
+    );
+    assert!(with_mounts_of_its_own().arg("sh").arg("-c").arg(script).status()?.success());
+    let read = |name: &str| std::fs::read_to_string(stage.path(name)).unwrap();
+    for name in ["full-store", "full-target"] {
+        assert_eq!(read(&format!("{name}.code")).trim(), "1", "{}", read(&format!("{name}.err")));
+        assert!(read(&format!("{name}.err")).contains("No space left on device"), "{}", read(&format!("{name}.err")));
+    }
+    for name in ["store", "target"] {
+        assert_eq!(read(&format!("{name}.code")).trim(), "0", "{}", read(&format!("{name}.err")));
+    }
+    assert!(read("target.out").contains("go on laying down"), "{}", read("target.out"));
+    let points: Value = serde_json::from_str(&read("points"))?;
+    let complete = points["points"].as_array().context("points")?.iter().filter(|point| point["complete"] == true);
+    assert_eq!(complete.count(), 1, "{points:#}");
+    // Nothing of it is left in the server: no slot, no session that would be in backup mode.
+    let left = "select (select count(*) from pg_replication_slots) + \
+                (select count(*) from pg_stat_activity where application_name like '%windlass%')";
+    assert_eq!(stage.server.psql("postgres", left), "0");
+    let server = started(&stage.path("back"))?;
+    assert_eq!(server.psql("shop", "select count(*) from orders"), "20000");
     Ok(())
 }

@@ -236,6 +236,7 @@ fn what_must_not_be_replaced_is_refused() -> Result<()> {
     house.in_place(&["--only", "db/shop", "--plan"])?.with(2).says("single databases of it are restored aside only");
     // Of another server: its identifier is another one.
     let other = PgCluster::start()?;
+    other.psql("postgres", "create database shop");
     let settings = house.stage.path("windlass.toml");
     let text = std::fs::read_to_string(&settings)?;
     let moved = text.replace(&house.server.socket().display().to_string(), &other.socket().display().to_string());

@@ -38,6 +38,9 @@ pub(super) fn aside(
                 step.goes_on = folder.begun.as_ref() == Some(&step.identity());
                 // Of one that goes on, some is there already.
                 if !step.goes_on {
+                    if folder.begun.is_some() {
+                        return Err(Refusal::BegunThere { path: folder.path.clone() });
+                    }
                     is_empty(folder)?;
                     has_room(folder, laid_down(data, reach.as_ref()))?;
                 }
@@ -148,6 +151,7 @@ fn data_folder_step(
     DataFolderStep {
         component: name.clone(),
         backup: data.backup.clone(),
+        server: data.system_identifier.clone(),
         target: facts.path.clone(),
         create: !facts.exists,
         goes_on: false,

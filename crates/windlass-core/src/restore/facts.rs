@@ -123,6 +123,8 @@ pub struct LiveServer {
     pub control: Option<(CommandStep, CommandStep)>,
     /// Where the moment is that was asked for.
     pub reach: Option<Reach>,
+    /// Where the WAL of the archive ends, where it leads on from the base backup and no moment was asked for.
+    pub goes_on: Option<Lsn>,
 }
 
 /// What was found at the target of one component.

@@ -39,6 +39,7 @@ pub(super) fn in_place(asked: &InPlace<'_>, warnings: &mut Vec<String>) -> Resul
         }
     }
     refusals.extend(overlap(&replaced));
+    refusals.extend(twice(&replaced));
     match (refusals.pop(), refusals.is_empty()) {
         (None, _) => {}
         (Some(one), true) => return Err(one),
@@ -61,6 +62,20 @@ pub(super) fn in_place(asked: &InPlace<'_>, warnings: &mut Vec<String>) -> Resul
         steps.push(Step::Start(start.clone()));
     }
     Ok(steps)
+}
+
+/// A database that is replaced in a server that is replaced as a whole would be looked for in the wrong one.
+fn twice(steps: &[Step]) -> Option<Refusal> {
+    let is_whole = |server: &Option<String>| {
+        steps.iter().any(|step| matches!(step, Step::ReplaceServer(whole) if Some(&whole.server) == server.as_ref()))
+    };
+    steps.iter().find_map(|step| match step {
+        Step::ReplaceDatabase(step) if is_whole(&step.server) => Some(Refusal::NotReplaceable {
+            what: format!("the database `{}`", step.fill.database),
+            why: "its server is replaced as a whole by the same restore: choose one of both by `--only`".to_owned(),
+        }),
+        _ => None,
+    })
 }
 
 /// Two places of which one lies in the other would be exchanged twice.

@@ -212,6 +212,14 @@ pub enum Refusal {
         /// The target.
         target: String,
     },
+    /// Another restore was begun there and killed.
+    #[error(
+        "plan the restore: in `{path}` another restore was begun and did not come to its end: it is of another moment, or another base backup"
+    )]
+    BegunThere {
+        /// The target.
+        path: String,
+    },
     /// A standby is wanted of what is none.
     #[error("plan the restore: none of what is restored is a server as a whole, and only one becomes a standby")]
     NoStandby,
@@ -301,6 +309,7 @@ impl Diagnose for Refusal {
             Self::NoServerControl { .. } => "WDL-0290",
             Self::SharedServer { .. } => "WDL-0291",
             Self::NoStandby => "WDL-0292",
+            Self::BegunThere { .. } => "WDL-0293",
             Self::NotReplaceable { .. } => "WDL-0271",
             Self::NoUndo { .. } => "WDL-0272",
             Self::NoRoomForTwo { .. } => "WDL-0273",
@@ -338,6 +347,7 @@ impl Diagnose for Refusal {
             Self::NoServerControl { .. } => "NoServerControl",
             Self::SharedServer { .. } => "SharedServer",
             Self::NoStandby => "NoStandby",
+            Self::BegunThere { .. } => "BegunThere",
             Self::NotReplaceable { .. } => "NotReplaceable",
             Self::NoUndo { .. } => "NoUndo",
             Self::NoRoomForTwo { .. } => "NoRoomForTwo",
@@ -416,6 +426,9 @@ impl Diagnose for Refusal {
             }
             Self::WholeServer { .. } => {
                 "name a folder; or single databases or tables of it: `--only COMPONENT/DATABASE`, `--only COMPONENT/DATABASE/SCHEMA.TABLE`"
+            }
+            Self::BegunThere { .. } => {
+                "name that moment by `--at-lsn`, as its plan did, to go on with it; or remove the folder, or name another"
             }
             Self::NoStandby => "leave `--standby` out, or restore a component with `mode = \"physical\"` into a folder",
             Self::NotReplaceable { .. } => {

@@ -51,6 +51,7 @@ pub(super) fn server(
     Ok(ReplaceServer {
         component: component(),
         backup: data.backup.clone(),
+        server: data.system_identifier.clone(),
         major: data.server_version / 10_000,
         until: data.stop,
         recover: recover_step(name, data, live.reach.as_ref().zip(request.moment.as_ref()), warnings),

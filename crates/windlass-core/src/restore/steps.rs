@@ -157,6 +157,8 @@ pub struct DataFolderStep {
     pub component: Name,
     /// The base backup.
     pub backup: String,
+    /// The identifier of its cluster.
+    pub server: String,
     /// Its target.
     pub target: String,
     /// Whether the target is created first; otherwise it is there and empty.
@@ -324,6 +326,8 @@ pub struct ReplaceServer {
     pub component: Name,
     /// The base backup.
     pub backup: String,
+    /// The identifier of its cluster.
+    pub server: String,
     /// The major version of the server.
     pub major: u32,
     /// Up to where it is replayed by the WAL that came with it.
@@ -423,10 +427,9 @@ impl Plan {
         self.steps.iter().filter(|step| step.component().is_some()).map(of).min().unwrap_or(self.at)
     }
 
-    /// Whether a server is brought to a moment that is not the point's own.
-    pub fn is_brought_to_a_moment(&self) -> bool {
-        let is_brought = |step: &Step| matches!(step, Step::ReplaceServer(ReplaceServer { recover: Some(_), .. }));
-        self.steps.iter().any(is_brought)
+    /// Whether it replaces servers as a whole.
+    pub fn replaces_servers(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::ReplaceServer(_)))
     }
 
     /// Whether it replaces what is there.

@@ -22,7 +22,8 @@ mod walk;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -158,6 +159,14 @@ impl Exchange {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(error) => Err(wrong("make the folder", &path, error.into())),
         })?;
+        // One that was there may be the server's already; one of anybody else, or a link, is none of ours.
+        let made = live.enter(OsStr::new(&nursery_of(&root.stage)))?;
+        let of = |folder: &Folder| rustix::fs::fstat(&folder.handle).map(|stat| stat.st_uid);
+        let failed = |error: Errno| wrong("look at", &path, error.into());
+        let (owner, theirs) = (of(&made).map_err(failed)?, of(&live).map_err(failed)?);
+        if owner != rustix::process::geteuid().as_raw() && owner != theirs {
+            return Err(wrong("use", &path, io::Error::other("somebody else put it in the place of ours")));
+        }
         Ok(path)
     }
 
@@ -230,8 +239,7 @@ impl Exchange {
     pub fn put_in(&self, from: Side, aside: Side) -> Result<Vec<String>, ExchangeError> {
         let (keeps_folders, keystone) = (from == Side::In, self.keystone.clone());
         let mut walk = Walk { keeps_folders, keystone, ..Walk::default() };
-        // What lies in mount points comes before what makes the folder whole.
-        for root in self.roots.iter().rev() {
+        for root in &self.roots {
             let live = self.open(root)?.opened_to_us();
             let stage = Stage::open(&live, &root.stage)?;
             let (source, aside) = (stage.filled(from)?.opened_to_us(), stage.side(aside)?);
@@ -243,6 +251,13 @@ impl Exchange {
             })?;
         }
         self.sync()?;
+        if let Some(root) = self.roots.first().filter(|_| self.keystone.is_some()) {
+            let live = self.open(root)?;
+            let stage = Stage::open(&live, &root.stage)?;
+            let (source, aside) = (stage.filled(from)?, stage.side(aside)?);
+            keeping_time(&live, true, || walk.put_keystone(&source, &live, &aside))?;
+            self.sync()?;
+        }
         Ok(walk.notes)
     }
 
@@ -370,9 +385,13 @@ fn nursery_of(stage: &str) -> String {
 }
 
 /// Moves what is in a folder into another, with its owner and mode; across file systems it is copied. An emptied folder stays.
+///
+/// The folder is opened once, and must be no link; what is in it is reached through that.
 pub fn carry(from: &Path, to: &Path) -> Result<(), ExchangeError> {
-    let meta = std::fs::symlink_metadata(from).map_err(|e| wrong("look at", from, e))?;
-    for entry in std::fs::read_dir(from).map_err(|e| wrong("read the folder", from, e))? {
+    let open = Folder::open(from)?;
+    let own = PathBuf::from(format!("/proc/self/fd/{}", open.handle.as_raw_fd()));
+    let meta = std::fs::metadata(&own).map_err(|e| wrong("look at", from, e))?;
+    for entry in std::fs::read_dir(&own).map_err(|e| wrong("read the folder", from, e))? {
         let entry = entry.map_err(|e| wrong("read the folder", from, e))?;
         let (old, new) = (entry.path(), to.join(entry.file_name()));
         match std::fs::rename(&old, &new) {
@@ -397,7 +416,11 @@ fn copy(from: &Path, to: &Path) -> Result<(), ExchangeError> {
             io::Error::other("it is neither a file nor a folder, and goes to another file system"),
         ));
     }
-    std::fs::copy(from, to).map_err(|e| wrong("copy", from, e))?;
+    let failed = |e| wrong("copy", from, e);
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let mut source = std::fs::File::options().read(true).custom_flags(flags).open(from).map_err(failed)?;
+    let mut target = std::fs::File::options().write(true).create_new(true).open(to).map_err(failed)?;
+    io::copy(&mut source, &mut target).map_err(failed)?;
     dress_as(to, &meta)?;
     std::fs::remove_file(from).map_err(|e| wrong("remove", from, e))
 }

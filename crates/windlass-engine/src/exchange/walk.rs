@@ -310,10 +310,11 @@ impl Walk {
 
     /// Moves everything from one folder into another; folders that are there stay.
     pub(super) fn put_in(&mut self, from: &Folder, live: &Folder, aside: &Folder) -> Result<(), ExchangeError> {
-        let mut entries = from.entries()?;
-        entries.sort_by_key(|entry| self.is_keystone(from, entry));
-        for entry in entries {
+        for entry in from.entries()? {
             let name = entry.name();
+            if self.is_keystone(from, &entry) {
+                continue;
+            }
             let mut is_in = false;
             // Somebody may make one of its name again and again.
             for _ in 0..NAMES {
@@ -342,6 +343,18 @@ impl Walk {
             }
         }
         Ok(())
+    }
+
+    /// Moves the entry that comes last, where there is one.
+    pub(super) fn put_keystone(&mut self, from: &Folder, live: &Folder, aside: &Folder) -> Result<(), ExchangeError> {
+        let Some(name) = self.keystone.clone() else { return Ok(()) };
+        if from.kind_of(&name)?.is_none() {
+            return Ok(());
+        }
+        if live.kind_of(&name)?.is_some() {
+            self.set_aside(live, &name, aside)?;
+        }
+        if from.give(&name, live)? { Ok(()) } else { Err(live.failed("put in", &name, Errno::EXIST)) }
     }
 
     fn is_keystone(&self, folder: &Folder, entry: &Entry) -> bool {

@@ -42,6 +42,10 @@ pub(super) async fn lay_down(
     }
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(target).map_err(failed)?;
     let ledger = Arc::new(Ledger::open(target, &step.identity()).map_err(failed)?);
+    if step.goes_on && !ledger.is_begun() {
+        let why = "what was begun in its target has come to its end meanwhile".to_owned();
+        return Err(PhysicalError::Changed { why });
+    }
     let laid_down = LaidDown::below(target, data.tablespaces.keys());
     match step.recover.as_ref().zip(recoverer) {
         None => {
@@ -178,7 +182,8 @@ pub(crate) async fn recovered<'a>(
 ) -> Result<Recovered<'a>, PhysicalError> {
     base_backup(vault, manifest, (data, laid_down), ledger, progress).await?;
     let before = ledger.and_then(|ledger| ledger.overrides());
-    if step.is_none() && !(before.is_some() && Recovery::is_over(&laid_down.data)) {
+    let is_over = before.is_some() && Recovery::is_over(&laid_down.data)?;
+    if step.is_none() && !is_over {
         with_its_wal(vault, manifest, (data, laid_down), &Recovery::by_itself(data.timeline)).await?;
     }
     let component = &manifest.component;

@@ -1,7 +1,7 @@
 //! Fills a database from one of a server that was recovered in a scratch place, by a dump that goes by.
 //!
 //! Promised: what the database needs of its new server - roles, extensions, collations - is looked at before the first write; of
-//! tables that are not wanted no rows are read; the rows of the others are counted on the way, and compared with those that arrived.
+//! tables that are not wanted no rows are read, as long as their names fit into the arguments of `pg_dump`; the rows of the others are counted on the way, and compared with those that arrived.
 
 use std::collections::BTreeSet;
 
@@ -37,8 +37,9 @@ pub async fn extract(
     };
     let (name, target) = (asked.database.as_str(), asked.target.database.as_str());
     let toc = table_of_contents(from, name).await.map_err(of(name))?;
-    let ids = wanted(&toc, name, &asked.relations)?;
-    let tables = ids.as_ref().map(|ids| tables_of(&toc, ids));
+    let chosen = wanted(&toc, name, &asked.relations)?;
+    let tables = chosen.as_ref().map(|chosen| tables_of(&toc, &chosen.tables));
+    let ids = chosen.map(|chosen| chosen.ids);
     let mut capture = begin_with(from, name, true, tables.as_ref()).await.map_err(of(name))?;
     let dump = capture.database.clone().into_dump(name, ObjectRef::default(), capture.snapshot_at, Vec::new());
     let roles = Roles::of(&toc, ids.as_ref(), &dump.owner);
@@ -69,9 +70,9 @@ pub async fn extract(
     Ok(notes)
 }
 
-/// The tables whose rows are among some entries.
+/// The names of some tables.
 fn tables_of(toc: &Toc, ids: &BTreeSet<i64>) -> BTreeSet<TableName> {
-    let tables = toc.entries.iter().filter(|entry| entry.kind == "TABLE" && ids.contains(&entry.id));
+    let tables = toc.entries.iter().filter(|entry| ids.contains(&entry.id));
     tables.map(|entry| (entry.schema.clone(), entry.tag.clone())).collect()
 }
 

@@ -14,7 +14,7 @@ use windlass_core::diagnose::{Diagnose, Outcome};
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentData, ComponentManifest, DatabaseDump, PhysicalData};
 use windlass_core::restore::{ActionStep, DataFolderStep, DatabaseStep, FolderStep, RecoverStep, Refusal, Relation};
-use windlass_repo::format::dump::{Toc, Walker, select};
+use windlass_repo::format::dump::{Selection, Toc, Walker, select};
 use windlass_repo::format::restic::{Excludes, FilesError, Restored, Target};
 use windlass_repo::format::walg::{Ledger, WalgError};
 use windlass_repo::keyring::KeyError;
@@ -178,13 +178,16 @@ pub async fn roles_of(vault: &Vault, dump: &DatabaseDump, relations: &[Relation]
         }
     }
     match walker.toc() {
-        Some(toc) => Ok(Roles::of(toc, wanted(toc, &dump.name, relations)?.as_ref(), &dump.owner)),
+        Some(toc) => {
+            let wanted = wanted(toc, &dump.name, relations)?;
+            Ok(Roles::of(toc, wanted.as_ref().map(|wanted| &wanted.ids), &dump.owner))
+        }
         None => Ok(roles),
     }
 }
 
 /// The entries of a dump that relations need; none where all are wanted.
-fn wanted(toc: &Toc, database: &str, relations: &[Relation]) -> Result<Option<BTreeSet<i64>>, RestoreError> {
+fn wanted(toc: &Toc, database: &str, relations: &[Relation]) -> Result<Option<Selection>, RestoreError> {
     if relations.is_empty() {
         return Ok(None);
     }
@@ -193,7 +196,7 @@ fn wanted(toc: &Toc, database: &str, relations: &[Relation]) -> Result<Option<BT
         let table = missing.table.unwrap_or_else(|| "*".to_owned());
         RestoreError::Refused(Refusal::NoRelation { database, schema, table })
     })?;
-    Ok(Some(selection.ids))
+    Ok(Some(selection))
 }
 
 /// Fills a database from a dump that was read back whole before. Returns what was left out, in words.

@@ -49,6 +49,14 @@ pub async fn undo(work: &Work<'_>, journal: &mut Journal, _lock: &Lock) -> Resul
     stop_again(work, journal).await.map_err(|error| TaskError::halted(journal, error))?;
     let returned = if is_failure { put_back(work, journal).await } else { take_back(work, journal).await };
     let mut notes = returned.map_err(|error| TaskError::halted(journal, error))?;
+    for step in &journal.plan.steps {
+        if let (Step::ReplaceServer(step), false) = (step, is_failure) {
+            notes.push(format!(
+                "{}: take a base backup now (`windlass backup {}`): the newest timeline in its archive is that of the server that was undone",
+                step.component, journal.application
+            ));
+        }
+    }
     let unproven = match &journal.returned.unstarted {
         Some(failure) => Some(TaskError::Before { failure: failure.clone() }),
         None => match prove(work, &journal.plan, Stage::Undone).await {
@@ -206,7 +214,9 @@ async fn back(
         Back::Stop => return stop(work, &journal.plan).await.map(|()| Vec::new()),
         Back::Start => {
             // The data are what they were; that it does not start keeps nobody from anything.
-            returned.unstarted = start(work).await.err().map(|error| error.without_output());
+            if let Err(error) = start(work).await {
+                returned.unstarted.get_or_insert(error.without_output());
+            }
             return Ok(Vec::new());
         }
         Back::Halt(step)

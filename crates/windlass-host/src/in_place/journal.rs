@@ -237,7 +237,7 @@ impl Journal {
             plan: plan.clone(),
             only: request.only.iter().map(ToString::to_string).collect(),
             without_undo: request.without_undo,
-            moment: plan.is_brought_to_a_moment().then(|| request.moment.clone()).flatten(),
+            moment: request.moment.clone(),
             timeline: request.timeline,
             cluster: request.cluster,
             started: Timestamp::now(),
@@ -311,12 +311,12 @@ impl Journal {
         if self.cluster {
             command.push_str(" --cluster");
         }
-        match &self.moment {
+        match self.moment.as_ref().filter(|_| self.plan.replaces_servers()) {
             Some(Moment::Newest) => command.push_str(" --at latest"),
             Some(Moment::Time(time)) => command.push_str(&format!(" --at {time}")),
             Some(Moment::Lsn(lsn)) => command.push_str(&format!(" --at-lsn {lsn}")),
             Some(Moment::Transaction(number)) => command.push_str(&format!(" --at-xid {number}")),
-            Some(Moment::Named(name)) => command.push_str(&format!(" --at-name '{name}'")),
+            Some(Moment::Named(name)) => command.push_str(&format!(" --at-name '{}'", name.replace('\'', r"'\''"))),
             None => {}
         }
         if let Some(timeline) = self.timeline {
@@ -329,8 +329,9 @@ impl Journal {
     pub fn is_of(&self, request: &Request) -> bool {
         let only: Vec<String> = request.only.iter().map(ToString::to_string).collect();
         let is_alike = self.only == only && self.without_undo == request.without_undo && request.in_place;
-        // Where no server is brought to it, a time only says which point is meant.
-        let is_then = self.moment.is_none() || self.moment == request.moment && self.timeline == request.timeline;
+        // Where there is no server, a time only says which point is meant.
+        let is_then =
+            !self.plan.replaces_servers() || self.moment == request.moment && self.timeline == request.timeline;
         is_alike && is_then && self.cluster == request.cluster
     }
 

@@ -72,7 +72,11 @@ async fn remove(work: &Work<'_>, journal: &Journal) -> Result<Vec<String>, TaskE
                 move_files(places, clear).await?;
             }
             Step::ReplaceServer(step) => {
-                let clear = |place: &windlass_engine::exchange::Exchange| place.clear().map(|()| Vec::new());
+                let clear = move |place: &windlass_engine::exchange::Exchange| {
+                    place.drop_nursery()?;
+                    place.clear()?;
+                    if went_back { place.leave_nothing() } else { Ok(()) }.map(|()| Vec::new())
+                };
                 move_files(folders(journal, index, step), clear).await?;
             }
             Step::Action(_)
@@ -114,7 +118,13 @@ fn left_over(journal: &Journal) -> Result<Vec<String>, TaskError> {
                 left.extend(exchanges(journal, index, step)?.iter().flat_map(|place| left_in(&step.component, place)));
             }
             Step::ReplaceServer(step) => {
-                left.extend(folders(journal, index, step).iter().flat_map(|place| left_in(&step.component, place)));
+                let places = folders(journal, index, step);
+                left.extend(places.iter().flat_map(|place| left_in(&step.component, place)));
+                let nurseries = places.iter().map(windlass_engine::exchange::Exchange::nursery_path);
+                let there = nurseries.filter(|path| path.exists());
+                left.extend(
+                    there.map(|path| format!("{}: {}, which was being restored", step.component, path.display())),
+                );
                 if journal.has_begun(Forward::Halt(index)) && journal.state.is_unsettled() {
                     left.push(format!("the server of {}, which may still be stopped: start it", step.component));
                 }

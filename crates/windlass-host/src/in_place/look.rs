@@ -66,9 +66,9 @@ pub(crate) async fn facts(
             Err(TaskError::Refused(Refusal::OnlyAside { component: name.clone() }))
         }
         (ComponentData::Physical(data), Some(Strategy::Physical(physical))) => {
-            let reach = asked.reach(vault, name, data).await?;
+            let reached = asked.reach_or_more(vault, name, data).await?;
             moments::has_server(name, data.server_version / 10_000).await?;
-            server_look::facts(data, physical, reach).await
+            server_look::facts(data, physical, reached).await
         }
         (_, Some(_)) => Err(unknown(format!("{name}, as it was captured: it is of another kind now"))),
         (_, None) => Err(unknown(name.to_string())),

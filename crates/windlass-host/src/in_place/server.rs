@@ -17,10 +17,10 @@ use windlass_core::point::{ComponentData, ComponentManifest, PhysicalData};
 use windlass_core::restore::{CommandStep, Refusal, ReplaceServer};
 use windlass_engine::checks;
 use windlass_engine::exchange::{Exchange, ExchangeError, Side, Staging, carry};
-use windlass_engine::postgres::database_of;
 use windlass_engine::postgres::physical::recover::After;
 use windlass_engine::postgres::physical::{LaidDown, Server};
 use windlass_engine::postgres::tools::Tools;
+use windlass_engine::postgres::{PostgresError, database_of};
 use windlass_engine::restore::{self as engine, RestoreError};
 
 use windlass_repo::format::walg::Ledger;
@@ -50,7 +50,10 @@ pub(super) async fn forward(
     let places = folders(journal, index, plan);
     match task {
         Forward::LayDown(_) => lay_down(work, journal, (index, plan), places).await?,
-        Forward::Halt(_) => halt(work, plan).await?,
+        Forward::Halt(_) => {
+            as_planned(work, plan).await?;
+            halt(work, plan).await?;
+        }
         Forward::TakeOut(_) => {
             halt(work, plan).await?;
             let taken = move_files(places, |place| place.take_out(Side::Out));
@@ -61,7 +64,7 @@ pub(super) async fn forward(
         }
         Forward::PutIn(_) => {
             halt(work, plan).await?;
-            let put = move_files(places, |place| place.put_in(Side::In, Side::Out));
+            let put = move_files(data_last(places), |place| place.put_in(Side::In, Side::Out));
             return doing(work.progress, &plan.component, "put the recovered data folder in", put).await;
         }
         Forward::Launch(_) => launch(work, plan).await?,
@@ -96,13 +99,13 @@ pub(super) async fn back(
         Back::Prune(_) => move_files(places, |place| place.prune(Side::Out).map(|()| Vec::new())).await,
         Back::PutIn(_) => {
             halt(work, plan).await?;
-            let put = move_files(places, |place| place.put_in(Side::Out, Side::Undone));
+            let put = move_files(data_last(places), |place| place.put_in(Side::Out, Side::Undone));
             doing(work.progress, &plan.component, "put the data folder back", put).await
         }
         Back::Launch(_) => {
             // It may have been broken before: its data are what they were.
             if let Err(error) = launch(work, plan).await {
-                returned.unstarted = Some(error.without_output());
+                returned.unstarted.get_or_insert(error.without_output());
             }
             Ok(Vec::new())
         }
@@ -129,6 +132,12 @@ pub(super) async fn back(
         }
         Back::Stop | Back::Start | Back::Switch(_) => Ok(Vec::new()),
     }
+}
+
+/// What makes the data folder whole comes when everything else is there.
+fn data_last(mut places: Vec<Exchange>) -> Vec<Exchange> {
+    places.reverse();
+    places
 }
 
 /// Lays the base backup down beside what is there, has its server recover, and asks the application's checks of it.
@@ -222,13 +231,32 @@ fn take_over(
     Ok(())
 }
 
+/// That the server has no databases but those of the plan: it ran on while its successor was laid down.
+async fn as_planned(work: &Work<'_>, plan: &ReplaceServer) -> Result<(), TaskError> {
+    let physical = settings(work, plan)?;
+    let Ok(tools) = Tools::find(&physical.server).await else { return Ok(()) };
+    let Ok(server) = Server::open(&tools, Some(Path::new(&plan.data.path))).await else { return Ok(()) };
+    let is_new = |database: &&String| !plan.databases.contains(database) && !plan.gone.contains(database);
+    let new: Vec<&str> = server.databases().iter().filter(is_new).map(String::as_str).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let why = format!("the databases {} were made in it meanwhile, and would be gone", new.join(", "));
+    Err(TaskError::Refused(Refusal::NotReplaceable { what: format!("the server of {}", plan.component), why }))
+}
+
 /// Stops the server, unless it is stopped.
 async fn halt(work: &Work<'_>, plan: &ReplaceServer) -> Result<(), TaskError> {
     let physical = settings(work, plan)?;
     if is_down(physical, plan).await {
         return Ok(());
     }
-    control_with(work, &plan.component, ("stop", "the server"), &control(physical, plan)?.stop).await?;
+    // A crashed one that its command does not know is stopped all the same.
+    let stopped = control_with(work, &plan.component, ("stop", "the server"), &control(physical, plan)?.stop).await;
+    if stopped.is_err() && is_down(physical, plan).await {
+        return Ok(());
+    }
+    stopped?;
     let began = Instant::now();
     while !is_down(physical, plan).await {
         if began.elapsed() > PATIENCE {
@@ -262,14 +290,32 @@ async fn answers(physical: &Physical, plan: &ReplaceServer) -> Result<(), TaskEr
     opened.map(drop).map_err(|error| TaskError::Restore(RestoreError::DataFolder(error)))
 }
 
-/// Whether no server works in the folder, as far as can be seen from here: where it runs elsewhere, by its not answering.
+/// Whether no server works in the folder: no process that can be seen from here does, and there is no pid file, or nobody listens where
+/// the server should. Anything that is not clear is no.
 async fn is_down(physical: &Physical, plan: &ReplaceServer) -> bool {
     let folder = Path::new(&plan.data.path);
-    let pid = std::fs::read_to_string(folder.join("postmaster.pid")).unwrap_or_default();
-    let Some(pid) = pid.lines().next().and_then(|line| line.trim().parse::<u32>().ok()) else { return true };
-    let works_in = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
     let real = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    works_in != real && Tools::find(&physical.server).await.is_err()
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let works_there = |process: std::fs::DirEntry| {
+        std::fs::read_link(process.path().join("exe"))
+            .is_ok_and(|program| program.file_name() == Some("postgres".as_ref()))
+            && std::fs::read_link(process.path().join("cwd")).is_ok_and(|at| at == real)
+    };
+    if processes.into_iter().any(works_there) {
+        return false;
+    }
+    match std::fs::symlink_metadata(folder.join("postmaster.pid")) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+        Err(_) => false,
+        // It crashed, or runs where its processes cannot be seen.
+        Ok(_) => Tools::find(&physical.server).await.is_err_and(|error| nobody_listens(&error)),
+    }
+}
+
+/// Whether an error says that there is no server: a password that is wrong, or a server that is full, say that there is one.
+pub(super) fn nobody_listens(error: &PostgresError) -> bool {
+    let said = ["Connection refused", "No such file or directory"];
+    matches!(error, PostgresError::Connect { why, .. } if said.iter().any(|said| why.contains(said)))
 }
 
 /// The component as the settings have it now: stopped and started as was confirmed.

@@ -1,20 +1,23 @@
 //! Looks at a server that would be replaced as a whole. Nothing is written.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use windlass_core::application::{Control, Physical};
 use windlass_core::point::PhysicalData;
 use windlass_core::restore::{CommandStep, LivePlace, LiveServer, Reach, TargetFacts};
+use windlass_core::wal::{Lsn, WalFile};
+use windlass_engine::postgres::database_of;
 use windlass_engine::postgres::physical::place::{identifier, tablespaces};
 use windlass_engine::postgres::physical::{PhysicalError, Server};
 use windlass_engine::postgres::tools::Tools;
-use windlass_engine::postgres::{PostgresError, database_of};
 use windlass_engine::restore::{RestoreError, free_bytes};
 use windlass_repo::format::restic::is_stage;
 
 use super::look::{mount_points, read_only};
+use super::server::nobody_listens;
 use crate::error::TaskError;
 
 /// The folder of the WAL, which may be a link or a disk of its own.
@@ -24,20 +27,22 @@ const WAL: &str = "pg_wal";
 pub(super) async fn facts(
     data: &PhysicalData,
     physical: &Physical,
-    reach: Option<Reach>,
+    (reach, goes_on): (Option<Reach>, Option<Lsn>),
 ) -> Result<TargetFacts, TaskError> {
     let folder_error = |error| TaskError::Restore(RestoreError::DataFolder(error));
-    let (folder, databases) = match Tools::find(&physical.server).await {
+    let (named, databases) = match Tools::find(&physical.server).await {
         Ok(tools) => {
             let server = Server::open(&tools, physical.data_directory.as_deref()).await.map_err(folder_error)?;
             (server.data().to_owned(), Some(server.databases().to_vec()))
         }
-        Err(PostgresError::Connect { database, why }) => match &physical.data_directory {
+        Err(error) if nobody_listens(&error) => match &physical.data_directory {
             Some(folder) => (folder.clone(), None),
-            None => return Err(TaskError::Postgres(PostgresError::Connect { database, why })),
+            None => return Err(TaskError::Postgres(error)),
         },
         Err(error) => return Err(TaskError::Postgres(error)),
     };
+    // It may be a link, as to another disk.
+    let folder = named.canonicalize().unwrap_or(named);
     let read = |path: &Path, source| folder_error(PhysicalError::Read { path: path.to_owned(), source });
     let mut live = place(&folder, &[WAL]);
     live.obstacles.extend(stranger(&folder, data));
@@ -49,17 +54,19 @@ pub(super) async fn facts(
     let mut tablespaces = BTreeMap::new();
     for (oid, home) in homes {
         let mut found = place(&home, &[]);
-        let entries = std::fs::read_dir(&home).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        let is_ours = |name: &std::ffi::OsString| is_stage(name) || name.to_string_lossy().starts_with("PG_");
-        let others: Vec<String> =
-            entries.filter(|name| !is_ours(name)).map(|name| name.to_string_lossy().into_owned()).collect();
-        if !others.is_empty() {
-            found.obstacles.push(format!("it holds what is no part of a tablespace: {}", others.join(", ")));
-        }
+        // The folder of another version is of another cluster.
+        let version = format!("PG_{}_", data.server_version / 10_000);
+        let is_ours = |name: &OsString| is_stage(name) || name.to_string_lossy().starts_with(&version);
+        found.obstacles.extend(strangers(&home, is_ours));
         tablespaces.insert(oid, found);
     }
     let link = std::fs::read_link(folder.join(WAL)).ok();
-    let wal = link.map(|to| place(&folder.join(to), &[]));
+    let wal = link.map(|to| {
+        let home = folder.join(to);
+        let mut found = place(&home, &[]);
+        found.obstacles.extend(strangers(&home, |name| is_stage(name) || is_of_wal(&name.to_string_lossy(), data)));
+        found
+    });
     let own = database_of(&physical.server.url).map_err(TaskError::Postgres)?;
     let commands = |control: &Control| (CommandStep::of(&control.stop), CommandStep::of(&control.start));
     Ok(TargetFacts::LiveServer(Box::new(LiveServer {
@@ -70,7 +77,23 @@ pub(super) async fn facts(
         own,
         control: physical.control.as_ref().map(commands),
         reach,
+        goes_on,
     })))
+}
+
+/// That a folder holds what is none of the server's: it would be set aside with the rest, and removed one day.
+fn strangers(folder: &Path, is_ours: impl Fn(&OsString) -> bool) -> Option<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let others: Vec<String> =
+        entries.filter(|name| !is_ours(name)).map(|name| name.to_string_lossy().into_owned()).collect();
+    (!others.is_empty()).then(|| format!("it holds what is none of the server's: {}", others.join(", ")))
+}
+
+/// Whether a name is one that a server gives in its `pg_wal`.
+fn is_of_wal(name: &str, data: &PhysicalData) -> bool {
+    WalFile::parse(name, data.segment_size).is_ok()
+        || ["archive_status", "summaries"].contains(&name)
+        || name.starts_with("xlogtemp.")
 }
 
 /// A folder, and what keeps its entries from being exchanged. Mount points in it are none, where they may be there.

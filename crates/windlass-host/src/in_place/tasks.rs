@@ -81,12 +81,16 @@ pub(super) fn forward(plan: &Plan) -> Vec<Task<Forward>> {
         |index: &usize| matches!(&plan.steps[*index], Step::ReplaceDatabase(step) if step.old == Old::Deleted);
     let commands = steps().filter_map(|(index, step)| matches!(step, Step::Action(_)).then_some(index));
     let mut tasks = Vec::new();
-    tasks.extend(steps().any(|(_, step)| matches!(step, Step::Stop(_))).then_some(Forward::Stop));
+    let stop = steps().any(|(_, step)| matches!(step, Step::Stop(_))).then_some(Forward::Stop);
+    // A server takes hours to be laid down: where nothing else has to be stopped for, the application works on until it is there.
+    let works_on = servers().next().is_some() && databases().next().is_none();
+    tasks.extend(stop.filter(|_| !works_on));
     tasks.extend(databases().map(Forward::Fence));
     tasks.extend(databases().filter(deleted).map(Forward::Delete));
     tasks.extend(databases().map(Forward::LayDown));
     tasks.extend(files().map(Forward::LayDown));
     tasks.extend(servers().map(Forward::LayDown));
+    tasks.extend(stop.filter(|_| works_on));
     tasks.extend(databases().map(Forward::Check));
     tasks.extend(databases().map(Forward::Switch));
     tasks.extend(files().flat_map(|index| [Forward::TakeOut(index), Forward::Prune(index), Forward::PutIn(index)]));

@@ -21,7 +21,7 @@ use windlass_repo::vault::Vault;
 
 use crate::cli;
 use crate::commands::confirm::confirmed;
-use crate::commands::restore::{count, moment, put_on_record, recovered, which};
+use crate::commands::restore::{count, moment, more_wal, put_on_record, recovered, which};
 use crate::failure::{Result, Status};
 use crate::printer::Printer;
 use crate::watch::Watch;
@@ -71,8 +71,9 @@ pub(crate) async fn restore(printer: &Printer, mut vault: Vault, here: Here<'_>,
             let is_another = || -> Result<bool> {
                 Ok(find(&catalog, vault.application(), meant, &wanted)?.point.id != journal.plan.point)
             };
-            // A server's moment says more than the point it is reached from.
-            if !is_same || (named && journal.moment.is_none() && is_another()?) {
+            // A server's moment says more than the point it is reached from, where that is not named.
+            let is_asked = arguments.point.is_some() || named && !journal.plan.replaces_servers();
+            if !is_same || (is_asked && is_another()?) {
                 return Err(TaskError::unsettled(&journal).into());
             }
             return go_on(printer, &mut vault, &catalog, here, journal, arguments).await;
@@ -82,7 +83,9 @@ pub(crate) async fn restore(printer: &Printer, mut vault: Vault, here: Here<'_>,
     let impact = impact(&vault, &planned.plan, &planned.manifests, &planned.facts, here.host, here.application).await?;
     let is_asked_for = arguments.plan || !(printer.is_quiet() && arguments.yes);
     if !printer.is_json() && arguments.confirm.is_none() && is_asked_for {
-        printer.result(&(), |printer| describe(printer, &planned.plan, &impact, &planned.digest));
+        printer.result(&(), |printer| {
+            more_wal(&planned.facts) + &describe(printer, &planned.plan, &impact, &planned.digest)
+        });
     }
     let report = Report {
         digest: &planned.digest,

@@ -1,5 +1,7 @@
 //! `windlass restore`: plan, preview, confirm, run.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use windlass_core::evidence::Event;
 use windlass_core::id::{InvalidId, PointId};
@@ -194,8 +196,8 @@ pub(crate) fn point(text: &str) -> Result<PointId> {
     text.parse().map_err(|e: InvalidId| Failure::usage(e.to_string(), "copy it from `windlass points`"))
 }
 
-fn targets(into: &[String]) -> Result<std::collections::BTreeMap<Name, String>> {
-    let mut targets = std::collections::BTreeMap::new();
+fn targets(into: &[String]) -> Result<BTreeMap<Name, String>> {
+    let mut targets = BTreeMap::new();
     for text in into {
         let wrong = || {
             Failure::usage(
@@ -273,17 +275,29 @@ fn describe(printer: &Printer, planned: &Planned) -> String {
     for warning in &plan.warnings {
         text.push_str(&format!("  warning: {warning}\n"));
     }
-    for (component, facts) in &planned.facts {
-        if let TargetFacts::DataFolder { goes_on: Some(end), .. } = facts {
+    text.push_str(&more_wal(&planned.facts));
+    text.push_str(
+        "Every byte is read back before the first is written. Nothing that exists is overwritten or deleted.\n",
+    );
+    text.push_str(&format!("Digest: {}\n", planned.digest));
+    text
+}
+
+/// What more there is of servers than what was asked for.
+pub(crate) fn more_wal(facts: &BTreeMap<Name, TargetFacts>) -> String {
+    let mut text = String::new();
+    for (component, facts) in facts {
+        let end = match facts {
+            TargetFacts::DataFolder { goes_on, .. } => *goes_on,
+            TargetFacts::LiveServer(live) => live.goes_on,
+            _ => None,
+        };
+        if let Some(end) = end {
             text.push_str(&format!(
                 "  {component}: its WAL is there up to {end}; `--at latest` has it recovered up to there\n"
             ));
         }
     }
-    text.push_str(
-        "Every byte is read back before the first is written. Nothing that exists is overwritten or deleted.\n",
-    );
-    text.push_str(&format!("Digest: {}\n", planned.digest));
     text
 }
 

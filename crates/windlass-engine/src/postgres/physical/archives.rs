@@ -45,8 +45,6 @@ pub(super) struct Reading {
 pub(super) struct Packed {
     /// What is in it, by name.
     pub(super) held: Vec<(String, FileDescription)>,
-    /// Bytes of the archive before compression.
-    pub(super) bytes: u64,
     /// Bytes of its files.
     pub(super) file_bytes: u64,
 }
@@ -123,7 +121,7 @@ pub(super) fn pack(
             }
         }
     }
-    packed.bytes = finish(writer, compressor, out)?;
+    finish(writer, compressor, out)?;
     Ok(packed)
 }
 
@@ -132,7 +130,7 @@ pub(super) fn pack_bytes(
     files: &[(&str, &[u8])],
     compressor: &mut Compressor,
     mut out: impl FnMut(Vec<u8>) -> Result<(), PhysicalError>,
-) -> Result<u64, PhysicalError> {
+) -> Result<(), PhysicalError> {
     let mut writer = PartWriter::new();
     let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
     for (name, bytes) in files {
@@ -148,13 +146,11 @@ fn finish(
     writer: PartWriter,
     compressor: &mut Compressor,
     mut out: impl FnMut(Vec<u8>) -> Result<(), PhysicalError>,
-) -> Result<u64, PhysicalError> {
-    // An archive ends with two empty blocks.
-    let bytes = writer.written() + 1024;
+) -> Result<(), PhysicalError> {
     for piece in writer.finish().map_err(PhysicalError::Walg)? {
         out(compressor.frame(&piece).map_err(PhysicalError::Walg)?)?;
     }
-    Ok(bytes)
+    Ok(())
 }
 
 fn description(modified: Timestamp, wrong: Vec<u32>) -> FileDescription {

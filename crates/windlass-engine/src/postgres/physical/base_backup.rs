@@ -97,7 +97,7 @@ pub struct Begun<'a> {
 
 /// Begins backup mode. Nothing is written yet.
 pub async fn begin<'a>(mut server: Server, task: &'a Task<'a>) -> Result<Begun<'a>, PhysicalError> {
-    let started = Timestamp::now();
+    let started = now();
     let mut warnings = Vec::new();
     if let Err(why) = server.hold_wal().await? {
         warnings.push(format!("nothing holds the WAL of the backup while it is taken: {why}"));
@@ -174,12 +174,12 @@ impl Begun<'_> {
             finish: Some(stop),
             pg_version: facts.version,
             system_identifier: Some(facts.system_identifier),
-            uncompressed_size: signed(archived.bytes),
+            uncompressed_size: signed(archived.file_bytes + archived.more_bytes),
             compressed_size: signed(archived.objects.iter().map(|object| object.size).sum()),
             data_size: signed(archived.file_bytes),
             spec,
             started: Some(started),
-            finished: Some(Timestamp::now()),
+            finished: Some(now()),
             hostname: task.host.clone(),
             data_dir,
             without_files_metadata: !is_short,
@@ -209,21 +209,26 @@ impl Begun<'_> {
     }
 }
 
+/// Now, as precise as the format that WAL-G's documents name for it: `%f` has six digits.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}
+
 /// The archives of a backup, and what is in them.
 #[derive(Default)]
 struct Archived {
     objects: Vec<ObjectRef>,
     documents: FilesMetadata,
-    /// Before compression.
-    bytes: u64,
+    /// Bytes of the files that were read, and of those made for the backup.
     file_bytes: u64,
+    more_bytes: u64,
     corrupt: BTreeMap<String, Vec<u32>>,
 }
 
 impl Archived {
     fn take_up(&mut self, part: &PartName, packed: Packed, object: ObjectRef) {
         self.objects.push(object);
-        self.bytes += packed.bytes;
         self.file_bytes += packed.file_bytes;
         let names = packed.held.iter().map(|(name, _)| name.clone()).collect();
         self.documents.tar_file_sets.insert(part.to_string(), names);
@@ -246,10 +251,11 @@ impl Archived {
     ) -> Result<(), PhysicalError> {
         let mut compressor = Compressor::new(task.compression).map_err(PhysicalError::Walg)?;
         let mut stored = Vec::new();
-        self.bytes += archives::pack_bytes(files, &mut compressor, |frame| {
+        archives::pack_bytes(files, &mut compressor, |frame| {
             stored.extend(frame);
             Ok(())
         })?;
+        self.more_bytes += files.iter().map(|(_, content)| content.len() as u64).sum::<u64>();
         if let Some(mut sealing) = task.archive.sealing().map_err(PhysicalError::Walg)? {
             let mut sealed = sealing.seal(&stored).map_err(PhysicalError::Walg)?;
             sealed.extend(sealing.finish().map_err(PhysicalError::Walg)?);

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::lchown;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid, chownat, fchown, openat, statat};
 
 /// The part of a target that is the data folder.
 const DATA: &str = "data";
@@ -37,21 +39,10 @@ impl LaidDown {
         }
     }
 
-    /// Gives all of it to a user, and links in it are not followed.
-    pub fn give_to(&self, (user, group): (u32, u32)) -> io::Result<()> {
+    /// Gives all of it to a user. Every folder is opened in the one above it: no link is followed, whoever puts one there meanwhile.
+    pub fn give_to(&self, owner: (u32, u32)) -> io::Result<()> {
         for top in &self.tops {
-            let (mut open, mut all) = (vec![top.clone()], vec![top.clone()]);
-            while let Some(path) = open.pop() {
-                for entry in std::fs::read_dir(path)? {
-                    let entry = entry?;
-                    if entry.file_type()?.is_dir() {
-                        open.push(entry.path());
-                    }
-                    all.push(entry.path());
-                }
-            }
-            // What is above is given away last: as long as it is ours, nobody puts another in the place of what is below.
-            all.iter().rev().try_for_each(|path| lchown(path, Some(user), Some(group)))?;
+            give(&openat(CWD, top, FOLDER, Mode::empty())?, owner)?;
         }
         Ok(())
     }
@@ -63,4 +54,25 @@ impl LaidDown {
         }
         Ok(())
     }
+}
+
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Gives away what is in a folder, and then itself: as long as it is ours, nobody puts another in the place of what is below.
+fn give(folder: &OwnedFd, (user, group): (u32, u32)) -> io::Result<()> {
+    let (to, with) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let stat = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            give(&openat(folder, name, FOLDER, Mode::empty())?, (user, group))?;
+        } else {
+            chownat(folder, name, to, with, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+    }
+    Ok(fchown(folder, to, with)?)
 }

@@ -66,7 +66,7 @@ impl Recoverer<'_> {
         let overrides = before.map_or_else(|| Recovery::overrides(folder), |before| Ok(before.to_vec()));
         let overrides = overrides.map_err(failed)?;
         // A server that was killed when it had recovered would not know where to go to again.
-        let has_recovered = before.is_some() && Recovery::is_over(folder);
+        let has_recovered = before.is_some() && Recovery::is_over(folder)?;
         let component = owner.component.clone();
         let (moved, mut counted) = tally();
         let mut feed = None;

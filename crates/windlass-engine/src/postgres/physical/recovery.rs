@@ -1,7 +1,7 @@
 //! Makes a data folder that was laid down recover: what it asks for, how far it goes, and nothing of what its source did.
 //!
-//! Promised: recovery settings are ours alone, whatever the source had; the restored server archives nothing, so it can never
-//! push into its source's archive. Everything else stays as it was. Written last is `recovery.signal`, without which a server
+//! Promised: recovery settings are ours alone, whatever the source had; a copy archives nothing, so it can never push into its
+//! source's archive, until somebody says so. Everything else stays as it was. Written last is `recovery.signal`, without which a server
 //! would take the end of the WAL that lies there for the end of all.
 //!
 //! Source: <https://www.postgresql.org/docs/current/runtime-config-wal.html#RUNTIME-CONFIG-WAL-RECOVERY-TARGET>; of versions
@@ -15,6 +15,9 @@ use std::path::Path;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use windlass_core::wal::{Lsn, Timeline};
+
+use super::error::PhysicalError;
+use super::server::{IN_PRODUCTION, SHUT_DOWN, state};
 
 /// Where settings are that override those of `postgresql.conf`.
 const OVERRIDES: &str = "postgresql.auto.conf";
@@ -109,9 +112,22 @@ impl Recovery {
         std::fs::File::open(data)?.sync_all()
     }
 
-    /// Whether a server has recovered in a data folder that was laid down.
-    pub fn is_over(data: &Path) -> bool {
-        !data.join(SIGNAL).exists() && !data.join("backup_label").exists()
+    /// Whether a server has recovered in a data folder that was laid down. One that was killed at the very end of its recovery does not
+    /// know any more how far it was to go.
+    pub fn is_over(data: &Path) -> Result<bool, PhysicalError> {
+        if data.join(SIGNAL).exists() || data.join("backup_label").exists() {
+            return Ok(false);
+        }
+        let path = data.join("global/pg_control");
+        let control = std::fs::read(&path).map_err(|source| PhysicalError::Read { path, source })?;
+        if matches!(state(&control), Some(SHUT_DOWN | IN_PRODUCTION)) {
+            return Ok(true);
+        }
+        let why = format!(
+            "the recovery in `{}` was killed at its very end, and cannot go on: remove the folder, and restore once more",
+            data.display()
+        );
+        Err(PhysicalError::Changed { why })
     }
 
     /// What a data folder overrides of its settings.
@@ -145,8 +161,10 @@ impl Recovery {
         let mut set = |name: &str, value: &str| {
             let _ = writeln!(text, "{name} = '{}'", value.replace('\\', r"\\").replace('\'', "''"));
         };
+        // A standby streams from whom it is told to, and archives like its source once it has taken over.
+        let is_standby = self.until == Until::Standby;
         // Before the target that is set: PostgreSQL refuses one behind another, even one that is empty.
-        for name in UNSET {
+        for name in UNSET.iter().filter(|name| !(is_standby && name.starts_with("primary_"))) {
             set(name, "");
         }
         set("restore_command", &self.restore_command);
@@ -169,7 +187,9 @@ impl Recovery {
         }
         set("recovery_target_inclusive", "on");
         set("recovery_target_action", "promote");
-        set("archive_mode", "off");
+        if !is_standby {
+            set("archive_mode", "off");
+        }
         text
     }
 }
@@ -191,7 +211,7 @@ fn without(text: &[u8], names: &[&[&str]]) -> Vec<u8> {
 }
 
 /// Writes a file whole or not at all, for the owner of its folder alone.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let part = path.with_extension("windlass");
     match std::fs::remove_file(&part) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

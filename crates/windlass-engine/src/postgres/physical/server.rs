@@ -19,8 +19,9 @@ const STATE: usize = 16;
 const CHECKPOINT: usize = 32;
 const REDO: usize = 40;
 
-/// What a primary that runs is doing.
-const IN_PRODUCTION: u32 = 6;
+/// What a primary that runs is doing, and one that was ended in order.
+pub(super) const IN_PRODUCTION: u64 = 6;
+pub(super) const SHUT_DOWN: u64 = 1;
 
 const FACTS: &str = "select pg_catalog.current_setting('server_version_num')::int as version, \
     pg_catalog.pg_is_in_recovery() as is_standby, \
@@ -129,7 +130,7 @@ impl Server {
             }
             let said = "select checkpoint_lsn::text as lsn from pg_catalog.pg_control_checkpoint()";
             let now: Checkpoint = self.session.row(said).await.map_err(PhysicalError::Server)?;
-            let is_running = number::<4>(&control, STATE) == Some(u64::from(IN_PRODUCTION));
+            let is_running = state(&control) == Some(IN_PRODUCTION);
             if is_running && number::<8>(&control, CHECKPOINT) == Some(now.lsn.0) {
                 return Ok(());
             }
@@ -211,6 +212,11 @@ impl Server {
 /// A number of some bytes, the least first.
 fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<u64> {
     Some(bytes.get(at..at + N)?.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+}
+
+/// What its server was doing last.
+pub(super) fn state(control: &[u8]) -> Option<u64> {
+    number::<4>(control, STATE)
 }
 
 /// Where replay from the last checkpoint begins, as `pg_control` says.

@@ -158,8 +158,8 @@ fn tablespaces(all: &mut Survey, links: &Path, version: &str) -> io::Result<()> 
             let place = fs::read_link(entry.path())?;
             let folder = fs::metadata(entry.path())?;
             all.tablespaces.insert(oid, place);
+            // It is a link, and no folder of the data folder: whoever unpacks by hand keeps the one that was made first.
             if folder.is_dir() {
-                enter(all, &entry.path(), &name, &folder);
                 own_folders(all, &entry.path(), &name, version)?;
             }
         } else {

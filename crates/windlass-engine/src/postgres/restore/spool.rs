@@ -56,7 +56,7 @@ impl Spool {
     /// Writes a list of entries for `pg_restore --use-list` beside the head.
     pub(super) async fn list(&self, name: &str, ids: BTreeSet<i64>) -> Result<PathBuf, PostgresError> {
         let path = self.path.with_file_name(name);
-        let list = Selection { ids, left_out: Vec::new() }.to_list(&self.toc);
+        let list = Selection { ids, tables: BTreeSet::new(), left_out: Vec::new() }.to_list(&self.toc);
         let written = tokio::fs::write(&path, list).await;
         written.map_err(|source| PostgresError::File { path: path.clone(), source })?;
         Ok(path)

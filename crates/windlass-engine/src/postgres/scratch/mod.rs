@@ -19,6 +19,7 @@ pub use self::teardown::teardown;
 use super::PostgresError;
 use super::child::Running;
 use super::physical::LaidDown;
+use super::physical::recovery::replace;
 use super::session::Session;
 use super::tools::{Tools, server_folder};
 
@@ -131,6 +132,7 @@ impl ScratchServer {
         let prepared: u32 = control(&folder, data, place, "max_prepared_xacts").await?.parse().unwrap_or_default();
         let wal_level = control(&folder, data, place, "wal_level").await?;
         // What it writes on a timeline of its own is marked for whoever archives it later: otherwise there would be a gap.
+        let commits = control(&folder, data, place, "track_commit_timestamp").await?;
         let marks = if wal_level == "minimal" { "off" } else { "on" };
         let settings = [
             format!("config_file={}", write("postgresql.conf", "")?),
@@ -142,6 +144,8 @@ impl ScratchServer {
             format!("max_prepared_transactions={}", prepared.max(PREPARED)),
             // Who recovers by what it writes is told, and wants no less.
             format!("wal_level={wal_level}"),
+            // Without, it would forget when every transaction was committed.
+            format!("track_commit_timestamp={commits}"),
             format!("archive_mode={marks}"),
             "archive_command=".to_owned(),
         ];
@@ -256,11 +260,12 @@ async fn serve(folder: &Path, data: &Path, place: &Place, more: &[String]) -> Re
 /// Leaves of the settings of its source, which may hold addresses, commands and libraries, those that say how it recovers.
 fn only_recovery(data: &Path) -> std::io::Result<()> {
     let path = data.join("postgresql.auto.conf");
-    let text = std::fs::read_to_string(&path)?;
+    let text = std::io::read_to_string(windlass_repo::regular::open(&path)?)?;
     // It archives nothing, also where it is left behind as it is and somebody starts it.
     let kept = ["recovery_target", "restore_command", "archive_mode"];
     let is_of_recovery = |line: &&str| kept.iter().any(|name| line.starts_with(name));
-    std::fs::write(&path, text.lines().filter(is_of_recovery).map(|line| format!("{line}\n")).collect::<String>())
+    let kept: String = text.lines().filter(is_of_recovery).map(|line| format!("{line}\n")).collect();
+    replace(&path, kept.as_bytes())
 }
 
 /// A setting of the server whose data folder it was, as its `pg_control` has it.

@@ -36,9 +36,14 @@ pub fn teardown(place: &Path) -> Result<(), PostgresError> {
 /// Ends what runs in a scratch place.
 pub(super) fn end(place: &Path) {
     let running = processes_of(place);
-    if let Some(server) = server_of(place).filter(|server| running.contains(server)) {
-        // Immediate shutdown: nothing in it is worth keeping. Its children end with it.
-        let _ = kill_process(server, Signal::QUIT);
+    // Immediate shutdown: nothing in it is worth keeping. Its children end with it. Where its data lie elsewhere no pid file names it:
+    // then it is who was told to use the place.
+    let servers =
+        server_of(place).filter(|server| running.contains(server)).map_or_else(|| running.clone(), |one| vec![one]);
+    for server in &servers {
+        let _ = kill_process(*server, Signal::QUIT);
+    }
+    if !servers.is_empty() {
         gone(place, PATIENCE);
     }
     let began = Instant::now();

@@ -39,6 +39,8 @@ const ATTACHED: [&str; 20] = [
 pub struct Selection {
     /// The entries, by number.
     pub ids: BTreeSet<i64>,
+    /// Those of them that are tables whose rows come along: others are there because something needs them.
+    pub tables: BTreeSet<i64>,
     /// Foreign keys left out, since the tables they point to were not chosen.
     pub left_out: Vec<String>,
 }
@@ -91,13 +93,15 @@ pub fn select(toc: &Toc, relations: &[Relation]) -> Result<Selection, Relation> 
             left_out.push(format!("{}.{}", entry.schema, entry.tag));
         }
     }
+    let is_table = |id: &i64| by_id.get(id).is_some_and(|entry| entry.kind == "TABLE");
+    let tables = chosen.iter().copied().filter(is_table).collect();
     need(&mut chosen, &by_id);
     // A sequence that is needed is where it was: otherwise it would give numbers that are in use.
     let is_position =
         |entry: &&Entry| entry.kind == "SEQUENCE SET" && entry.depends_on.iter().any(|id| chosen.contains(id));
     let positions: Vec<i64> = toc.entries.iter().filter(is_position).map(|entry| entry.id).collect();
     chosen.extend(positions);
-    Ok(Selection { ids: chosen, left_out })
+    Ok(Selection { ids: chosen, tables, left_out })
 }
 
 /// A partition or child comes with its parent.

@@ -220,8 +220,8 @@ impl Backups {
     ) -> Result<Unpacked, WalgError> {
         let mut all = Unpacked::default();
         // What changes pages that are there has to come in order.
-        let ledger = ledger.filter(|_| chain.len() == 1);
         let again = ledger.is_some_and(|ledger| ledger.is_begun());
+        let ledger = ledger.filter(|_| chain.len() == 1);
         let target = Arc::new(target);
         let mut done = Vec::new();
         for step in Step::plan(chain)? {

@@ -56,6 +56,7 @@ impl Ledger {
             return Ok(ledger);
         }
         let mut file = plain(OpenOptions::new().write(true).create_new(true)).open(&path)?;
+        lock(&file)?;
         let boot = std::fs::read_to_string(BOOT).unwrap_or_default();
         write(&mut file, &Head { of: of.to_owned(), boot })?;
         Ok(Self { file: Mutex::new(file), parts: HashMap::new(), overrides: None, is_old: false })
@@ -76,6 +77,7 @@ impl Ledger {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
+        lock(&file)?;
         let text = io::read_to_string(&file)?;
         let mut lines = text.split_inclusive('\n');
         let first = lines.next().unwrap_or_default();
@@ -130,6 +132,16 @@ impl Ledger {
     }
 }
 
+/// Held as long as the file is open: two that lay the same down would write over each other.
+fn lock(file: &File) -> io::Result<()> {
+    match rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, "the same restore is at work there"))
+        }
+        other => other.map_err(Into::into),
+    }
+}
+
 /// Nobody's link is followed.
 fn plain(options: &mut OpenOptions) -> &mut OpenOptions {
     options.mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
@@ -156,11 +168,14 @@ mod tests {
         let path = folder.path().join(LEDGER);
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, [&whole[..], b"{\"part\":\"part_0"].concat()).unwrap();
+        assert!(Ledger::open(folder.path(), "one").is_err(), "somebody is at work with it");
+        drop(ledger);
         let again = Ledger::open(folder.path(), "one").unwrap();
         assert_eq!(again.part("part_001.tar.zst").unwrap(), ["/a", "/b"]);
         assert_eq!((again.part("part_002.tar.zst"), again.overrides()), (None, None));
         assert!(Ledger::open(folder.path(), "another").is_err());
         std::fs::write(&path, &whole).unwrap();
+        drop(again);
         Ledger::open(folder.path(), "one").unwrap().laid_down(b"x = 1\n").unwrap();
         assert_eq!(Ledger::open(folder.path(), "one").unwrap().overrides(), Some(&b"x = 1\n"[..]));
     }
