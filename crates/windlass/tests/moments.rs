@@ -307,7 +307,7 @@ fn a_restore_that_was_killed_goes_on_where_it_was() -> Result<()> {
         let before = of_a_file("PG_VERSION").ok();
         // Another restore does not go on with it.
         let other = ["restore", "shop", "--into", &into, "--at-lsn", "0/5000028", "--plan"];
-        archive.stage.windlass(&other)?.with(2).says("is not empty");
+        archive.stage.windlass(&other)?.with(2).says("another restore was begun and did not come to its end");
         let plan = archive.stage.windlass(&[&asked[..], &["--plan"]].concat())?.with(0);
         assert!(plan.out.contains("go on laying down base backup"), "{at}: {}", plan.out);
         archive.stage.windlass(&run)?.with(0);

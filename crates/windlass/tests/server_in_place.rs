@@ -147,8 +147,14 @@ fn a_server_goes_back_to_a_moment_and_forth_again() -> Result<()> {
     assert_eq!(state, "restored");
     let undo = house.stage.windlass(&["undo", &id, "--plan"])?.with(0).out;
     assert!(undo.contains("put the server in"), "{undo}");
-    house.stage.windlass(&["undo", &id, "--yes"])?.with(0);
+    house.stage.windlass(&["undo", &id, "--yes"])?.with(0).says("take a base backup now");
     assert_eq!(house.server.psql("shop", "select to_regclass('orders') is null"), "t");
+    // What is archived leads on to the server that was undone; a base backup of the one that is there ends that.
+    let timeline = "the server writes on timeline 1, and what is archived leads to timeline 2";
+    let status = || -> Result<String> { Ok(house.stage.windlass(&["status", "shop"])?.out) };
+    assert!(status()?.contains(timeline), "{}", status()?);
+    house.stage.take()?;
+    assert!(!status()?.contains(timeline), "{}", status()?);
     assert_eq!(house.server.psql("postgres", "select count(*) from pg_database where datname = 'later'"), "1");
     house.stage.windlass(&["undo", &id, "--forget", "--yes"])?.with(0);
     assert_eq!(house.kept()?, Vec::<PathBuf>::new());

@@ -330,7 +330,6 @@ mod tests {
             "/global/1262",
             "/pg_stat",
             "/pg_tblspc",
-            "/pg_tblspc/16384",
             "/pg_tblspc/16384/PG_15_202209061",
             "/pg_tblspc/16384/PG_15_202209061/5",
             "/pg_tblspc/16384/PG_15_202209061/5/16400",

@@ -36,14 +36,10 @@ pub fn teardown(place: &Path) -> Result<(), PostgresError> {
 /// Ends what runs in a scratch place.
 pub(super) fn end(place: &Path) {
     let running = processes_of(place);
-    // Immediate shutdown: nothing in it is worth keeping. Its children end with it. Where its data lie elsewhere no pid file names it:
-    // then it is who was told to use the place.
-    let servers =
-        server_of(place).filter(|server| running.contains(server)).map_or_else(|| running.clone(), |one| vec![one]);
-    for server in &servers {
-        let _ = kill_process(*server, Signal::QUIT);
-    }
-    if !servers.is_empty() {
+    // Immediate shutdown: nothing in it is worth keeping. Its children end with it. Where its data lie elsewhere no pid file names it.
+    let server = server_of(place).filter(|server| running.contains(server));
+    if let Some(server) = server.or_else(|| running.into_iter().find(|process| has_its_socket_in(*process, place))) {
+        let _ = kill_process(server, Signal::QUIT);
         gone(place, PATIENCE);
     }
     let began = Instant::now();
@@ -86,6 +82,13 @@ fn server_of(place: &Path) -> Option<Pid> {
 
 fn pid_of(text: &str) -> Option<Pid> {
     text.parse().ok().filter(|number| *number > 0).and_then(Pid::from_raw)
+}
+
+/// Whether a process is a server that was told to have its socket in the place.
+fn has_its_socket_in(process: Pid, place: &Path) -> bool {
+    let command = std::fs::read(format!("/proc/{}/cmdline", process.as_raw_nonzero())).unwrap_or_default();
+    let words: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();
+    words.windows(2).any(|pair| pair == [b"-k".as_slice(), place.as_os_str().as_bytes()])
 }
 
 /// The processes of PostgreSQL's programs that work in the place or were told to.
