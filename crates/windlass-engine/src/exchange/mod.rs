@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -32,6 +32,7 @@ use rustix::io::Errno;
 use windlass_core::id::RestoreId;
 use windlass_core::restore::FilesPlace;
 use windlass_repo::format::restic::{Excludes, STAGE};
+use windlass_repo::regular;
 
 use self::stage::Stage;
 use self::walk::{Folder, Scope, Walk};
@@ -417,8 +418,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), ExchangeError> {
         ));
     }
     let failed = |e| wrong("copy", from, e);
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    let mut source = std::fs::File::options().read(true).custom_flags(flags).open(from).map_err(failed)?;
+    let mut source = regular::open(from).map_err(failed)?;
     let mut target = std::fs::File::options().write(true).create_new(true).open(to).map_err(failed)?;
     io::copy(&mut source, &mut target).map_err(failed)?;
     dress_as(to, &meta)?;

@@ -13,6 +13,7 @@ use windlass_core::point::TableCount;
 use windlass_repo::format::dump::Rows;
 
 use super::PostgresError;
+use super::capture::TableName;
 use super::session::Session;
 
 /// Tables up to this size on disk are counted.
@@ -49,7 +50,7 @@ pub(super) struct Held(Vec<Table>);
 
 impl Held {
     /// Keeps those of them; the others, as SQL names them.
-    pub(super) fn retain(&mut self, wanted: &BTreeSet<(String, String)>) -> Vec<String> {
+    pub(super) fn retain(&mut self, wanted: &BTreeSet<TableName>) -> Vec<String> {
         let is_wanted = |table: &Table| wanted.contains(&(table.schema.clone(), table.name.clone()));
         let (kept, others) = std::mem::take(&mut self.0).into_iter().partition(is_wanted);
         self.0 = kept;

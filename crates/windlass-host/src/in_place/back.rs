@@ -96,24 +96,20 @@ async fn refuse_what_is_gone(work: &Work<'_>, journal: &Journal) -> Result<(), T
                     return no(format!("there is a database {} already, which is none of ours", names.undone));
                 }
             }
-            Step::ReplaceFiles(step) => {
-                let places = exchanges(journal, index, step)?;
-                let looked = blocking(move || places.iter().try_for_each(Exchange::can_go_back)).await;
-                if let Err(error) = looked {
-                    return no(format!("what was there before is not there any more: {}", chain(&error)));
-                }
-            }
-            Step::ReplaceServer(step) => {
-                let places = folders(journal, index, step);
-                let looked = blocking(move || places.iter().try_for_each(Exchange::can_go_back)).await;
-                if let Err(error) = looked {
-                    return no(format!("what was there before is not there any more: {}", chain(&error)));
-                }
-            }
+            Step::ReplaceFiles(step) => can_go_back(journal, exchanges(journal, index, step)?).await?,
+            Step::ReplaceServer(step) => can_go_back(journal, folders(journal, index, step)).await?,
             _ => {}
         }
     }
     Ok(())
+}
+
+/// That what was taken out of folders is there to be put back.
+async fn can_go_back(journal: &Journal, places: Vec<Exchange>) -> Result<(), TaskError> {
+    let looked = blocking(move || places.iter().try_for_each(Exchange::can_go_back)).await;
+    looked.map_err(|error| {
+        TaskError::no_undo(journal, format!("what was there before is not there any more: {}", chain(&error)))
+    })
 }
 
 /// Looks whether a restore can be undone, before anything is touched.
