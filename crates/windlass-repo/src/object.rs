@@ -107,7 +107,6 @@ pub struct ObjectWriter {
     upload: Upload,
     key: Key,
     seal: Option<Seal>,
-    hash: Context,
     size: u64,
 }
 
@@ -115,6 +114,8 @@ struct Seal {
     writer: age::stream::StreamWriter<Outbox>,
     sealed: Outbox,
     recipient: String,
+    /// Of what is sealed; what is stored as it is, the upload hashes.
+    hash: Context,
 }
 
 /// Where age leaves what it sealed until it is sent.
@@ -142,21 +143,30 @@ impl ObjectWriter {
     /// Begins an object, sealed to the recipient where there is one.
     pub fn new(store: &Store, key: &Key, recipient: Option<&x25519::Recipient>) -> Result<Self, ObjectError> {
         let seal = recipient.map(|recipient| Seal::begin(recipient, key)).transpose()?;
-        Ok(Self { upload: store.upload(key), key: key.clone(), seal, hash: Context::new(&SHA256), size: 0 })
+        Ok(Self { upload: store.upload(key), key: key.clone(), seal, size: 0 })
     }
 
     /// Adds bytes; waits while the store is slower than the source.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), ObjectError> {
-        self.hash.update(bytes);
-        self.size += bytes.len() as u64;
         match &mut self.seal {
-            None => self.upload.write(bytes).await.map_err(ObjectError::Store),
+            None => self.write_whole(Bytes::copy_from_slice(bytes)).await,
             Some(seal) => {
+                self.size += bytes.len() as u64;
+                seal.hash.update(bytes);
                 seal.writer.write_all(bytes).map_err(|source| ObjectError::Seal { key: self.key.clone(), source })?;
                 let sealed = seal.sealed.take();
-                self.upload.write(&sealed).await.map_err(ObjectError::Store)
+                self.upload.write(sealed.into()).await.map_err(ObjectError::Store)
             }
         }
+    }
+
+    /// The same; what is not sealed is not copied.
+    pub async fn write_whole(&mut self, bytes: Bytes) -> Result<(), ObjectError> {
+        if self.seal.is_some() {
+            return Box::pin(self.write(&bytes)).await;
+        }
+        self.size += bytes.len() as u64;
+        self.upload.write(bytes).await.map_err(ObjectError::Store)
     }
 
     /// Bytes written so far, before sealing.
@@ -166,20 +176,24 @@ impl ObjectWriter {
 
     /// Sends the rest and makes the object visible.
     pub async fn finish(mut self) -> Result<ObjectRef, ObjectError> {
-        let mut sealed_to = None;
+        let mut sealed = None;
         if let Some(seal) = self.seal.take() {
             seal.writer.finish().map_err(|source| ObjectError::Seal { key: self.key.clone(), source })?;
-            let rest = seal.sealed.take();
-            self.upload.write(&rest).await.map_err(ObjectError::Store)?;
-            sealed_to = Some(seal.recipient);
+            self.upload.write(seal.sealed.take().into()).await.map_err(ObjectError::Store)?;
+            sealed = Some((seal.recipient, hex::encode(seal.hash.finish().as_ref())));
         }
         let stored = self.upload.finish().await.map_err(ObjectError::Store)?;
+        let sha256 = hex::encode(&stored.sha256);
+        let (sealed_to, plain_sha256) = match sealed {
+            Some((recipient, plain)) => (Some(recipient), plain),
+            None => (None, sha256.clone()),
+        };
         Ok(ObjectRef {
             key: self.key.to_string(),
             size: stored.size,
-            sha256: hex::encode(&stored.sha256),
+            sha256,
             plain_size: self.size,
-            plain_sha256: hex::encode(self.hash.finish().as_ref()),
+            plain_sha256,
             sealed_to,
         })
     }
@@ -197,7 +211,7 @@ impl Seal {
         let encryptor = age::Encryptor::with_recipients(std::iter::once(recipient as &dyn age::Recipient))
             .map_err(|e| failed(std::io::Error::other(e)))?;
         let writer = encryptor.wrap_output(sealed.clone()).map_err(failed)?;
-        Ok(Self { writer, sealed, recipient: recipient.to_string() })
+        Ok(Self { writer, sealed, recipient: recipient.to_string(), hash: Context::new(&SHA256) })
     }
 }
 

@@ -59,7 +59,7 @@ impl Diagnose for StandingError {
 }
 
 /// Segments that are looked through for the last transaction: an idle server may have archived many in which none ended.
-const LOOKED_THROUGH: usize = 64;
+const LOOKED_THROUGH: usize = 512;
 
 /// An application's standing is judged by this.
 pub struct Known {

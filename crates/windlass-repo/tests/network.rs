@@ -93,7 +93,7 @@ async fn latency_and_resets_cost_time_within_bounds_and_no_data() -> Result<()> 
         let began = Instant::now();
         let mut upload = store.upload(&key("b/large"));
         for piece in content.chunks(1 << 20) {
-            upload.write(piece).await?;
+            upload.write(piece.to_vec().into()).await?;
         }
         let stored = upload.finish().await?;
         assert_eq!(stored.size, content.len() as u64);

@@ -58,7 +58,7 @@ async fn keeps_the_contract(store: &Store) -> Result<()> {
         let name = key(&format!("b/{size}"));
         let mut upload = store.upload(&name);
         for piece in content.chunks(300_000) {
-            upload.write(piece).await?;
+            upload.write(piece.to_vec().into()).await?;
         }
         let stored = upload.finish().await?;
         assert_eq!(stored.size, u64::from(size));
@@ -75,10 +75,10 @@ async fn keeps_the_contract(store: &Store) -> Result<()> {
 
     // An upload that is given up, or just dropped, leaves nothing visible.
     let mut given_up = store.upload(&key("b/given-up"));
-    given_up.write(&vec![1; 20 << 20]).await?;
+    given_up.write(vec![1; 20 << 20].into()).await?;
     given_up.abort().await;
     let mut dropped = store.upload(&key("b/dropped"));
-    dropped.write(&vec![1; 20 << 20]).await?;
+    dropped.write(vec![1; 20 << 20].into()).await?;
     drop(dropped);
     let listed: Vec<String> = store.list_all(Some(&key("b"))).await?.iter().map(|o| o.key.to_string()).collect();
     assert_eq!(listed, ["b/0", "b/1", "b/16777216", "b/16777217", "b/40000000"]);
@@ -135,7 +135,7 @@ async fn parts_of_uploads_that_died_are_found_in_a_bucket() -> Result<()> {
     let sibling = open(&place(&server, "some/prefix-2", secrets.path(), SECRET_KEY))?;
     for store in [&store, &sibling] {
         let mut upload = store.upload(&key("b/my%20db"));
-        upload.write(&vec![1; 20 << 20]).await?;
+        upload.write(vec![1; 20 << 20].into()).await?;
         drop(upload);
     }
     tidies_up(&store, "b/my%20db").await?;

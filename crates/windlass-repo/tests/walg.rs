@@ -326,11 +326,10 @@ fn store(data: &Path, repository: &Path, compression: Compression, key: Option<&
     let name = BackupName::full(Segment { timeline: Timeline(1), number: 6 }, size);
     let mut files = FilesMetadata::default();
     let mut compressor = Compressor::new(compression)?;
-    let mut put = |part: &PartName, archive: PartWriter| -> Result<()> {
+    let mut put = |part: &PartName, mut archive: PartWriter| -> Result<()> {
         let mut stored = Vec::new();
-        for piece in archive.finish()? {
-            stored.extend(compressor.frame(&piece)?);
-        }
+        archive.end()?;
+        archive.hand_out(|piece| compressor.frame(piece).map(|frame| stored.extend(frame)))?;
         if let Some(key) = key {
             let mut sealer = Sealer::new(key, Vec::new())?;
             sealer.write_all(&stored)?;
@@ -339,7 +338,7 @@ fn store(data: &Path, repository: &Path, compression: Compression, key: Option<&
         write(repository, &name.part(part), &stored)
     };
     let mut folders = vec![data.to_owned()];
-    let (mut archive, mut number) = (PartWriter::new(), 1);
+    let (mut archive, mut number, mut held) = (PartWriter::new(), 1, 0);
     while let Some(folder) = folders.pop() {
         let own = format!("/{}", folder.strip_prefix(data)?.display());
         archive.folder(&own, 0o700, 0)?;
@@ -353,10 +352,12 @@ fn store(data: &Path, repository: &Path, compression: Compression, key: Option<&
                 let body = std::fs::read(&path)?;
                 archive.file(&name, 0o600, 1_700_000_000, body.len() as u64)?;
                 archive.body(&body)?;
+                held += body.len();
                 describe(&mut files, &name);
             }
         }
-        if archive.written() > 5_000_000 {
+        if held > 5_000_000 {
+            held = 0;
             put(&PartName::numbered(number, codec), std::mem::take(&mut archive))?;
             number += 1;
         }

@@ -1,7 +1,9 @@
 //! One object of unknown size, sent in parts.
 
+use std::collections::VecDeque;
+
 use bytes::{Bytes, BytesMut};
-use object_store::{MultipartUpload, ObjectStoreExt};
+use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
 use ring::digest::{Context, SHA256};
 use tokio::task::JoinSet;
 
@@ -23,6 +25,9 @@ const ON_THE_WAY: usize = 128 << 20;
 /// Small parts on their way at once.
 const PARALLEL: usize = 4;
 
+/// Pieces at least as long wait as they came; shorter ones are put together.
+const WHOLE: usize = 64 << 10;
+
 /// What was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
@@ -36,10 +41,55 @@ pub struct Stored {
 pub struct Upload {
     store: Store,
     key: Key,
-    buffer: BytesMut,
+    /// What waits to be sent, in pieces as they came.
+    waiting: Waiting,
     parts: Option<Parts>,
     hash: Context,
     size: u64,
+}
+
+/// Pieces, and how long they are together.
+#[derive(Default)]
+struct Waiting {
+    pieces: VecDeque<Bytes>,
+    /// Of small ones, which are put together: each piece has a price of its own.
+    small: BytesMut,
+    length: usize,
+}
+
+impl Waiting {
+    fn push(&mut self, piece: Bytes) {
+        self.length += piece.len();
+        if piece.len() < WHOLE && self.small.len() + piece.len() < 2 * WHOLE {
+            self.small.extend_from_slice(&piece);
+            return;
+        }
+        self.join();
+        self.pieces.push_back(piece);
+    }
+
+    fn join(&mut self) {
+        if !self.small.is_empty() {
+            self.pieces.push_back(self.small.split().freeze());
+        }
+    }
+
+    /// The first bytes, as many as asked for or as there are; a piece is cut where they end.
+    fn take(&mut self, mut wanted: usize) -> Vec<Bytes> {
+        self.join();
+        let mut taken = Vec::new();
+        while wanted > 0
+            && let Some(first) = self.pieces.front_mut()
+        {
+            let piece = first.split_to(wanted.min(first.len()));
+            if first.is_empty() {
+                self.pieces.pop_front();
+            }
+            (wanted, self.length) = (wanted - piece.len(), self.length - piece.len());
+            taken.push(piece);
+        }
+        taken
+    }
 }
 
 struct Parts {
@@ -50,7 +100,7 @@ struct Parts {
 
 impl Upload {
     pub(super) fn new(store: Store, key: Key) -> Self {
-        Self { store, key, buffer: BytesMut::new(), parts: None, hash: Context::new(&SHA256), size: 0 }
+        Self { store, key, waiting: Waiting::default(), parts: None, hash: Context::new(&SHA256), size: 0 }
     }
 
     /// Bytes written so far.
@@ -59,25 +109,25 @@ impl Upload {
     }
 
     /// Adds bytes; waits while enough parts are on their way.
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.hash.update(bytes);
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+        self.hash.update(&bytes);
         self.size += bytes.len() as u64;
-        self.buffer.extend_from_slice(bytes);
+        self.waiting.push(bytes);
         loop {
             let part = part_size(self.parts.as_ref().map_or(0, |p| p.sent));
-            if self.buffer.len() <= part {
+            if self.waiting.length <= part {
                 return Ok(());
             }
-            let body = self.buffer.split_to(part).freeze();
+            let body = self.waiting.take(part);
             self.send(body).await?;
         }
     }
 
     /// Sends the rest, makes the object visible, and asks the store for its size.
     pub async fn finish(mut self) -> Result<Stored, StoreError> {
-        let rest = self.buffer.split().freeze();
+        let rest = self.waiting.take(usize::MAX);
         if self.parts.is_none() {
-            self.store.create(&self.key, rest).await?;
+            self.store.create_from(&self.key, rest).await?;
         } else {
             self.send(rest).await?;
             self.complete().await?;
@@ -101,7 +151,7 @@ impl Upload {
         }
     }
 
-    async fn send(&mut self, body: Bytes) -> Result<(), StoreError> {
+    async fn send(&mut self, body: Vec<Bytes>) -> Result<(), StoreError> {
         let failed = |source| StoreError::of("write", &self.key, self.store.location(), source);
         let parts = match &mut self.parts {
             Some(parts) => parts,
@@ -119,7 +169,7 @@ impl Upload {
             settle(parts.running.join_next().await).map_err(failed)?;
         }
         parts.sent += 1;
-        parts.running.spawn(parts.upload.put_part(body.into()));
+        parts.running.spawn(parts.upload.put_part(PutPayload::from_iter(body)));
         Ok(())
     }
 
@@ -148,4 +198,30 @@ fn settle(part: Option<Result<object_store::Result<()>, tokio::task::JoinError>>
 
 fn part_size(sent: u32) -> usize {
     if sent < SMALL { PART } else { 4 * PART }
+}
+
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of tests are meant to be cut")]
+mod tests {
+    use super::{Bytes, WHOLE, Waiting};
+
+    #[test]
+    fn what_waits_keeps_its_order_and_small_pieces_are_put_together() {
+        let mut waiting = Waiting::default();
+        let mut all = Vec::new();
+        for (number, length) in [1, 2, WHOLE, 3, WHOLE - 1, WHOLE - 1, 5 * WHOLE, 0, 7].into_iter().enumerate() {
+            waiting.push(vec![number as u8; length].into());
+            all.extend(vec![number as u8; length]);
+        }
+        assert_eq!(waiting.length, all.len());
+        let mut taken = waiting.take(WHOLE + 10).concat();
+        assert_eq!(taken.len(), WHOLE + 10);
+        taken.extend(waiting.take(usize::MAX).concat());
+        assert!(taken == all);
+        assert_eq!(waiting.length, 0);
+        for _ in 0..100_000 {
+            waiting.push(Bytes::from_static(b"x"));
+        }
+        assert!(waiting.take(usize::MAX).len() <= 2);
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use windlass_core::wal::Lsn;
-use windlass_repo::format::walg::{Compression, Compressor, CorruptBlocks, FileDescription, PartWriter};
+use windlass_repo::format::walg::{Compression, Compressor, CorruptBlocks, FileDescription, PartWriter, WalgError};
 use windlass_repo::regular;
 
 use super::error::PhysicalError;
@@ -18,6 +18,9 @@ use super::survey::{Found, What, still_there};
 /// Bytes of files in an archive, about: a larger file has one of its own. What is lost with an archive, and how evenly they
 /// are spread over threads that restore, both go by it.
 const PART: u64 = 256 << 20;
+
+/// Of the last ones, which are smaller, so that all threads end at about the same time.
+const LEAST: u64 = 32 << 20;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 20;
@@ -49,21 +52,23 @@ pub(super) struct Packed {
     pub(super) file_bytes: u64,
 }
 
-/// Spreads what was found over archives: the largest files first, all folders in the first archive.
-pub(super) fn spread(found: Vec<Found>) -> Vec<Vec<Found>> {
+/// Spreads what was found over archives, which so many threads take one after the other: the largest files first, all folders in
+/// the first archive.
+pub(super) fn spread(found: Vec<Found>, threads: usize) -> Vec<Vec<Found>> {
     let size = |found: &Found| if let What::File { size, .. } = found.what { size } else { 0 };
     let (folders, mut files): (Vec<Found>, Vec<Found>) =
         found.into_iter().partition(|found| found.what == What::Folder);
     files.sort_by_key(|found| std::cmp::Reverse(size(found)));
+    let mut left: u64 = files.iter().map(size).sum();
     let mut parts = vec![folders];
-    let mut room = PART;
+    let (mut filled, mut room) = (0, PART);
     for file in files {
         let size = size(&file);
-        if size > room && room < PART {
+        if filled > 0 && filled + size > room {
             parts.push(Vec::new());
-            room = PART;
+            (filled, room) = (0, (left / (2 * threads as u64)).clamp(LEAST, PART));
         }
-        room = room.saturating_sub(size);
+        (filled, left) = (filled + size, left - size);
         if let Some(part) = parts.last_mut() {
             part.push(file);
         }
@@ -76,12 +81,14 @@ pub(super) fn pack(
     part: &[Found],
     reading: Reading,
     compressor: &mut Compressor,
-    mut out: impl FnMut(Vec<u8>) -> Result<(), PhysicalError>,
+    mut out: impl FnMut(&[u8]) -> Result<(), PhysicalError>,
     moved: &dyn Fn(u64),
 ) -> Result<Packed, PhysicalError> {
+    let walg = PhysicalError::Walg;
     let mut packed = Packed::default();
     let mut writer = PartWriter::new();
-    let mut chunk = vec![0; CHUNK];
+    let mut compressed = |piece: &[u8]| out(compressor.frame(piece).map_err(walg)?);
+    let mut straddling = [0; PAGE];
     for found in part {
         let failed = |source| PhysicalError::Read { path: found.path.clone(), source };
         match found.what {
@@ -102,18 +109,20 @@ pub(super) fn pack(
                 let (mut at, size) = (0, is.size());
                 while at < size {
                     let wanted = usize::try_from(size - at).unwrap_or(CHUNK).min(CHUNK);
-                    let bytes = &mut chunk[..wanted];
+                    // Into place, but for a page that goes on in the next piece: pages are looked at whole.
+                    let fits = if wanted <= writer.room() { wanted } else { writer.room() / PAGE * PAGE };
+                    let is_straddling = fits == 0;
+                    let bytes = if is_straddling { &mut straddling[..wanted.min(PAGE)] } else { writer.place(fits) };
                     // What became shorter meanwhile is filled up with zeros: the WAL puts it right.
                     fill(&file, bytes, at).map_err(failed)?;
                     if let (Some(start), Some(first)) = (reading.checked_from, first_page) {
                         check(&file, bytes, at, first, start, &mut wrong).map_err(failed)?;
                     }
-                    writer.body(bytes).map_err(PhysicalError::Walg)?;
-                    while let Some(piece) = writer.piece() {
-                        out(compressor.frame(&piece).map_err(PhysicalError::Walg)?)?;
-                    }
-                    at += wanted as u64;
-                    moved(wanted as u64);
+                    let read = bytes.len();
+                    if is_straddling { writer.body(&straddling[..read]) } else { writer.wrote(read) }.map_err(walg)?;
+                    writer.hand_out(&mut compressed)?;
+                    at += read as u64;
+                    moved(read as u64);
                 }
                 packed.file_bytes += size;
                 let modified = is.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
@@ -121,7 +130,8 @@ pub(super) fn pack(
             }
         }
     }
-    finish(writer, compressor, out)?;
+    writer.end().map_err(walg)?;
+    writer.hand_out(compressed)?;
     Ok(packed)
 }
 
@@ -129,28 +139,18 @@ pub(super) fn pack(
 pub(super) fn pack_bytes(
     files: &[(&str, &[u8])],
     compressor: &mut Compressor,
-    mut out: impl FnMut(Vec<u8>) -> Result<(), PhysicalError>,
-) -> Result<(), PhysicalError> {
+    mut out: impl FnMut(&[u8]),
+) -> Result<(), WalgError> {
     let mut writer = PartWriter::new();
     let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
     for (name, bytes) in files {
-        writer.file(name, 0o600, now, bytes.len() as u64).map_err(PhysicalError::Walg)?;
+        writer.file(name, 0o600, now, bytes.len() as u64)?;
         if !bytes.is_empty() {
-            writer.body(bytes).map_err(PhysicalError::Walg)?;
+            writer.body(bytes)?;
         }
     }
-    finish(writer, compressor, &mut out)
-}
-
-fn finish(
-    writer: PartWriter,
-    compressor: &mut Compressor,
-    mut out: impl FnMut(Vec<u8>) -> Result<(), PhysicalError>,
-) -> Result<(), PhysicalError> {
-    for piece in writer.finish().map_err(PhysicalError::Walg)? {
-        out(compressor.frame(&piece).map_err(PhysicalError::Walg)?)?;
-    }
-    Ok(())
+    writer.end()?;
+    writer.hand_out(|piece| compressor.frame(piece).map(&mut out))
 }
 
 fn description(modified: Timestamp, wrong: Vec<u32>) -> FileDescription {

@@ -16,8 +16,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use windlass_core::point::{ObjectRef, Window};
 use windlass_core::wal::{Lsn, Segment, SegmentSize, Timeline, WalFile};
 use windlass_repo::format::walg::{
@@ -134,7 +136,7 @@ impl Begun<'_> {
         warnings.extend(looked.warnings);
         let checked_from = server.facts.checksums.then_some(start);
         let reading = Reading { checked_from, compression: task.compression };
-        let mut archived = archive(task, &name, archives::spread(looked.found), reading).await?;
+        let mut archived = archive(task, &name, archives::spread(looked.found, threads()), reading).await?;
         let control = archives::control(&data)?;
         if redo(&control).is_none_or(|redo| redo < start) {
             return Err(PhysicalError::Changed {
@@ -251,10 +253,7 @@ impl Archived {
     ) -> Result<(), PhysicalError> {
         let mut compressor = Compressor::new(task.compression).map_err(PhysicalError::Walg)?;
         let mut stored = Vec::new();
-        archives::pack_bytes(files, &mut compressor, |frame| {
-            stored.extend(frame);
-            Ok(())
-        })?;
+        archives::pack_bytes(files, &mut compressor, |frame| stored.extend(frame)).map_err(PhysicalError::Walg)?;
         self.more_bytes += files.iter().map(|(_, content)| content.len() as u64).sum::<u64>();
         if let Some(mut sealing) = task.archive.sealing().map_err(PhysicalError::Walg)? {
             let mut sealed = sealing.seal(&stored).map_err(PhysicalError::Walg)?;
@@ -289,7 +288,7 @@ type Queue = Mutex<VecDeque<(PartName, Vec<Found>)>>;
 /// What a thread that reads sends to the store.
 enum Frame {
     Begin(PartName),
-    Bytes(Vec<u8>),
+    Bytes(Bytes),
     End(Packed),
 }
 
@@ -303,17 +302,19 @@ async fn archive(
     let codec = task.compression.codec();
     let numbered = (1..).zip(parts).map(|(number, part)| (PartName::numbered(number, codec), part));
     let queue: Arc<Queue> = Arc::new(Mutex::new(numbered.collect()));
-    let threads = std::thread::available_parallelism().map_or(2, usize::from).min(LANES);
     let mut lanes = Vec::new();
-    for _ in 0..threads {
+    for _ in 0..threads() {
         let (sender, receiver) = mpsc::channel(AHEAD);
         let (queue, archive, moved) = (Arc::clone(&queue), task.archive.clone(), Arc::clone(&task.moved));
         let reads = tokio::task::spawn_blocking(move || read(&queue, &archive, reading, &sender, &*moved));
+        // A task of its own, as what is stored is hashed by it; it ends with us.
+        let mut stores = JoinSet::new();
+        stores.spawn(store(task.archive.clone(), name.clone(), receiver));
         lanes.push(async move {
-            let stored = store(task, name, receiver).await;
+            let stored = stores.join_next().await.unwrap_or(Ok(Err(PhysicalError::BrokenOff)));
             // One that reads is told by the channel that nobody takes what it reads; its own error says more than that.
             match reads.await.unwrap_or_else(|error| Err(panicked(&error))) {
-                Ok(()) | Err(PhysicalError::BrokenOff) => stored,
+                Ok(()) | Err(PhysicalError::BrokenOff) => stored.unwrap_or_else(|error| Err(panicked(&error))),
                 Err(error) => Err(error),
             }
         });
@@ -323,6 +324,11 @@ async fn archive(
         archived.take_up(&part, packed, object);
     }
     Ok(archived)
+}
+
+/// Threads that read.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).min(LANES)
 }
 
 /// Reads archives one after the other, until there are no more.
@@ -340,48 +346,55 @@ fn read(
         let Some((name, part)) = next else { return Ok(()) };
         send(Frame::Begin(name))?;
         let mut sealing = archive.sealing().map_err(PhysicalError::Walg)?;
-        let out = |frame: Vec<u8>| match &mut sealing {
-            None => send(Frame::Bytes(frame)),
-            Some(sealing) => send(Frame::Bytes(sealing.seal(&frame).map_err(PhysicalError::Walg)?)),
+        let out = |frame: &[u8]| match &mut sealing {
+            None => send(Frame::Bytes(Bytes::copy_from_slice(frame))),
+            Some(sealing) => send(Frame::Bytes(sealing.seal(frame).map_err(PhysicalError::Walg)?.into())),
         };
         let packed = archives::pack(&part, reading, &mut compressor, out, moved)?;
         if let Some(sealing) = sealing {
-            send(Frame::Bytes(sealing.finish().map_err(PhysicalError::Walg)?))?;
+            send(Frame::Bytes(sealing.finish().map_err(PhysicalError::Walg)?.into()))?;
         }
         send(Frame::End(packed))?;
     }
 }
 
-/// Stores what a thread reads. An archive whose end does not come is given up.
+/// Stores what a thread reads. An archive whose end does not come is given up. That an archive is on disk is waited for while
+/// the next one is written.
 async fn store(
-    task: &Task<'_>,
-    name: &BackupName,
+    archive: Backups,
+    name: BackupName,
     mut frames: mpsc::Receiver<Frame>,
 ) -> Result<Vec<(PartName, Packed, ObjectRef)>, PhysicalError> {
+    let object = PhysicalError::Object;
     let mut stored = Vec::new();
     let mut current: Option<(PartName, ObjectWriter)> = None;
-    let object = PhysicalError::Object;
+    let mut last: JoinSet<Result<(PartName, Packed, ObjectRef), PhysicalError>> = JoinSet::new();
     while let Some(frame) = frames.recv().await {
         match (frame, &mut current) {
             (Frame::Begin(part), _) => {
-                let writer = task.archive.write(&name.part(&part)).map_err(object)?;
+                let writer = archive.write(&name.part(&part)).map_err(object)?;
                 current = Some((part, writer));
             }
-            (Frame::Bytes(bytes), Some((_, writer))) => writer.write(&bytes).await.map_err(object)?,
+            (Frame::Bytes(bytes), Some((_, writer))) => writer.write_whole(bytes).await.map_err(object)?,
             (Frame::End(packed), _) => {
                 let Some((part, writer)) = current.take() else { return Err(PhysicalError::BrokenOff) };
-                stored.push((part, packed, writer.finish().await.map_err(object)?));
+                stored.extend(ended(&mut last).await?);
+                last.spawn(async move { Ok((part, packed, writer.finish().await.map_err(object)?)) });
             }
             (Frame::Bytes(_), None) => return Err(PhysicalError::BrokenOff),
         }
     }
-    match current {
-        None => Ok(stored),
-        Some((_, writer)) => {
-            writer.abort().await;
-            Err(PhysicalError::BrokenOff)
-        }
+    if let Some((_, writer)) = current {
+        writer.abort().await;
+        return Err(PhysicalError::BrokenOff);
     }
+    stored.extend(ended(&mut last).await?);
+    Ok(stored)
+}
+
+/// The archive that was waited for, where there was one.
+async fn ended<T: 'static>(last: &mut JoinSet<Result<T, PhysicalError>>) -> Result<Option<T>, PhysicalError> {
+    last.join_next().await.map(|one| one.unwrap_or_else(|error| Err(panicked(&error)))).transpose()
 }
 
 /// Has the archive hold the WAL from start to stop, which the server has in `pg_wal`: its own archiving may be late, or not be.

@@ -325,6 +325,14 @@ impl Backups {
     ) -> Result<Option<Timestamp>, WalgError> {
         let left = held.history_of(timeline);
         for segment in segments.iter().rev() {
+            if left.end_of(segment.timeline).is_none_or(|left| left >= segment.end(held.size))
+                && let Some(said) = self.summary(held, *segment).await?
+            {
+                match said.ended {
+                    Some((_, latest)) => return Ok(Some(latest)),
+                    None => continue,
+                }
+            }
             let (header, bytes) = self.segment(held, *segment, cluster).await?;
             let found = CommitWalk::new().marks(&header, &bytes, left.end_of(segment.timeline), &mut |_| {});
             if found.latest.is_some() {

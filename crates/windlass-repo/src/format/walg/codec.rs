@@ -74,7 +74,10 @@ impl Default for Compression {
 }
 
 /// Compresses pieces into frames; one for each thread, as it keeps its memory.
-pub struct Compressor(Inner);
+pub struct Compressor {
+    inner: Inner,
+    frame: Vec<u8>,
+}
 
 enum Inner {
     Zstd(Box<zstd::bulk::Compressor<'static>>),
@@ -84,7 +87,7 @@ enum Inner {
 impl Compressor {
     /// At the settings given.
     pub fn new(compression: Compression) -> Result<Self, WalgError> {
-        Ok(Self(match compression {
+        let inner = match compression {
             Compression::Lz4 => Inner::Lz4,
             Compression::Zstd(level) => {
                 let mut context = zstd::bulk::Compressor::new(level).map_err(failed)?;
@@ -92,13 +95,18 @@ impl Compressor {
                 context.include_contentsize(true).map_err(failed)?;
                 Inner::Zstd(Box::new(context))
             }
-        }))
+        };
+        Ok(Self { inner, frame: Vec::new() })
     }
 
     /// One piece as a frame that carries a checksum of its content. An empty one is a frame too.
-    pub fn frame(&mut self, plain: &[u8]) -> Result<Vec<u8>, WalgError> {
-        match &mut self.0 {
-            Inner::Zstd(context) => context.compress(plain).map_err(failed),
+    pub fn frame(&mut self, plain: &[u8]) -> Result<&[u8], WalgError> {
+        match &mut self.inner {
+            Inner::Zstd(context) => {
+                self.frame.clear();
+                self.frame.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+                context.compress_to_buffer(plain, &mut self.frame).map_err(failed)?;
+            }
             Inner::Lz4 => {
                 let block = match plain.len() {
                     0..=0x1_0000 => lz4::BlockSize::Max64KB,
@@ -111,13 +119,18 @@ impl Compressor {
                     .checksum(lz4::ContentChecksum::ChecksumEnabled)
                     .block_checksum(lz4::liblz4::BlockChecksum::NoBlockChecksum)
                     .content_size(plain.len() as u64)
-                    .build(Vec::with_capacity(plain.len() / 2))
+                    .build({
+                        self.frame.clear();
+                        std::mem::take(&mut self.frame)
+                    })
                     .map_err(failed)?;
                 encoder.write_all(plain).map_err(failed)?;
                 let (frame, done) = encoder.finish();
-                done.map(|()| frame).map_err(failed)
+                done.map_err(failed)?;
+                self.frame = frame;
             }
         }
+        Ok(&self.frame)
     }
 }
 
@@ -197,7 +210,7 @@ mod tests {
     fn skippable_frames_are_passed_over_wherever_they_are() {
         let skippable = [&0x184D_2A5E_u32.to_le_bytes()[..], &5_u32.to_le_bytes(), b"index"].concat();
         for compression in [Compression::Lz4, Compression::Zstd(1)] {
-            let frame = Compressor::new(compression).unwrap().frame(b"content").unwrap();
+            let frame = Compressor::new(compression).unwrap().frame(b"content").unwrap().to_vec();
             let packed = [&skippable[..], &frame, &skippable, &frame, &skippable].concat();
             assert_eq!(unpack(compression.codec(), &packed).ok(), Some(b"contentcontent".to_vec()), "{compression:?}");
         }
@@ -296,7 +309,7 @@ mod tests {
             ]
         ) {
             let plain = sample(20_000);
-            let frame = Compressor::new(compression).unwrap().frame(&plain).unwrap();
+            let frame = Compressor::new(compression).unwrap().frame(&plain).unwrap().to_vec();
             let mut damaged = frame.clone();
             let place = position % damaged.len();
             damaged[place] = value;

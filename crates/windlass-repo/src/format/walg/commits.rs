@@ -67,6 +67,8 @@ pub struct Commits {
     pub more: bool,
     /// Whether the log goes on in the next segment: this one is full, or ended by a switch.
     pub goes_on: bool,
+    /// Whether a record goes on there that may be one that is looked for here.
+    pub carries: bool,
 }
 
 /// A record at which recovery can be told to end.
@@ -239,6 +241,7 @@ impl Walk<'_> {
 
     fn carry(&mut self, total: usize, from: Lsn) -> Option<CommitWalk> {
         self.found.goes_on = true;
+        self.found.carries = may_matter(&self.record);
         let next = self.header.start + self.header.size.bytes();
         let begun = std::mem::take(&mut self.record);
         let is_whole = self.bytes.len() as u64 == self.header.size.bytes();
@@ -331,6 +334,16 @@ impl Walk<'_> {
             }
         }
         Some(is_last)
+    }
+}
+
+/// Whether a record, of which this is the beginning, may end a transaction, have a name, or make a tablespace.
+fn may_matter(begun: &[u8]) -> bool {
+    let Some([kind, manager]) = begun.get(16..18) else { return true };
+    match *manager {
+        XACT | TABLESPACE => true,
+        XLOG => kind & 0xF0 == RESTORE_POINT,
+        _ => false,
     }
 }
 

@@ -22,7 +22,7 @@
 //! | how backups become a data folder | [`chain`](Step), [`target`](Target), [`unpack`](Archive), `body`, [`ledger`](Ledger) |
 //! | what a store holds of it, and how far it can be replayed | [`backups`](Backups), [`replay`](Replay) |
 //! | how WAL comes into the archive, and out of it | [`push`](Archived), [`fetch`](StoredWal) |
-//! | whose a WAL segment is, and what was committed in it | [`wal`](SegmentHeader), [`commits`](CommitWalk) |
+//! | whose a WAL segment is, and what was committed in it | [`wal`](SegmentHeader), [`commits`](CommitWalk), `summary` |
 //! | where in the WAL a moment is | [`moment`](NoMoment) |
 //!
 //! Promised: whatever bytes are given, nothing is written outside the target, nothing panics, and a backup is called whole only
@@ -50,6 +50,7 @@ mod push;
 mod replay;
 mod seal;
 mod sentinel;
+mod summary;
 mod target;
 mod unpack;
 mod wal;

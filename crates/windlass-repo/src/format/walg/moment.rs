@@ -4,21 +4,27 @@
 //! an error once it has replayed everything. The place is the one PostgreSQL itself would end at: before the first record, in the
 //! order of the log, of a transaction that ended later.
 //!
-//! Everything between the base backup and the moment is read, a few segments at a time.
+//! Of segments that say of themselves what is in them ([`super::summary`]) only those are read that can matter, and of the others
+//! everything between the base backup and the moment, a few at a time.
 
 use std::io::Read;
 
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use windlass_core::restore::{Moment, Reach};
-use windlass_core::wal::{History, Lsn, Segment, Timeline};
+use windlass_core::wal::{History, Lsn, Segment, SegmentSize, Timeline};
 
-use super::backups::{Backups, BaseBackup, Held};
+use super::backups::{Backups, BaseBackup, Held, unread};
 use super::commits::{CommitWalk, Mark, Marked};
-use super::{BackupName, Replay, SegmentHeader, WalgError};
+use super::summary::{self, Summary};
+use super::{BackupName, Codec, Opener, Replay, SegmentHeader, WalgError};
+use crate::store::Key;
 
 /// Bytes of segments that are read at once.
 const AT_ONCE: u64 = 64 << 20;
+
+/// Segments that are asked at once what they say of themselves.
+const ASKED_AT_ONCE: usize = 32;
 
 /// Why there is no such moment.
 #[derive(Debug, thiserror::Error)]
@@ -126,12 +132,26 @@ impl Backups {
             Search { moment, consistent, found: None, is_behind: false, last: None, last_on: None, gap: None };
         let many = usize::try_from(AT_ONCE / held.size.bytes()).unwrap_or(1).max(1);
         let cluster = base.sentinel.system_identifier;
-        let read = |segment: Segment| async move {
-            self.segment(held, segment, cluster).await.map(|(header, bytes)| (segment, header, bytes))
+        let looks = self.looks(held, &replay, &history, moment).await.map_err(walg)?;
+        let look = |look: Look| async move {
+            let segment = match look {
+                Look::Known(..) => return Ok((look, None)),
+                Look::Read(segment) => segment,
+            };
+            self.segment(held, segment, cluster).await.map(|read| (look, Some(read)))
         };
-        let mut segments = futures::stream::iter(replay.segments.iter().copied()).map(read).buffered(many);
+        let mut looked = futures::stream::iter(looks).map(look).buffered(many);
         let (mut walk, mut last, mut broken, mut made) = (CommitWalk::new(), (consistent, consistent), None, None);
-        while let Some((segment, header, bytes)) = segments.try_next().await.map_err(walg)? {
+        while let Some((look, read)) = looked.try_next().await.map_err(walg)? {
+            let segment = match (look, &read) {
+                (Look::Known(segment, said), _) => {
+                    search.pass(&said, segment.timeline);
+                    last = said.last.unwrap_or(last);
+                    continue;
+                }
+                (Look::Read(segment), _) => segment,
+            };
+            let Some((header, bytes)) = read else { continue };
             progress(bytes.len() as u64);
             // Behind where its timeline was left it is not replayed; nor behind a place that was asked for.
             let left = history.end_of(segment.timeline);
@@ -156,6 +176,49 @@ impl Backups {
             Some((at, folder)) if at <= reach.record => Err(NoMoment::Tablespace { folder, at }),
             _ => Ok(reach),
         }
+    }
+
+    /// How each segment is looked at, to find a moment in them: the last one is always read, and what surrounds a record that goes
+    /// over into the next and may matter.
+    async fn looks(
+        &self,
+        held: &Held,
+        replay: &Replay,
+        history: &History,
+        moment: &Moment,
+    ) -> Result<Vec<Look>, WalgError> {
+        let ask = |segment: Segment| async move { self.summary(held, segment).await.map(|said| (segment, said)) };
+        let mut said = futures::stream::iter(replay.segments.iter().copied()).map(ask).buffered(ASKED_AT_ONCE);
+        let (mut looks, mut carried, mut silent) = (Vec::new(), false, 0);
+        while let Some((segment, said)) = said.try_next().await? {
+            let is_cut = matches!(moment, Moment::Lsn(place) if *place < segment.end(held.size))
+                || !is_of_one_timeline(segment, history, held.size)
+                || replay.segments.last() == Some(&segment);
+            let known = said.filter(|said| !carried && !is_cut && said.is_passed_by(moment));
+            carried = said.is_none_or(|said| said.carries);
+            silent = if said.is_some() { 0 } else { silent + 1 };
+            looks.push(known.map_or(Look::Read(segment), |said| Look::Known(segment, said)));
+            // The moment is in there; and others' archives say nothing.
+            if silent == ASKED_AT_ONCE || said.is_some_and(|said| said.ends_after(moment)) {
+                break;
+            }
+        }
+        let rest = replay.segments.iter().skip(looks.len()).map(|segment| Look::Read(*segment));
+        looks.extend(rest);
+        Ok(looks)
+    }
+
+    /// What a segment says of itself, where it does.
+    pub(super) async fn summary(&self, held: &Held, segment: Segment) -> Result<Option<Summary>, WalgError> {
+        let Some((object, Codec::Zstd | Codec::Lz4)) = held.object(segment) else { return Ok(None) };
+        let stored = self.store.get_range(&Key::foreign(&object), 0..summary::WITHIN).await;
+        let stored = stored.map_err(|error| unread(&object, error))?;
+        let said = match self.key.as_deref() {
+            None => Summary::read(&mut &stored[..]),
+            Some(key) => Summary::read(&mut Opener::new(key, &stored[..])),
+        };
+        // What cannot be read here is read whole, and says then what is wrong with it.
+        Ok(said.ok().flatten())
     }
 
     /// The newest timeline that leads on from a base backup and had begun by a time: what was put back or promoted later is no part of
@@ -214,6 +277,20 @@ impl Backups {
     }
 }
 
+/// How a segment is looked at.
+#[derive(Clone, Copy)]
+enum Look {
+    Read(Segment),
+    /// What it says of itself is enough.
+    Known(Segment, Summary),
+}
+
+/// Whether all of a segment is replayed, and was written on the timeline it is named by.
+fn is_of_one_timeline(segment: Segment, history: &History, size: SegmentSize) -> bool {
+    let (start, end) = (segment.start(size), segment.end(size));
+    history.switches().iter().all(|switch| switch.at <= start || switch.at >= end)
+}
+
 /// What is looked for, and what was seen on the way.
 struct Search<'a> {
     moment: &'a Moment,
@@ -244,6 +321,14 @@ impl Search<'_> {
 
     fn is_over(&self) -> bool {
         self.found.is_some() || self.is_behind
+    }
+
+    /// A segment is passed over by what it says of itself.
+    fn pass(&mut self, said: &Summary, on: Timeline) {
+        if let Some((_, latest)) = said.ended {
+            self.last = Some(self.last.map_or(latest, |last| last.max(latest)));
+            self.last_on = Some(on);
+        }
     }
 
     fn see(&mut self, mark: &Mark, history: &History) {

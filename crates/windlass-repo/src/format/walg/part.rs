@@ -1,22 +1,29 @@
 //! Writes an archive of a base backup, as bytes that are compressed piece by piece.
 //!
-//! Entries go in one behind the other; out come pieces of [`FRAME`] bytes, in order, which are compressed side by side by as
-//! many threads as there are and stored one behind the other ([`super::Compressor`]). Nothing is kept but the piece that is
-//! not full yet.
+//! Entries go in one behind the other; out come pieces of [`FRAME`] bytes, in order, each to be compressed by itself
+//! ([`super::Compressor`]) and stored behind the one before. Nothing is kept but the piece that is not full yet, and files can be
+//! read right into it.
 
 use super::archive::{BLOCK, Entry, Kind};
 use super::{FRAME, WalgError};
 
 /// An archive on its way.
-#[derive(Default)]
 pub struct PartWriter {
-    /// What was not handed out yet.
+    /// The piece that is not full yet, and a header that goes on in the next one.
     plain: Vec<u8>,
+    /// How much of it there is.
+    filled: usize,
     /// What is missing of the current file's body.
     body: u64,
     /// Its size, from which what fills it up is known.
     size: u64,
-    written: u64,
+    is_ended: bool,
+}
+
+impl Default for PartWriter {
+    fn default() -> Self {
+        Self { plain: vec![0; FRAME], filled: 0, body: 0, size: 0, is_ended: false }
+    }
 }
 
 impl PartWriter {
@@ -37,12 +44,29 @@ impl PartWriter {
 
     /// The next bytes of the current file's body. More than its size are an error: the header is gone by then.
     pub fn body(&mut self, bytes: &[u8]) -> Result<(), WalgError> {
-        self.body =
-            self.body.checked_sub(bytes.len() as u64).ok_or_else(|| failed("a file is larger than was said"))?;
+        self.take_up(bytes.len())?;
         self.push(bytes);
-        if self.body == 0 {
-            self.fill_up();
-        }
+        self.fill_up();
+        Ok(())
+    }
+
+    /// Bytes of the body that fit into the current piece.
+    pub fn room(&self) -> usize {
+        FRAME.saturating_sub(self.filled)
+    }
+
+    /// The next bytes of the current file's body, to be written in place: as many as asked for, or as there is [room](Self::room)
+    /// for. They count once they are [there](Self::wrote).
+    pub fn place(&mut self, wanted: usize) -> &mut [u8] {
+        let end = self.filled + wanted.min(self.room());
+        &mut self.plain[self.filled..end]
+    }
+
+    /// So many bytes of the last [place](Self::place) are there.
+    pub fn wrote(&mut self, bytes: usize) -> Result<(), WalgError> {
+        self.take_up(bytes)?;
+        self.filled += bytes;
+        self.fill_up();
         Ok(())
     }
 
@@ -52,29 +76,24 @@ impl PartWriter {
         self.body
     }
 
-    /// Bytes so far, before compression: by them one decides to go on with another archive.
-    pub fn written(&self) -> u64 {
-        self.written
-    }
-
-    /// A piece to compress, once there is a full one.
-    pub fn piece(&mut self) -> Option<Vec<u8>> {
-        if self.plain.len() < FRAME {
-            return None;
+    /// Hands out the pieces that are full, and at the [end](Self::end) the rest. To be called often: what is not handed out stays
+    /// in memory.
+    pub fn hand_out<E>(&mut self, mut out: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        while self.filled >= FRAME || self.is_ended && self.filled > 0 {
+            let length = self.filled.min(FRAME);
+            out(&self.plain[..length])?;
+            self.plain.copy_within(length..self.filled, 0);
+            self.filled -= length;
         }
-        let rest = self.plain.split_off(FRAME);
-        Some(std::mem::replace(&mut self.plain, rest))
+        Ok(())
     }
 
-    /// Ends the archive. The pieces that are left, the last of them not full.
-    pub fn finish(mut self) -> Result<Vec<Vec<u8>>, WalgError> {
+    /// Ends the archive.
+    pub fn end(&mut self) -> Result<(), WalgError> {
         self.must_be_whole()?;
         self.push(&[0; 2 * BLOCK]);
-        let mut pieces: Vec<_> = std::iter::from_fn(|| self.piece()).collect();
-        if !self.plain.is_empty() {
-            pieces.push(self.plain);
-        }
-        Ok(pieces)
+        self.is_ended = true;
+        Ok(())
     }
 
     fn entry(&mut self, name: &str, kind: Kind, mode: u32, modified: u64, size: u64) -> Result<(), WalgError> {
@@ -89,14 +108,26 @@ impl PartWriter {
         if self.body == 0 { Ok(()) } else { Err(failed("a file is shorter than was said")) }
     }
 
+    fn take_up(&mut self, bytes: usize) -> Result<(), WalgError> {
+        self.body = self.body.checked_sub(bytes as u64).ok_or_else(|| failed("a file is larger than was said"))?;
+        Ok(())
+    }
+
+    /// Behind the last byte of a body: an entry is as long as its blocks.
     fn fill_up(&mut self) {
-        let missing = std::mem::take(&mut self.size).wrapping_neg() % BLOCK as u64;
-        self.push(&[0; BLOCK][..usize::try_from(missing).unwrap_or_default()]);
+        if self.body == 0 {
+            let missing = std::mem::take(&mut self.size).wrapping_neg() % BLOCK as u64;
+            self.push(&[0; BLOCK][..usize::try_from(missing).unwrap_or_default()]);
+        }
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        self.plain.extend_from_slice(bytes);
-        self.written += bytes.len() as u64;
+        let end = self.filled + bytes.len();
+        if end > self.plain.len() {
+            self.plain.resize(end, 0);
+        }
+        self.plain[self.filled..end].copy_from_slice(bytes);
+        self.filled = end;
     }
 }
 
@@ -121,18 +152,26 @@ mod tests {
         part.folder("base", 0o700, 5).unwrap();
         part.file("base/empty", 0o600, 6, 0).unwrap();
         part.file("base/large", 0o600, 7, large.len() as u64).unwrap();
-        for piece in large.chunks(300_000) {
-            part.body(piece).unwrap();
-            while let Some(piece) = part.piece() {
+        let mut rest = &large[..];
+        while !rest.is_empty() {
+            // By turns handed over, and written in place.
+            let (given, behind) = rest.split_at(rest.len().min(300_000));
+            part.body(given).unwrap();
+            let placed = part.place(behind.len().min(200_000));
+            let (written, behind) = behind.split_at(placed.len());
+            placed.copy_from_slice(written);
+            part.wrote(written.len()).unwrap();
+            rest = behind;
+            part.hand_out(|piece| {
                 assert_eq!(piece.len(), FRAME);
-                stored.extend(compressor.frame(&piece).unwrap());
-            }
+                compressor.frame(piece).map(|frame| stored.extend(frame))
+            })
+            .unwrap();
         }
         part.file("base/small", 0o640, 8, 3).unwrap();
         part.body(b"abc").unwrap();
-        for piece in part.finish().unwrap() {
-            stored.extend(compressor.frame(&piece).unwrap());
-        }
+        part.end().unwrap();
+        part.hand_out(|piece| compressor.frame(piece).map(|frame| stored.extend(frame))).unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("part_001.tar.zst"), stored).unwrap();
         let tar = Command::new("tar")
@@ -157,6 +196,6 @@ mod tests {
         assert!(part.file("b", 0o600, 0, 1).is_err());
         assert!(part.body(b"de").is_err());
         part.body(b"d").unwrap();
-        assert!(part.finish().is_ok());
+        assert!(part.end().is_ok());
     }
 }

@@ -4,7 +4,7 @@
 //! content is ([`WalgError::OtherContent`]), and nothing is overwritten. A segment is looked at before it is taken: it has to be
 //! whole, of its name, and of the cluster. When this returns, the store has confirmed it.
 //!
-//! A file is held in memory once, compressed.
+//! A file is held in memory once, compressed; a segment before that also as it is, for what is said of it in front of its content.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -20,7 +20,8 @@ use windlass_core::wal::{SegmentSize, WalFile};
 use super::backups::{Backups, unread};
 use super::fetch::is_meant;
 use super::{
-    BASE_BACKUPS, BackupName, Compression, Compressor, FRAME, Fault, SealKey, Sealer, WAL, WalgError, wal_object,
+    BASE_BACKUPS, BackupName, Compression, Compressor, FRAME, Fault, SealKey, Sealer, WAL, WalgError, summary,
+    wal_object,
 };
 use crate::object::{ObjectError, ObjectWriter};
 use crate::store::{Key, StoreError};
@@ -263,19 +264,32 @@ fn object(
     let failed = |source| taken(name, source);
     let mut file = InOrder { file, at: 0 };
     let mut compressor = Compressor::new(compression)?;
-    let (mut frames, mut piece) = (Vec::new(), Vec::new());
+    let (mut frames, mut piece) = (Vec::from_iter(summary(name, &file.file)?), Vec::new());
+    let in_front = frames.len();
     loop {
         piece.clear();
         (&mut file).take(FRAME as u64).read_to_end(&mut piece).map_err(failed)?;
-        if piece.is_empty() && !frames.is_empty() {
+        if piece.is_empty() && frames.len() > in_front {
             break;
         }
-        frames.push(compressor.frame(&piece)?);
+        frames.push(compressor.frame(&piece)?.to_vec());
     }
     let Some(key) = key else { return Ok(frames.into_iter().map(Bytes::from).collect()) };
     let mut sealer = Sealer::new(key, Vec::new())?;
     frames.iter().try_for_each(|frame| sealer.write_all(frame)).map_err(failed)?;
     Ok(vec![sealer.finish().map_err(failed)?.into()])
+}
+
+/// What stands in front of a segment, for who looks for a moment.
+fn summary(name: &str, file: &File) -> Result<Option<Vec<u8>>, WalgError> {
+    let is_segment = matches!(WalFile::parse(name, SegmentSize::LEAST), Ok(WalFile::Segment(_)));
+    let size = file.metadata().map_err(|source| taken(name, source))?.len();
+    if !is_segment || size > summary::LARGEST {
+        return Ok(None);
+    }
+    let mut segment = vec![0; usize::try_from(size).unwrap_or_default()];
+    file.read_exact_at(&mut segment, 0).map_err(|source| taken(name, source))?;
+    summary::frame_of(name, &segment).map(Some)
 }
 
 fn taken(name: &str, source: io::Error) -> WalgError {

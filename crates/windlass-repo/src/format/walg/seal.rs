@@ -228,7 +228,9 @@ impl<W: Write> Sealer<W> {
 impl Sealer<Vec<u8>> {
     /// What was sealed since it was asked last.
     pub(super) fn take_sealed(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.to)
+        // What follows is about as long.
+        let room = Vec::with_capacity(self.to.len());
+        std::mem::replace(&mut self.to, room)
     }
 }
 
