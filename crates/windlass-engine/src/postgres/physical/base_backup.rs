@@ -22,15 +22,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use windlass_core::point::{ObjectRef, Window};
 use windlass_core::wal::{Lsn, Segment, SegmentSize, Timeline, WalFile};
-use windlass_repo::format::walg::{
-    BackupName, Backups, Compression, Compressor, FilesMetadata, PartName, Sentinel, Spec, Tablespace,
-};
+use windlass_repo::format::walg::{BackupName, Backups, Compression, Compressor, PartName, Sentinel};
 use windlass_repo::object::ObjectWriter;
 use windlass_repo::regular;
 
 use super::archives::{self, Packed, Reading};
+use super::ending::{Archived, Ending, now};
 use super::error::PhysicalError;
-use super::server::{Facts, Server, Stopped, redo};
+use super::server::{Server, Stopped, redo};
 use super::survey::{Found, still_there, survey};
 
 /// Frames that may wait for the store, for each thread.
@@ -38,9 +37,6 @@ const AHEAD: usize = 2;
 
 /// Threads that read, at most: the machine is the server's, and each upload has memory of its own.
 const LANES: usize = 4;
-
-/// The longest list of files that is stored: readers hold it in memory, and can do without.
-const DOCUMENT: usize = 96 << 20;
 
 /// How a base backup is taken, and where it goes.
 pub struct Task<'a> {
@@ -151,134 +147,26 @@ impl Begun<'_> {
         let before = Timestamp::now();
         let Stopped { lsn: stop, label, map } = server.end().await?;
         let window = Window { from: before, to: Timestamp::now() };
-        let map = map.filter(|map| !map.is_empty());
-        let mut files = vec![("backup_label", label.as_bytes())];
-        files.extend(map.as_ref().map(|map| ("tablespace_map", map.as_bytes())));
-        archived.add(task, &name, PartName::label(codec), &files).await?;
+        archived.add_label(task, &name, &label, map.as_deref()).await?;
         let mut wal = Vec::from_iter(history);
         wal.extend(push_wal(task, &server, (start, stop), timeline).await?);
         // Only now: its slot holds the WAL.
         let facts = server.close().await;
-        archived.is_alone(task, &name).await?;
-        let tablespace = |(oid, place): (u32, PathBuf)| {
-            let (location, link) = (place.to_string_lossy().into_owned(), format!("pg_tblspc/{oid}"));
-            (oid, Tablespace { location, link })
-        };
         let data_dir = facts.data_directory.clone().unwrap_or_else(|| data.to_string_lossy().into_owned());
-        let spec = (!looked.tablespaces.is_empty()).then(|| Spec {
-            base_prefix: data_dir.clone(),
-            tablespaces: looked.tablespaces.into_iter().map(tablespace).collect(),
-        });
-        let described = archived.documents.write().map_err(PhysicalError::Walg)?;
-        let is_short = described.len() <= DOCUMENT;
-        let sentinel = Sentinel {
-            start: Some(start),
-            finish: Some(stop),
-            pg_version: facts.version,
-            system_identifier: Some(facts.system_identifier),
-            uncompressed_size: signed(archived.file_bytes + archived.more_bytes),
-            compressed_size: signed(archived.objects.iter().map(|object| object.size).sum()),
-            data_size: signed(archived.file_bytes),
-            spec,
-            started: Some(started),
-            finished: Some(now()),
-            hostname: task.host.clone(),
-            data_dir,
-            without_files_metadata: !is_short,
-            ..Sentinel::default()
-        };
-        let walg = PhysicalError::Walg;
-        let Archived { mut objects, corrupt, .. } = archived;
-        if is_short {
-            objects.push(put(task, &name.files_metadata(), &described).await?);
-        }
-        objects.push(put(task, &name.metadata(), &sentinel.metadata().write().map_err(walg)?).await?);
-        objects.push(put(task, &name.sentinel(), &sentinel.write().map_err(walg)?).await?);
-        let Facts { segment_size, superuser, databases, .. } = facts;
-        Ok(BaseBackup {
+        let ending = Ending {
             name,
             timeline,
-            segment_size,
+            start,
+            stop,
+            started,
             window,
-            superuser,
-            databases,
-            sentinel,
-            objects,
+            facts,
+            data_dir,
+            tablespaces: looked.tablespaces,
             wal,
-            corrupt,
             warnings,
-        })
-    }
-}
-
-/// Now, as precise as the format that WAL-G's documents name for it: `%f` has six digits.
-fn now() -> Timestamp {
-    let now = Timestamp::now();
-    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
-}
-
-/// The archives of a backup, and what is in them.
-#[derive(Default)]
-struct Archived {
-    objects: Vec<ObjectRef>,
-    documents: FilesMetadata,
-    /// Bytes of the files that were read, and of those made for the backup.
-    file_bytes: u64,
-    more_bytes: u64,
-    corrupt: BTreeMap<String, Vec<u32>>,
-}
-
-impl Archived {
-    fn take_up(&mut self, part: &PartName, packed: Packed, object: ObjectRef) {
-        self.objects.push(object);
-        self.file_bytes += packed.file_bytes;
-        let names = packed.held.iter().map(|(name, _)| name.clone()).collect();
-        self.documents.tar_file_sets.insert(part.to_string(), names);
-        for (name, description) in packed.held {
-            if let Some(blocks) = &description.corrupt_blocks {
-                self.corrupt.insert(name.clone(), blocks.some_corrupt_blocks.clone());
-            }
-            self.documents.files.insert(name, description);
-        }
-    }
-
-    /// Stores an archive of a few files that are in memory. WAL-G names those of `backup_label` in its document, and not
-    /// `pg_control`.
-    async fn add(
-        &mut self,
-        task: &Task<'_>,
-        name: &BackupName,
-        part: PartName,
-        files: &[(&str, &[u8])],
-    ) -> Result<(), PhysicalError> {
-        let mut compressor = Compressor::new(task.compression).map_err(PhysicalError::Walg)?;
-        let mut stored = Vec::new();
-        archives::pack_bytes(files, &mut compressor, |frame| stored.extend(frame)).map_err(PhysicalError::Walg)?;
-        self.more_bytes += files.iter().map(|(_, content)| content.len() as u64).sum::<u64>();
-        if let Some(mut sealing) = task.archive.sealing().map_err(PhysicalError::Walg)? {
-            let mut sealed = sealing.seal(&stored).map_err(PhysicalError::Walg)?;
-            sealed.extend(sealing.finish().map_err(PhysicalError::Walg)?);
-            stored = sealed;
-        }
-        self.objects.push(put(task, &name.part(&part), &stored).await?);
-        if part == PartName::label(part.codec()) {
-            let names = files.iter().map(|(name, _)| (*name).to_owned()).collect();
-            self.documents.tar_file_sets.insert(part.to_string(), names);
-        }
-        Ok(())
-    }
-
-    /// That nothing else lies where every archive is unpacked, whoever put it there.
-    async fn is_alone(&self, task: &Task<'_>, name: &BackupName) -> Result<(), PhysicalError> {
-        let there = task.archive.objects(name).await.map_err(PhysicalError::Walg)?;
-        let is_ours =
-            |(key, size): &(String, u64)| self.objects.iter().any(|ours| ours.key == *key && ours.size == *size);
-        match there.iter().find(|object| !is_ours(object)) {
-            None => Ok(()),
-            Some((other, _)) => {
-                Err(PhysicalError::Changed { why: format!("somebody else wrote `{other}` into it meanwhile") })
-            }
-        }
+        };
+        ending.write(task, archived).await
     }
 }
 
@@ -443,13 +331,6 @@ async fn push_history(
     Ok(Some(pushed.map_err(PhysicalError::Walg)?.object))
 }
 
-async fn put(task: &Task<'_>, name: &str, bytes: &[u8]) -> Result<ObjectRef, PhysicalError> {
-    let object = PhysicalError::Object;
-    let mut writer = task.archive.write(name).map_err(object)?;
-    writer.write(bytes).await.map_err(object)?;
-    writer.finish().await.map_err(object)
-}
-
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PhysicalError> + Send + 'static,
 ) -> Result<T, PhysicalError> {
@@ -458,8 +339,4 @@ async fn blocking<T: Send + 'static>(
 
 fn panicked(error: &tokio::task::JoinError) -> PhysicalError {
     PhysicalError::Changed { why: format!("a thread of ours ended: {error}") }
-}
-
-fn signed(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }

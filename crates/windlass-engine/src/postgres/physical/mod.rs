@@ -2,6 +2,7 @@
 
 mod archives;
 pub mod base_backup;
+mod ending;
 mod error;
 mod laid_down;
 mod pages;
