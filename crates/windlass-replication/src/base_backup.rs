@@ -297,34 +297,4 @@ impl BaseBackup<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::BaseBackupOptions;
-
-    #[test]
-    fn each_version_is_asked_in_its_grammar() {
-        let options = BaseBackupOptions {
-            label: "it's".to_owned(),
-            fast: true,
-            wal: true,
-            verify_checksums: false,
-            max_rate: Some(64),
-        };
-        assert_eq!(
-            options.command(140_009),
-            "BASE_BACKUP LABEL 'it''s' PROGRESS TABLESPACE_MAP FAST WAL NOWAIT NOVERIFY_CHECKSUMS MAX_RATE 64"
-        );
-        assert_eq!(
-            options.command(150_000),
-            "BASE_BACKUP (LABEL 'it''s', PROGRESS, TABLESPACE_MAP, CHECKPOINT 'fast', WAL, WAIT false, MANIFEST 'no', \
-             VERIFY_CHECKSUMS false, MAX_RATE 64)"
-        );
-        let quiet = BaseBackupOptions {
-            label: "x".to_owned(),
-            fast: false,
-            wal: false,
-            verify_checksums: true,
-            max_rate: None,
-        };
-        assert_eq!(quiet.command(130_000), "BASE_BACKUP LABEL 'x' PROGRESS TABLESPACE_MAP NOWAIT");
-    }
-}
+mod tests;

@@ -66,6 +66,12 @@ impl Connection {
         Ok(Self { channel, is_busy: false, version })
     }
 
+    /// With a server that a test plays.
+    #[cfg(test)]
+    pub(crate) fn of(channel: Channel, version: u32) -> Self {
+        Self { channel, is_busy: false, version }
+    }
+
     /// The server's version, as `server_version_num` has it: 150018 for 15.18, 170000 for 17rc1.
     pub fn server_version(&self) -> u32 {
         self.version

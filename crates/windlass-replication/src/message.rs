@@ -228,4 +228,4 @@ fn called(message: &Message) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

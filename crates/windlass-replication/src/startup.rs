@@ -186,3 +186,6 @@ impl Login<'_> {
         Ok((SCRAM_SHA_256, scram, false))
     }
 }
+
+#[cfg(test)]
+mod tests;
