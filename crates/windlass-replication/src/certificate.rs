@@ -145,4 +145,4 @@ fn time(element: &Element<'_>) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

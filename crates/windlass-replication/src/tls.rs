@@ -229,3 +229,35 @@ pub(crate) fn server_name(name: &str, choice: &TlsChoice) -> io::Result<ServerNa
         Err(_) => ServerName::try_from("postgresql.invalid").map_err(io::Error::other),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustls::pki_types::{CertificateDer, UnixTime};
+    use rustls::{CertificateError, Error};
+
+    use super::{is_valid, server_name};
+    use crate::Address;
+    use crate::certificate::tests::certificate;
+
+    #[test]
+    fn a_certificate_that_is_trusted_by_itself_ends_like_others() {
+        let der = CertificateDer::from(certificate(&["-newkey", "rsa:2048", "-days", "2"]));
+        let now = UnixTime::now().as_secs();
+        let at = |seconds| is_valid(&der, UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
+        assert_eq!(at(now + 10), Ok(()));
+        assert_eq!(at(now + 3 * 86400), Err(Error::InvalidCertificate(CertificateError::Expired)));
+        assert_eq!(at(now - 86400), Err(Error::InvalidCertificate(CertificateError::NotValidYet)));
+    }
+
+    #[test]
+    fn a_name_no_certificate_can_have_is_only_refused_where_it_is_looked_at() {
+        let choice = |mode| Address::parse(&format!("postgresql://u@h?sslmode={mode}")).unwrap().tls;
+        for name in ["db.test", "10.0.0.1", "::1"] {
+            assert_eq!(server_name(name, &choice("verify-full")).unwrap().to_str(), name);
+        }
+        assert!(server_name("a b", &choice("verify-full")).is_err());
+        assert!(server_name("a b", &choice("verify-ca")).is_ok());
+    }
+}

@@ -1,5 +1,7 @@
 //! Base backups of a real server: brought back by GNU tar and started, broken off, and of damaged data.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on panics")]
+
 mod server;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! Connections that nobody else can read, or play the server of.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod server;
 
 use std::os::unix::fs::PermissionsExt;
@@ -20,7 +22,7 @@ fn encrypted(server: &Server) -> String {
 
 /// Why TLS was not agreed on.
 async fn distrust(url: &str) -> (String, String) {
-    let error = open(url, Some("s3cret")).await.expect_err(url);
+    let error = open(url, Some("s3cret")).await.unwrap_err();
     assert!(matches!(error, ReplicationError::Tls { .. }), "{url}: {error}");
     (error.to_string(), error.hints().join("\n"))
 }

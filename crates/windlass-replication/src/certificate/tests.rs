@@ -14,7 +14,8 @@ fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-fn certificate(more: &[&str]) -> Vec<u8> {
+/// One that signed for itself, by these options.
+pub(crate) fn certificate(more: &[&str]) -> Vec<u8> {
     let begin = ["req", "-x509", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=x", "-outform", "DER"];
     openssl(&[&begin, more].concat(), b"")
 }
