@@ -255,7 +255,8 @@ pub(crate) fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{quoted, version_number};
+    use super::{Connection, quoted, version_number};
+    use crate::{Address, BaseBackupOptions};
 
     #[test]
     fn versions_are_those_of_server_version_num() {
@@ -273,6 +274,26 @@ mod tests {
         for (text, number) in cases {
             assert_eq!(version_number(text), number, "{text}");
         }
+    }
+
+    #[test]
+    fn a_connection_can_go_to_another_thread() {
+        fn is_free<T: Send>(_: T) {}
+        let address = Address::parse("postgresql://u@h").unwrap();
+        is_free(Connection::open(&address, None, "x"));
+        is_free(async {
+            let mut connection = Connection::open(&address, None, "x").await.unwrap();
+            let options = BaseBackupOptions {
+                label: String::new(),
+                fast: true,
+                wal: true,
+                verify_checksums: true,
+                max_rate: None,
+            };
+            let mut backup = connection.base_backup(&options).await.unwrap();
+            backup.next().await.unwrap();
+            backup.finish().await.unwrap();
+        });
     }
 
     #[test]

@@ -80,6 +80,7 @@ async fn what_is_too_large_is_refused_before_it_is_read() {
 
     let (mut stranger, mut server) = channel();
     server.write_all(&header(STRANGER + 1)).await.unwrap();
+    drop(server);
     assert!(matches!(stranger.read().await, Err(ReplicationError::TooLarge { .. })));
 }
 
