@@ -10,8 +10,8 @@
 //! the two blocks of zeros that end an archive; they are put in here, so that the bytes of an archive are always those of
 //! a whole one.
 //!
-//! Success is told by [`BaseBackup::finish`] alone: a server that finds wrong checksums says so behind the last byte, and
-//! behind the end's LSN.
+//! Success is told by [`BaseBackup::finish`] alone: behind the last byte, and behind the end's LSN, a server may refuse, and says
+//! there whether it found wrong checksums.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -101,6 +101,9 @@ pub struct End {
     pub lsn: Lsn,
     /// On which timeline.
     pub timeline: Timeline,
+    /// Whether the server found pages whose checksums are wrong: [`Connection::notices`] names them, in its words. What it read of
+    /// them is in the archives.
+    pub is_corrupt: bool,
 }
 
 /// A base backup under way. Dropped before its end, it leaves the connection of no use.
@@ -279,16 +282,19 @@ impl BaseBackup<'_> {
         }
     }
 
-    /// The end, behind all archives: only now the backup is known to be whole. A server that found damaged pages refuses
-    /// here ([`ReplicationError::is_corrupt`]); [`Connection::notices`] then names them.
+    /// The end, behind all archives: only now the backup is known to be whole.
     pub async fn finish(self) -> Result<End, ReplicationError> {
         if self.state != State::Done {
             return Err(ReplicationError::Busy { doing: DOING });
         }
         let rows = self.connection.rows().await?;
         let (lsn, timeline) = self.connection.position(&rows)?;
-        self.connection.end().await?;
-        Ok(End { lsn, timeline })
+        let is_corrupt = match self.connection.end().await {
+            Ok(()) => false,
+            Err(error) if error.is_corrupt() => true,
+            Err(error) => return Err(error),
+        };
+        Ok(End { lsn, timeline, is_corrupt })
     }
 
     fn wrong(&self, why: &str) -> ReplicationError {

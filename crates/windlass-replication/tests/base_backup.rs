@@ -195,14 +195,13 @@ async fn damaged_pages_are_told_at_the_end() -> Result<()> {
 
     let mut connection = open(&server.socket("postgres"), None).await?;
     let folder = tempfile::tempdir()?;
-    let error = write(connection.base_backup(&options()).await?, folder.path()).await.unwrap_err();
-    assert!(error.is_corrupt() && !error.hints().is_empty(), "{error}");
+    assert!(write(connection.base_backup(&options()).await?, folder.path()).await?.is_corrupt);
     let warned = &connection.notices().first;
     assert!(warned.iter().any(|notice| notice.severity == "WARNING" && notice.message.contains(&path)), "{warned:?}");
     // The connection is as it was, and who does not ask is not told.
     let folder = tempfile::tempdir()?;
     let unasked = BaseBackupOptions { verify_checksums: false, ..options() };
-    write(connection.base_backup(&unasked).await?, folder.path()).await?;
+    assert!(!write(connection.base_backup(&unasked).await?, folder.path()).await?.is_corrupt);
     Ok(())
 }
 

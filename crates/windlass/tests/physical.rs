@@ -254,3 +254,35 @@ fn a_disk_that_is_full_on_either_side_is_told_and_the_same_command_does_it_when_
     assert_eq!(server.psql("shop", "select count(*) from orders"), "20000");
     Ok(())
 }
+
+#[test]
+fn a_server_whose_folder_is_not_here_is_read_by_the_replication_protocol() -> Result<()> {
+    let stage = physical()?;
+    stage.windlass(&["repo", "init"])?.with(0);
+    let data = stage.server.data();
+    // As on another machine: what the server names as its folder is an empty one here.
+    let script = format!(
+        "mount -t tmpfs -o size=1m none {} || exit 99; \
+         {windlass} --output json doctor >{doctor}; \
+         {windlass} --output json backup shop >{told} 2>{errors}; echo $? >{code}",
+        data.display(),
+        windlass = format!("{} --config {}", env!("CARGO_BIN_EXE_windlass"), stage.path("windlass.toml").display()),
+        doctor = stage.path("doctor").display(),
+        told = stage.path("told").display(),
+        errors = stage.path("errors").display(),
+        code = stage.path("code").display(),
+    );
+    assert!(with_mounts_of_its_own().arg("sh").arg("-c").arg(script).status()?.success());
+    let read = |name: &str| std::fs::read_to_string(stage.path(name)).unwrap();
+    assert!(read("doctor").contains("come by the replication protocol"), "{}", read("doctor"));
+    assert_eq!(read("code").trim(), "0", "{}{}", read("told"), read("errors"));
+    // It is as good as any other: proven, and restored.
+    stage.windlass(&["verify", "shop"])?.with(0);
+    stage.windlass(&["drill", "shop"])?.with(0);
+    let back = stage.path("back");
+    stage.windlass(&["restore", "shop", "--into", &format!("db={}", back.display()), "--yes"])?.with(0);
+    let server = started(&back)?;
+    assert_eq!(server.psql("shop", "select count(*), min(note) from orders"), "20000|00003e3b9e5336685200ae85d21b4f5e");
+    assert_eq!(stage.server.psql("postgres", "select count(*) from pg_replication_slots"), "0");
+    Ok(())
+}

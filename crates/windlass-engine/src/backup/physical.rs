@@ -6,7 +6,7 @@ use windlass_core::diagnose::{Diagnose, Outcome, Retry};
 use windlass_core::id::PointId;
 use windlass_core::point::{ComponentData, Consistency, ObjectRef, PhysicalData};
 use windlass_repo::error::RepositoryError;
-use windlass_repo::format::walg::Compression;
+use windlass_repo::format::walg::{BackupName, Compression};
 use windlass_repo::keyring::KeyError;
 use windlass_repo::layout;
 use windlass_repo::run::Attempt;
@@ -14,7 +14,7 @@ use windlass_repo::run::Attempt;
 use super::{Backup, Part, tally, with_progress};
 use crate::postgres::PostgresError;
 use crate::postgres::physical::base_backup::{Task, begin};
-use crate::postgres::physical::{PhysicalError, Server};
+use crate::postgres::physical::{PhysicalError, Source, streamed};
 use crate::postgres::session::Session;
 use crate::postgres::tools::Tools;
 use crate::progress::Event;
@@ -81,23 +81,36 @@ pub(super) async fn capture(
     let name = &component.name;
     let failed = PhysicalCaptureError::Backup;
     let tools = Tools::find(&source.server).await.map_err(PhysicalCaptureError::Tools)?;
-    let server = Server::open(&tools, source.data_directory.as_deref()).await.map_err(failed)?;
+    let server = Source::open(&tools, source).await.map_err(failed)?;
     let system_identifier = server.system_identifier().to_string();
     let place = layout::cluster(run.vault.application(), name, &system_identifier);
     let sealed = run.vault.seals().map_err(PhysicalCaptureError::Key)?;
     let archive = run.vault.cluster(name, &system_identifier, sealed).map_err(PhysicalCaptureError::Key)?;
     let (moved, mut counted) = tally();
     let task = Task { archive: &archive, compression: Compression::default(), host: run.host.to_owned(), moved };
-    let begun = begin(server, &task).await.map_err(failed)?;
     // Its objects do not say which run they are of: should it die, this tells.
-    let folder = layout::base_backup(&place, begun.name().as_str());
-    Attempt::note(run.vault, run.writer, id, &folder).await.map_err(PhysicalCaptureError::Repository)?;
-    let text = format!("base backup {}", begun.name());
-    run.progress.event(Event::Step { component: name, text: &text, total: None });
-    let taken = with_progress(begun.take(), &mut counted, |more| {
-        run.progress.event(Event::Bytes { component: name, more });
-    });
-    let backup = taken.await.map_err(failed)?;
+    let begun = async |name: &BackupName, how: &str| {
+        let folder = layout::base_backup(&place, name.as_str());
+        Attempt::note(run.vault, run.writer, id, &folder).await.map_err(PhysicalCaptureError::Repository)?;
+        let text = format!("base backup {name}{how}");
+        run.progress.event(Event::Step { component: &component.name, text: &text, total: None });
+        Ok(())
+    };
+    let count = |more| run.progress.event(Event::Bytes { component: name, more });
+    let backup = match server {
+        Source::Folder(server) => {
+            let backup = begin(*server, &task).await.map_err(failed)?;
+            begun(backup.name(), "").await?;
+            Box::pin(with_progress(backup.take(), &mut counted, count)).await
+        }
+        Source::Protocol(remote) => {
+            let mut connection = remote.connect().await.map_err(failed)?;
+            let backup = streamed::begin(*remote, &mut connection, &task).await.map_err(failed)?;
+            begun(backup.name(), ", by the replication protocol").await?;
+            Box::pin(with_progress(backup.take(), &mut counted, count)).await
+        }
+    };
+    let backup = backup.map_err(failed)?;
     let mut warnings = backup.warnings;
     for (file, blocks) in backup.corrupt.iter().take(NAMED) {
         let of = match relation_of(&tools, file).await {

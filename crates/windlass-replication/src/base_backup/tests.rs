@@ -93,7 +93,7 @@ fn bytes(text: &'static [u8]) -> Event {
     Event::Bytes(text.into())
 }
 
-const END: End = End { lsn: Lsn(0x0200_0100), timeline: Timeline(3) };
+const END: End = End { lsn: Lsn(0x0200_0100), timeline: Timeline(3), is_corrupt: false };
 
 fn of_14() -> Vec<Vec<u8>> {
     vec![announced(), copy(), data(b"one"), done(), copy(), data(b"two"), data(b"three"), done(), end()]
@@ -171,13 +171,18 @@ async fn an_archive_that_does_not_come_is_missed() {
 }
 
 #[tokio::test]
-async fn a_refusal_behind_the_end_is_no_success() {
+async fn a_refusal_behind_the_end_is_no_success_but_damaged_pages_are_told() {
+    let end = || result(&[&[Some("0/2000100"), Some("3")]]);
+    let refused = message(b'E', b"SERROR\0C58P01\0Mcould not open file\0\0");
     let corrupt = message(b'E', b"SERROR\0CXX001\0Mchecksum verification failure during base backup\0\0");
-    for (version, mut said) in [(150_018, of_15()), (140_009, of_14())] {
-        *said.last_mut().unwrap() =
-            [result(&[&[Some("0/2000100"), Some("3")]]), corrupt.clone(), message(b'Z', b"I")].concat();
-        let error = taken(version, said).await.unwrap_err();
-        assert!(error.is_corrupt(), "{error}");
+    for (version, said) in [(150_018, of_15()), (140_009, of_14())] {
+        let with = |last: &[u8]| {
+            let mut said = said.clone();
+            *said.last_mut().unwrap() = [end(), last.to_vec(), message(b'Z', b"I")].concat();
+            said
+        };
+        assert_eq!(taken(version, with(&refused)).await.unwrap_err().sqlstate(), Some("58P01"));
+        assert_eq!(taken(version, with(&corrupt)).await.unwrap().1, End { is_corrupt: true, ..END });
     }
 }
 

@@ -7,7 +7,7 @@ use windlass_core::diagnose::{Diagnose, chain};
 use windlass_core::duration::display;
 use windlass_core::name::Name;
 use windlass_core::repository::Format;
-use windlass_engine::postgres::physical::Server;
+use windlass_engine::postgres::physical::{PhysicalError, Source};
 use windlass_engine::postgres::tools::{Tools, server_folder};
 use windlass_engine::postgres::wal::{Health, Owner};
 use windlass_engine::restore::free_bytes;
@@ -164,17 +164,28 @@ async fn physical(host: &Host, name: &str, source: &Physical) -> Vec<Finding> {
     let mut findings = postgres(name, &source.server).await;
     let Ok(tools) = Tools::find(&source.server).await else { return findings };
     let what = format!("{name}: data folder");
-    findings.push(match Server::open(&tools, source.data_directory.as_deref()).await {
-        Ok(server) => Finding::good(
-            what,
-            format!("{} is at hand, of the cluster {}", server.data().display(), server.system_identifier()),
-        ),
+    findings.push(match readable(&tools, source).await {
+        Ok(said) => Finding::good(what, said),
         Err(error) => Finding::bad(what, &error, chain(&error)),
     });
     if source.archives {
         findings.push(archiving(host, name, source).await);
     }
     findings
+}
+
+/// How base backups of a server are read.
+async fn readable(tools: &Tools, source: &Physical) -> std::result::Result<String, PhysicalError> {
+    let found = Source::open(tools, source).await?;
+    let cluster = found.system_identifier();
+    match found {
+        Source::Folder(server) => Ok(format!("{} is at hand, of the cluster {cluster}", server.data().display())),
+        Source::Protocol(remote) => {
+            remote.connect().await?;
+            let why = remote.why();
+            Ok(format!("not at hand ({why}): base backups of the cluster {cluster} come by the replication protocol"))
+        }
+    }
 }
 
 /// How the server's archiving goes, and what to set where it does not.

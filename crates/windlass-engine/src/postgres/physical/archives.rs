@@ -17,7 +17,7 @@ use super::survey::{Found, What, still_there};
 
 /// Bytes of files in an archive, about: a larger file has one of its own. What is lost with an archive, and how evenly they
 /// are spread over threads that restore, both go by it.
-const PART: u64 = 256 << 20;
+pub(super) const PART: u64 = 256 << 20;
 
 /// Of the last ones, which are smaller, so that all threads end at about the same time.
 const LEAST: u64 = 32 << 20;
@@ -88,7 +88,6 @@ pub(super) fn pack(
     let mut packed = Packed::default();
     let mut writer = PartWriter::new();
     let mut compressed = |piece: &[u8]| out(compressor.frame(piece).map_err(walg)?);
-    let mut straddling = [0; PAGE];
     for found in part {
         let failed = |source| PhysicalError::Read { path: found.path.clone(), source };
         match found.what {
@@ -106,24 +105,17 @@ pub(super) fn pack(
                 let modified = u64::try_from(is.mtime()).unwrap_or_default();
                 writer.file(&found.name, found.mode, modified, is.size()).map_err(PhysicalError::Walg)?;
                 let mut wrong = Vec::new();
-                let (mut at, size) = (0, is.size());
-                while at < size {
-                    let wanted = usize::try_from(size - at).unwrap_or(CHUNK).min(CHUNK);
-                    // Into place, but for a page that goes on in the next piece: pages are looked at whole.
-                    let fits = if wanted <= writer.room() { wanted } else { writer.room() / PAGE * PAGE };
-                    let is_straddling = fits == 0;
-                    let bytes = if is_straddling { &mut straddling[..wanted.min(PAGE)] } else { writer.place(fits) };
+                let size = is.size();
+                let read = |bytes: &mut [u8], at: u64| {
                     // What became shorter meanwhile is filled up with zeros: the WAL puts it right.
                     fill(&file, bytes, at).map_err(failed)?;
                     if let (Some(start), Some(first)) = (reading.checked_from, first_page) {
                         check(&file, bytes, at, first, start, &mut wrong).map_err(failed)?;
                     }
-                    let read = bytes.len();
-                    if is_straddling { writer.body(&straddling[..read]) } else { writer.wrote(read) }.map_err(walg)?;
-                    writer.hand_out(&mut compressed)?;
-                    at += read as u64;
-                    moved(read as u64);
-                }
+                    moved(bytes.len() as u64);
+                    Ok(())
+                };
+                body(&mut writer, size, read, &mut compressed)?;
                 packed.file_bytes += size;
                 let modified = is.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
                 packed.held.push((found.name.clone(), description(modified.unwrap_or_default(), wrong)));
@@ -133,6 +125,36 @@ pub(super) fn pack(
     writer.end().map_err(walg)?;
     writer.hand_out(compressed)?;
     Ok(packed)
+}
+
+/// Reads a file's body into an archive, from its beginning to its end, and hands out the pieces that become full. `read` is given
+/// whole pages, but at the end.
+pub(super) fn body(
+    writer: &mut PartWriter,
+    size: u64,
+    mut read: impl FnMut(&mut [u8], u64) -> Result<(), PhysicalError>,
+    mut full: impl FnMut(&[u8]) -> Result<(), PhysicalError>,
+) -> Result<(), PhysicalError> {
+    let walg = PhysicalError::Walg;
+    let (mut at, mut straddling) = (0, [0; PAGE]);
+    while at < size {
+        let wanted = usize::try_from(size - at).unwrap_or(CHUNK).min(CHUNK);
+        // Into place, but for a page that goes on in the next piece.
+        let fits = if wanted <= writer.room() { wanted } else { writer.room() / PAGE * PAGE };
+        let length = if fits == 0 {
+            let page = &mut straddling[..wanted.min(PAGE)];
+            read(page, at)?;
+            writer.body(page).map_err(walg)?;
+            page.len()
+        } else {
+            read(writer.place(fits), at)?;
+            writer.wrote(fits).map_err(walg)?;
+            fits
+        };
+        writer.hand_out(&mut full)?;
+        at += length as u64;
+    }
+    Ok(())
 }
 
 /// An archive of files that are in memory.
@@ -153,7 +175,7 @@ pub(super) fn pack_bytes(
     writer.hand_out(|piece| compressor.frame(piece).map(&mut out))
 }
 
-fn description(modified: Timestamp, wrong: Vec<u32>) -> FileDescription {
+pub(super) fn description(modified: Timestamp, wrong: Vec<u32>) -> FileDescription {
     let corrupt_blocks = (!wrong.is_empty()).then(|| CorruptBlocks {
         corrupt_blocks_count: wrong.len() as u64,
         some_corrupt_blocks: wrong.into_iter().take(NAMED).collect(),
@@ -161,7 +183,7 @@ fn description(modified: Timestamp, wrong: Vec<u32>) -> FileDescription {
     FileDescription { is_incremented: false, is_skipped: false, modified, updates_count: 0, corrupt_blocks }
 }
 
-fn seconds(since: u64) -> Timestamp {
+pub(super) fn seconds(since: u64) -> Timestamp {
     Timestamp::from_second(i64::try_from(since).unwrap_or_default()).unwrap_or_default()
 }
 
@@ -219,7 +241,7 @@ pub(super) fn control(data: &Path) -> Result<Vec<u8>, PhysicalError> {
 
 /// Whether the CRC-32C in `pg_control` is right. Where it is depends on the version, between 200 and 512 bytes in; that another
 /// place would hold the checksum of what is before it by chance is one in fifty million.
-fn is_whole(control: &[u8]) -> bool {
+pub(super) fn is_whole(control: &[u8]) -> bool {
     let digest = |bytes: &[u8]| crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes);
     let at = |place: usize| control.get(place..place + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     (200..512).step_by(4).any(|place| at(place).is_some_and(|sum| u64::from(sum) == digest(&control[..place])))

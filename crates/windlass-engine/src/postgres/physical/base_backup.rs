@@ -10,10 +10,10 @@
 //! to its stop among it, whether the server archives WAL or not. Backup mode and the slot that holds the WAL end with the session,
 //! however that ends. At any moment there are in memory a few pieces for each thread, and the names of all files.
 //!
-//! Not promised: anything of a standby, which is refused.
+//! Of a standby, `pg_control` comes last as well, and the WAL is waited for ([`super::stop_segment`]). That it is promoted meanwhile
+//! fails the backup: the server says so.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -30,6 +30,7 @@ use super::archives::{self, Packed, Reading};
 use super::ending::{Archived, Ending, now};
 use super::error::PhysicalError;
 use super::server::{Server, Stopped, redo};
+use super::stop_segment::wal_of_standby;
 use super::survey::{Found, still_there, survey};
 
 /// Frames that may wait for the store, for each thread.
@@ -144,12 +145,21 @@ impl Begun<'_> {
         if server.tablespaces().await? != tablespaces {
             return Err(PhysicalError::Changed { why: "a tablespace was made or dropped meanwhile".to_owned() });
         }
-        let before = Timestamp::now();
+        // A standby is as old as what it has replayed.
+        let before = if server.facts.is_standby { server.replayed_at().await? } else { Some(Timestamp::now()) };
+        let before = before.unwrap_or(Timestamp::UNIX_EPOCH);
         let Stopped { lsn: stop, label, map } = server.end().await?;
         let window = Window { from: before, to: Timestamp::now() };
         archived.add_label(task, &name, &label, map.as_deref()).await?;
         let mut wal = Vec::from_iter(history);
-        wal.extend(push_wal(task, &server, (start, stop), timeline).await?);
+        if server.facts.is_standby {
+            let size = server.facts.segment_size;
+            let segments = (Segment::of(start, timeline, size), Segment::before(stop, timeline, size));
+            let (session, facts) = server.session();
+            wal.extend(wal_of_standby(task, session, facts, Some(&data), segments).await?);
+        } else {
+            wal.extend(push_wal(task, &server, (start, stop), timeline).await?);
+        }
         // Only now: its slot holds the WAL.
         let facts = server.close().await;
         let data_dir = facts.data_directory.clone().unwrap_or_else(|| data.to_string_lossy().into_owned());
@@ -215,7 +225,7 @@ async fn archive(
 }
 
 /// Threads that read.
-fn threads() -> usize {
+pub(super) fn threads() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from).min(LANES)
 }
 
@@ -326,17 +336,22 @@ async fn push_history(
     let (size, cluster) = (server.facts.segment_size, server.facts.system_identifier);
     let name = WalFile::History(timeline).name(size);
     let path = server.data.join("pg_wal").join(&name);
-    let file = regular::open(&path).map_err(|source| PhysicalError::Read { path, source })?;
+    let file = still_there(regular::open(&path)).map_err(|source| PhysicalError::Read { path, source })?;
+    // A standby that was made anew may not have it.
+    let Some(file) = file else {
+        let object = task.archive.find_stored(&name).await.map_err(PhysicalError::Walg)?;
+        return object.map(Some).ok_or(PhysicalError::WalGone { segment: name });
+    };
     let pushed = task.archive.archived(&name, &Arc::new(file), cluster, task.compression).await;
     Ok(Some(pushed.map_err(PhysicalError::Walg)?.object))
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PhysicalError> + Send + 'static,
 ) -> Result<T, PhysicalError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(panicked(&error)))
 }
 
-fn panicked(error: &tokio::task::JoinError) -> PhysicalError {
+pub(super) fn panicked(error: &tokio::task::JoinError) -> PhysicalError {
     PhysicalError::Changed { why: format!("a thread of ours ended: {error}") }
 }

@@ -24,7 +24,7 @@ pub(super) struct Archived {
     /// Bytes of the files that were read, and of those made for the backup.
     file_bytes: u64,
     more_bytes: u64,
-    corrupt: BTreeMap<String, Vec<u32>>,
+    pub(super) corrupt: BTreeMap<String, Vec<u32>>,
 }
 
 impl Archived {

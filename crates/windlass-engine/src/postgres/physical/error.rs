@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use windlass_core::diagnose::{Diagnose, Outcome, Retry};
+use windlass_replication::ReplicationError;
 use windlass_repo::format::walg::WalgError;
 use windlass_repo::keyring::KeyError;
 use windlass_repo::object::ObjectError;
@@ -67,6 +68,34 @@ pub enum PhysicalError {
         /// The segment.
         segment: String,
     },
+    /// The replication protocol, by which a server is read whose data folder is not at hand.
+    #[error("read the server by the replication protocol, as its data folder is not at hand here ({why})")]
+    Protocol {
+        /// Why its folder is not read.
+        why: String,
+        /// What went wrong.
+        source: Box<ReplicationError>,
+    },
+    /// The stream of the replication protocol is not what it should be.
+    #[error("read the server by the replication protocol: {why}")]
+    Stream {
+        /// What is wrong.
+        why: String,
+    },
+    /// The server cannot be read in any way that is known.
+    #[error("take a base backup: {why}")]
+    Unsupported {
+        /// Why.
+        why: String,
+    },
+    /// The WAL that a standby's backup needs did not come.
+    #[error("have the WAL of the standby's base backup: segment {segment} was not there within {minutes} minutes")]
+    NotClosed {
+        /// The segment.
+        segment: String,
+        /// How long it was waited for.
+        minutes: u64,
+    },
     /// The server became another one meanwhile.
     #[error("take a base backup: {why}")]
     Changed {
@@ -93,6 +122,10 @@ impl Diagnose for PhysicalError {
             Self::WalGone { .. } => "WDL-2133",
             Self::Changed { .. } => "WDL-2134",
             Self::BrokenOff => "WDL-2135",
+            Self::Protocol { .. } => "WDL-2138",
+            Self::Stream { .. } => "WDL-2139",
+            Self::NotClosed { .. } => "WDL-2150",
+            Self::Unsupported { .. } => "WDL-2151",
         }
     }
 
@@ -110,6 +143,10 @@ impl Diagnose for PhysicalError {
             Self::WalGone { .. } => "WalGone",
             Self::Changed { .. } => "ServerChanged",
             Self::BrokenOff => "BrokenOff",
+            Self::Protocol { .. } => "ReplicationProtocol",
+            Self::Stream { .. } => "ReplicationStream",
+            Self::NotClosed { .. } => "WalNotClosed",
+            Self::Unsupported { .. } => "ServerUnsupported",
         }
     }
 
@@ -130,7 +167,7 @@ impl Diagnose for PhysicalError {
             Self::Object(error) => error.outcome(),
             Self::Key(error) => error.outcome(),
             Self::Listen(error) => error.outcome(),
-            Self::OtherFolder { .. } | Self::NotOurs { .. } => Outcome::CouldNotRun,
+            Self::OtherFolder { .. } | Self::NotOurs { .. } | Self::Unsupported { .. } => Outcome::CouldNotRun,
             _ => Outcome::Failed,
         }
     }
@@ -142,6 +179,18 @@ impl Diagnose for PhysicalError {
             Self::Object(error) => return error.hints(),
             Self::Key(error) => return error.hints(),
             Self::Listen(error) => return error.hints(),
+            Self::Protocol { source, .. } => {
+                let mut hints = source.hints();
+                hints.push(
+                    "or run Windlass where the server's data folder is, and name that as `data_directory`".to_owned(),
+                );
+                return hints;
+            }
+            Self::Stream { .. } => "run it again; where it stays, a proxy before the server may be what is at fault",
+            Self::Unsupported { .. } => "see `docs/guide/physical.md` for the servers that can be backed up so",
+            Self::NotClosed { .. } => {
+                "have the primary end its segment: `select pg_switch_wal()` there, or `archive_timeout` in its settings; where its WAL comes into the repository, see that it does"
+            }
             Self::OtherFolder { .. } => {
                 "give the folder that `SHOW data_directory` names, as it is mounted here, as `data_directory`"
             }

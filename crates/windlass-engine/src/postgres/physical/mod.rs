@@ -10,8 +10,13 @@ pub mod place;
 pub mod recover;
 pub mod recovery;
 mod server;
+mod source;
+mod stop_segment;
+pub mod streamed;
 mod survey;
+mod unpacking;
 
 pub use self::error::PhysicalError;
 pub use self::laid_down::LaidDown;
 pub use self::server::Server;
+pub use self::source::Source;

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::Deserialize;
-use windlass_core::wal::{Lsn, Segment, SegmentSize, Timeline};
+use windlass_core::wal::{Lsn, SegmentSize, Timeline};
 
 use super::error::PhysicalError;
-use crate::postgres::PostgresError;
 use crate::postgres::session::Session;
 use crate::postgres::tools::Tools;
 
@@ -19,8 +19,9 @@ const STATE: usize = 16;
 const CHECKPOINT: usize = 32;
 const REDO: usize = 40;
 
-/// What a primary that runs is doing, and one that was ended in order.
+/// What a primary that runs is doing, a standby, and a server that was ended in order.
 pub(super) const IN_PRODUCTION: u64 = 6;
+const IN_RECOVERY: u64 = 5;
 pub(super) const SHUT_DOWN: u64 = 1;
 
 const FACTS: &str = "select pg_catalog.current_setting('server_version_num')::int as version, \
@@ -44,7 +45,7 @@ const HOLD: &str = "do $$ begin \
 pub(super) struct Facts {
     /// `server_version_num`.
     pub(super) version: u32,
-    is_standby: bool,
+    pub(super) is_standby: bool,
     pub(super) system_identifier: u64,
     pub(super) checksums: bool,
     page: usize,
@@ -55,6 +56,18 @@ pub(super) struct Facts {
     pub(super) superuser: String,
     /// All databases one may connect to, but templates.
     pub(super) databases: Vec<String>,
+}
+
+impl Facts {
+    /// Asks a server; one that was built otherwise is refused.
+    pub(super) async fn ask(session: &mut Session) -> Result<Self, PhysicalError> {
+        let facts: Self = session.row(FACTS).await.map_err(PhysicalError::Server)?;
+        if facts.page != super::pages::PAGE {
+            let why = format!("the server was built with pages of {} bytes, and 8192 are known", facts.page);
+            return Err(PhysicalError::Unsupported { why });
+        }
+        Ok(facts)
+    }
 }
 
 /// What the server says at the end of backup mode.
@@ -79,19 +92,13 @@ impl Server {
     /// Opens the session. A server that cannot be backed up so, or whose data folder is another one, is refused.
     pub async fn open(tools: &Tools, data: Option<&Path>) -> Result<Self, PhysicalError> {
         let mut session = Session::open_any(tools).await.map_err(PhysicalError::Server)?;
-        let facts: Facts = session.row(FACTS).await.map_err(PhysicalError::Server)?;
+        let facts = Facts::ask(&mut session).await?;
         let data = data.map(Path::to_owned).or_else(|| facts.data_directory.as_ref().map(PathBuf::from));
         let data = data.ok_or_else(|| PhysicalError::OtherFolder {
             folder: PathBuf::new(),
             why: "the server does not tell this role where its data folder is".to_owned(),
         })?;
         let mut server = Self { session, data, facts };
-        if server.facts.is_standby {
-            return Err(server.other("its server is a standby, of which no base backup is taken yet"));
-        }
-        if server.facts.page != super::pages::PAGE {
-            return Err(server.other("its server was built with another size of pages than 8192 bytes"));
-        }
         server.is_its_own().await?;
         Ok(server)
     }
@@ -111,14 +118,14 @@ impl Server {
         &self.data
     }
 
-    /// That the data folder at hand is the one the server writes to: not that of a standby, and no copy. Asked before backup mode
+    /// That the data folder at hand is the one the server writes to: not that of another standby, and no copy. Asked before backup mode
     /// and once more in it: the checkpoint it begins with is in no copy.
     async fn is_its_own(&mut self) -> Result<(), PhysicalError> {
         #[derive(Deserialize)]
         struct Checkpoint {
             lsn: Lsn,
         }
-        if self.data.join("standby.signal").exists() {
+        if !self.facts.is_standby && self.data.join("standby.signal").exists() {
             return Err(self.other("it is that of a standby, and the server is none"));
         }
         let path = self.data.join("global/pg_control");
@@ -130,13 +137,15 @@ impl Server {
             }
             let said = "select checkpoint_lsn::text as lsn from pg_catalog.pg_control_checkpoint()";
             let now: Checkpoint = self.session.row(said).await.map_err(PhysicalError::Server)?;
-            let is_running = state(&control) == Some(IN_PRODUCTION);
+            let running = if self.facts.is_standby { IN_RECOVERY } else { IN_PRODUCTION };
+            let is_running = state(&control) == Some(running);
             if is_running && number::<8>(&control, CHECKPOINT) == Some(now.lsn.0) {
                 return Ok(());
             }
         }
-        Err(self
-            .other("it is a copy, or of a standby: what it says of the last checkpoint is not what the server says"))
+        Err(self.other(
+            "it is a copy, or of another server: what it says of the last checkpoint is not what the server says",
+        ))
     }
 
     /// The tablespaces there are. One that is made meanwhile would be made anew by replay, where it was.
@@ -167,23 +176,29 @@ impl Server {
         #[derive(Deserialize)]
         struct Begun {
             lsn: Lsn,
-            segment: String,
+        }
+        #[derive(Deserialize)]
+        struct On {
+            timeline: Timeline,
         }
         let start = if self.is_new() {
             "pg_backup_start('windlass', true)"
         } else {
             "pg_start_backup('windlass', true, false)"
         };
-        let query = format!(
-            "select lsn::text, pg_catalog.pg_walfile_name(lsn) as segment from (select pg_catalog.{start} as lsn) started"
-        );
-        let begun: Begun = self.session.row(&query).await.map_err(PhysicalError::Server)?;
-        let segment = Segment::parse(&begun.segment, self.facts.segment_size);
-        let segment = segment.map_err(|error| {
-            PhysicalError::Server(PostgresError::Answer { database: "the server".to_owned(), why: error.to_string() })
-        })?;
+        let server = PhysicalError::Server;
+        let begun: Begun =
+            self.session.row(&format!("select pg_catalog.{start}::text as lsn")).await.map_err(server)?;
+        // That of the checkpoint the backup begins with.
+        let on = "select timeline_id as timeline from pg_catalog.pg_control_checkpoint()";
+        let On { timeline } = self.session.row(on).await.map_err(server)?;
         self.is_its_own().await?;
-        Ok((begun.lsn, segment.timeline))
+        Ok((begun.lsn, timeline))
+    }
+
+    /// Of a standby: when the last transaction was committed that it has replayed. What came later on the primary it may have or not.
+    pub(super) async fn replayed_at(&mut self) -> Result<Option<Timestamp>, PhysicalError> {
+        Ok(Reached::ask(&mut self.session).await?.at)
     }
 
     /// Ends backup mode. That the WAL is archived is not waited for: that is seen to by who asked.
@@ -191,6 +206,11 @@ impl Server {
         let stop = if self.is_new() { "pg_backup_stop(false)" } else { "pg_stop_backup(false, false)" };
         let query = format!("select lsn::text, labelfile as label, spcmapfile as map from pg_catalog.{stop}");
         self.session.row(&query).await.map_err(PhysicalError::Server)
+    }
+
+    /// The session, and what is known.
+    pub(super) fn session(&mut self) -> (&mut Session, &Facts) {
+        (&mut self.session, &self.facts)
     }
 
     /// Ends the session, and with it what holds the WAL.
@@ -206,6 +226,23 @@ impl Server {
 
     fn other(&self, why: &str) -> PhysicalError {
         PhysicalError::OtherFolder { folder: self.data.clone(), why: why.to_owned() }
+    }
+}
+
+/// How far a standby has come.
+#[derive(Debug, Deserialize)]
+pub(super) struct Reached {
+    /// What it has replayed.
+    pub(super) lsn: Option<Lsn>,
+    /// When the last transaction was committed that it has replayed, by the primary's clock.
+    pub(super) at: Option<Timestamp>,
+}
+
+impl Reached {
+    pub(super) async fn ask(session: &mut Session) -> Result<Self, PhysicalError> {
+        let asked =
+            "select pg_catalog.pg_last_wal_replay_lsn()::text as lsn, pg_catalog.pg_last_xact_replay_timestamp() as at";
+        session.row(asked).await.map_err(PhysicalError::Server)
     }
 }
 

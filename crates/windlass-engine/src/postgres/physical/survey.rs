@@ -180,14 +180,26 @@ fn own_folders(all: &mut Survey, folder: &Path, name: &str, version: &str) -> io
     Ok(())
 }
 
+/// Whether something is left out that another has read, by its name in the archives; folders at the top stay.
+pub(super) fn is_left_out(name: &str) -> bool {
+    let (folder, own) = name.rsplit_once('/').unwrap_or_default();
+    let top = name.trim_start_matches('/').split('/').next().unwrap_or_default();
+    (EMPTIED.contains(&top) && !folder.is_empty())
+        || (folder.is_empty() && LEFT_OUT.contains(&own))
+        || is_made_anew(folder, own)
+}
+
+/// The number of the first page of a file, where it is one of a relation.
+pub(super) fn first_page(name: &str) -> Option<u32> {
+    let own = name.rsplit('/').next().unwrap_or_default();
+    let relation = Relation::of(own).filter(|_| is_of_relations(name));
+    relation.map(|it| it.file.saturating_mul(PAGES_OF_FILE))
+}
+
 fn enter(all: &mut Survey, path: &Path, name: &str, is: &fs::Metadata) {
     let own = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let relation = Relation::of(&own).filter(|_| is_of_relations(name));
-    let what = if is.is_dir() {
-        What::Folder
-    } else {
-        What::File { size: is.size(), first_page: relation.map(|it| it.file.saturating_mul(PAGES_OF_FILE)) }
-    };
+    let what = if is.is_dir() { What::Folder } else { What::File { size: is.size(), first_page: first_page(name) } };
     let modified = u64::try_from(is.mtime()).unwrap_or_default();
     let init = relation.filter(|relation| !relation.is_init && is.is_file());
     let init = init.map(|relation| path.with_file_name(format!("{}_init", relation.number)));
