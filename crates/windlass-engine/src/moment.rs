@@ -1,7 +1,7 @@
 //! Moments at which a test may want this process to die.
 //!
-//! A restore in place promises that a kill at any moment is survived. The moments that matter lie before and after
-//! each thing that is written down or done; a test sets `WINDLASS_DIE_AT` to the number of one of them, or to the name of
+//! A restore in place promises that a kill at any moment is survived, and so does a base backup. The moments that matter lie before
+//! and after each thing that is written down or done; a test sets `WINDLASS_DIE_AT` to the number of one of them, or to the name of
 //! one that has one. Release builds have none of it.
 
 use std::fmt::Debug;

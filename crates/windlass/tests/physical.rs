@@ -5,6 +5,7 @@
 
 mod story;
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -163,6 +164,42 @@ fn a_backup_that_is_killed_leaves_the_server_alone_and_what_it_wrote_is_known() 
     stage.windlass(&["verify", "shop"])?.with(0);
     let found = stage.windlass(&["--output", "json", "repo", "check"])?.out;
     assert!(found.contains("eftover") && !found.contains("oreign"), "{found}");
+    Ok(())
+}
+
+#[test]
+fn killed_at_any_step_a_backup_is_there_or_not_and_the_next_one_is_good() -> Result<()> {
+    let stage = physical()?;
+    let first = stage.begin()?;
+    let points = || -> Result<usize> {
+        let listed = stage.windlass(&["--output", "json", "points", "shop"])?.with(0).json();
+        Ok(listed["points"].as_array().context("points")?.len())
+    };
+    let mut killed = 0;
+    loop {
+        let at = (killed + 1).to_string();
+        let ended = stage.command(&["backup", "shop"]).env("WINDLASS_DIE_AT", &at).output()?;
+        if ended.status.success() {
+            break;
+        }
+        assert_eq!(ended.status.signal(), Some(9), "{at}: {}", String::from_utf8_lossy(&ended.stderr));
+        killed += 1;
+        assert_eq!(points()?, 1, "at step {at} there is no point yet");
+        let ours = "select count(*) from pg_stat_activity where application_name like 'windlass%'";
+        story::wait_until("the session to end", || stage.server.psql("postgres", ours) == "0");
+        assert_eq!(stage.server.psql("postgres", "select count(*) from pg_replication_slots"), "0", "at step {at}");
+        let found = stage.windlass(&["--output", "json", "repo", "check"])?.out;
+        assert!(!found.contains("oreign") && !found.contains("amaged"), "at step {at}: {found}");
+    }
+    eprintln!("killed at {killed} steps");
+    assert!(killed >= 10, "only {killed} steps");
+    assert_eq!(points()?, 2);
+    for deep in [&["verify", "shop"][..], &["verify", "shop", "--deep"], &["repo", "check", "--read-data"]] {
+        stage.windlass(deep)?.with(0);
+    }
+    let (back, into) = (stage.path("back"), format!("db={}", stage.path("back").display()));
+    stage.windlass(&["restore", "shop", "--point", &first, "--into", &into, "--yes"])?.with(0);
+    assert_eq!(started(&back)?.psql("shop", "select count(*) from orders"), "20000");
     Ok(())
 }
 

@@ -32,6 +32,7 @@ use super::error::PhysicalError;
 use super::server::{Server, Stopped, redo};
 use super::stop_segment::wal_of_standby;
 use super::survey::{Found, still_there, survey};
+use crate::moment;
 
 /// Frames that may wait for the store, for each thread.
 const AHEAD: usize = 2;
@@ -148,6 +149,7 @@ impl Begun<'_> {
         // A standby is as old as what it has replayed.
         let before = if server.facts.is_standby { server.replayed_at().await? } else { Some(Timestamp::now()) };
         let before = before.unwrap_or(Timestamp::UNIX_EPOCH);
+        moment::pass();
         let Stopped { lsn: stop, label, map } = server.end().await?;
         let window = Window { from: before, to: Timestamp::now() };
         archived.add_label(task, &name, &label, map.as_deref()).await?;
@@ -277,6 +279,7 @@ async fn store(
             (Frame::End(packed), _) => {
                 let Some((part, writer)) = current.take() else { return Err(PhysicalError::BrokenOff) };
                 stored.extend(ended(&mut last).await?);
+                moment::pass();
                 last.spawn(async move { Ok((part, packed, writer.finish().await.map_err(object)?)) });
             }
             (Frame::Bytes(_), None) => return Err(PhysicalError::BrokenOff),
@@ -313,6 +316,7 @@ async fn push_wal(
             Some(file) => {
                 let pushed = archive.archived(&name, &Arc::new(file), cluster, task.compression).await;
                 objects.push(pushed.map_err(PhysicalError::Walg)?.object);
+                moment::pass();
             }
             None => match archive.find_stored(&name).await.map_err(PhysicalError::Walg)? {
                 Some(object) => objects.push(object),

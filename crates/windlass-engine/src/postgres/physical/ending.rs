@@ -12,6 +12,7 @@ use super::archives::{self, Packed};
 use super::base_backup::{BaseBackup, Task};
 use super::error::PhysicalError;
 use super::server::Facts;
+use crate::moment;
 
 /// The longest list of files that is stored: readers hold it in memory, and can do without.
 const DOCUMENT: usize = 96 << 20;
@@ -176,7 +177,10 @@ async fn put(task: &Task<'_>, name: &str, bytes: &[u8]) -> Result<ObjectRef, Phy
     let object = PhysicalError::Object;
     let mut writer = task.archive.write(name).map_err(object)?;
     writer.write(bytes).await.map_err(object)?;
-    writer.finish().await.map_err(object)
+    moment::pass();
+    let stored = writer.finish().await.map_err(object);
+    moment::pass();
+    stored
 }
 
 fn signed(bytes: u64) -> i64 {

@@ -21,6 +21,7 @@ use super::base_backup::{Task, panicked, threads};
 use super::error::PhysicalError;
 use super::pages::{self, Condition, PAGE};
 use super::survey::{first_page, is_left_out};
+use crate::moment;
 
 /// The longest file that is held in memory, but for the archives: `pg_control`, `backup_label`, `tablespace_map`.
 const LONE: u64 = 16 << 20;
@@ -297,6 +298,7 @@ async fn store(
                 if let Some(sealing) = sealing {
                     writer.write_whole(sealing.finish().map_err(walg)?.into()).await.map_err(object)?;
                 }
+                moment::pass();
                 stored.parts.push((part, packed, writer.finish().await.map_err(object)?));
             }
             (Frame::Wal(file, content), _) => {
