@@ -335,6 +335,9 @@ pub struct PhysicalData {
     /// Where its tablespaces were that are not in the data folder, by their oid.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "by_number")]
     pub tablespaces: BTreeMap<u32, String>,
+    /// Settings that lie outside of the data folder, by their paths, in an archive of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<String>,
     /// Pages whose checksums were wrong when they were read, by file and by number in it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub corrupt: BTreeMap<String, Vec<u32>>,

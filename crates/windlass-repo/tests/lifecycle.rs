@@ -276,6 +276,7 @@ async fn base_backup(bench: &Bench, id: PointId, segment: u8) -> Result<Componen
         wal: vec![wal],
         data_bytes: 1,
         tablespaces: BTreeMap::new(),
+        settings: Vec::new(),
         corrupt: BTreeMap::new(),
     };
     let dump = bench.dump(id, b"beside it").await?;

@@ -204,6 +204,48 @@ fn killed_at_any_step_a_backup_is_there_or_not_and_the_next_one_is_good() -> Res
 }
 
 #[test]
+fn settings_outside_of_the_data_folder_come_back_beside_it() -> Result<()> {
+    let etc = tempfile::Builder::new().prefix("wl-etc-").tempdir_in("/tmp")?;
+    std::fs::set_permissions(etc.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let (hba, more) = (etc.path().join("pg_hba.conf"), etc.path().join("more.conf"));
+    std::fs::write(&hba, "local all all trust # of /etc\n")?;
+    std::fs::write(&more, "work_mem = '7MB'\n")?;
+    let mut server = PgCluster::start_with(&[&format!("hba_file={}", hba.display())])?;
+    let conf = server.data().join("postgresql.conf");
+    std::fs::write(&conf, format!("{}\ninclude '{}'\n", std::fs::read_to_string(&conf)?, more.display()))?;
+    server.down();
+    server.up()?;
+    assert_eq!(server.psql("postgres", "show work_mem"), "7MB");
+    let stage = Stage::new()?
+        .application("")?
+        .component("db", &format!("kind = \"postgres\"\nmode = \"physical\"\nurl = \"{}\"", server.url("postgres")))?;
+    stage.begin()?;
+    let back = stage.path("back");
+    let into = format!("db={}", back.display());
+    let plan = stage.windlass(&["restore", "shop", "--into", &into, "--plan"])?.with(0).out;
+    assert!(plan.contains("settings files in"), "{plan}");
+    stage.windlass(&["restore", "shop", "--into", &into, "--yes"])?.with(0).says("nothing uses them there");
+    for path in [&hba, &more] {
+        let restored = back.join("settings").join(path.strip_prefix("/")?);
+        assert_eq!(std::fs::read(restored)?, std::fs::read(path)?);
+    }
+    stage.windlass(&["verify", "shop"])?.with(0);
+    stage.windlass(&["repo", "check", "--read-data"])?.with(0);
+    // A role that may not see them: it is told.
+    server.psql(
+        "postgres",
+        "create role humble login; grant execute on function pg_backup_start, pg_backup_stop to humble",
+    );
+    let settings = std::fs::read_to_string(stage.path("windlass.toml"))?;
+    let humble = settings.replace(&server.url("postgres"), &server.url_as("humble", "postgres"));
+    assert_ne!(settings, humble);
+    std::fs::write(stage.path("windlass.toml"), humble)?;
+    let taken = stage.windlass(&["backup", "shop"])?.with(0);
+    assert!(format!("{}{}", taken.out, taken.err).contains("pg_read_all_settings"), "{}{}", taken.out, taken.err);
+    Ok(())
+}
+
+#[test]
 fn another_server_in_the_same_place_has_a_folder_of_its_own() -> Result<()> {
     let stage = physical()?;
     stage.begin()?;

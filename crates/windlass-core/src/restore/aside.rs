@@ -160,6 +160,7 @@ fn data_folder_step(
         recover: None,
         standby: false,
         tablespaces: data.tablespaces.keys().copied().collect(),
+        settings: data.settings.clone(),
         databases: data.databases.clone(),
         bytes: data.data_bytes,
     }

@@ -178,6 +178,9 @@ pub struct DataFolderStep {
     pub standby: bool,
     /// The tablespaces that have a folder of their own, by their oid.
     pub tablespaces: Vec<u32>,
+    /// Settings that lay outside of the data folder, by their paths: they will be in `settings`, and nothing uses them there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<String>,
     /// The databases that will be there.
     pub databases: Vec<String>,
     /// Bytes that will be there, but for those of the WAL.

@@ -146,6 +146,7 @@ pub(super) async fn capture(
             wal: backup.wal.into_iter().map(in_repository).collect(),
             data_bytes: u64::try_from(backup.sentinel.data_size).unwrap_or_default(),
             tablespaces: tablespaces.map(|(oid, place)| (*oid, place.location.clone())).collect(),
+            settings: backup.settings,
             corrupt: backup.corrupt,
         }),
     })

@@ -4,6 +4,7 @@
 //! and needs neither the repository nor us.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -66,6 +67,8 @@ pub(super) async fn lay_down(
             recovered.end(After::Silent).await?;
         }
     }
+    let settings =
+        if step.settings.is_empty() { None } else { Some(lay_down_settings(vault, manifest, data, target).await?) };
     if let Some(ledger) = Arc::into_inner(ledger) {
         ledger.end(target).map_err(failed)?;
     }
@@ -93,7 +96,31 @@ pub(super) async fn lay_down(
         "everything is root's: `chown -R postgres: {}` first, or as the server's user is called",
         target.display()
     );
-    Ok(is_roots.then_some(theirs).into_iter().chain([start]).collect())
+    Ok(is_roots.then_some(theirs).into_iter().chain([start]).chain(settings).collect())
+}
+
+/// Lays down the settings that lay outside of the data folder; what a person should know.
+async fn lay_down_settings(
+    vault: &Vault,
+    manifest: &ComponentManifest,
+    data: &PhysicalData,
+    target: &Path,
+) -> Result<String, PhysicalError> {
+    let (component, walg) = (&manifest.component, PhysicalError::Walg);
+    let archive = vault.cluster(component, &data.system_identifier, data.sealed).map_err(PhysicalError::Key)?;
+    let name: BackupName = data.backup.parse().map_err(walg)?;
+    let folder = target.join("settings");
+    for (path, content) in archive.settings(&name).await.map_err(walg)? {
+        let path = folder.join(path);
+        let failed = |source| PhysicalError::Write { path: path.clone(), source };
+        let above = path.parent().unwrap_or(&folder);
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(above).map_err(failed)?;
+        let mut file = tempfile::NamedTempFile::new_in(above).map_err(failed)?;
+        file.write_all(&content).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+        file.persist(&path).map_err(|error| failed(error.error))?;
+    }
+    let used = data.settings.join("`, `");
+    Ok(format!("its settings `{used}` are in {}: nothing uses them there", folder.display()))
 }
 
 /// Lays a base backup down. Where the ledger says that it was, nothing is done.

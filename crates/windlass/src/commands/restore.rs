@@ -250,8 +250,12 @@ fn describe(printer: &Printer, planned: &Planned) -> String {
                 } else {
                     recovered(printer, step.recover.as_ref(), step.until)
                 };
+                let settings = match step.settings.len() {
+                    0 => String::new(),
+                    some => format!(", and {} in {}/settings", count(some as u64, "settings file"), step.target),
+                };
                 format!(
-                    "{verb} base backup {} in {}: {size}, the databases {databases}, recovered {until}; for PostgreSQL {}",
+                    "{verb} base backup {} in {}: {size}, the databases {databases}{settings}, recovered {until}; for PostgreSQL {}",
                     step.backup, step.target, step.major
                 )
             }

@@ -29,6 +29,7 @@ use windlass_repo::regular;
 use super::archives::{self, Packed, Reading};
 use super::ending::{Archived, Ending, now};
 use super::error::PhysicalError;
+use super::outside::outside;
 use super::server::{Server, Stopped, redo};
 use super::stop_segment::wal_of_standby;
 use super::survey::{Found, still_there, survey};
@@ -75,6 +76,8 @@ pub struct BaseBackup {
     pub wal: Vec<ObjectRef>,
     /// Pages whose checksums are wrong, by file and by number in it: what was read of them is in the backup.
     pub corrupt: BTreeMap<String, Vec<u32>>,
+    /// Settings that lie outside of the data folder, by their paths: they are beside the archives.
+    pub settings: Vec<String>,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -162,6 +165,7 @@ impl Begun<'_> {
         } else {
             wal.extend(push_wal(task, &server, (start, stop), timeline).await?);
         }
+        let outside = outside(server.session().0).await?;
         // Only now: its slot holds the WAL.
         let facts = server.close().await;
         let data_dir = facts.data_directory.clone().unwrap_or_else(|| data.to_string_lossy().into_owned());
@@ -176,6 +180,7 @@ impl Begun<'_> {
             data_dir,
             tablespaces: looked.tablespaces,
             wal,
+            outside,
             warnings,
         };
         ending.write(task, archived).await

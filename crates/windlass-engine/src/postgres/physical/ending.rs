@@ -6,11 +6,14 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use windlass_core::point::{ObjectRef, Window};
 use windlass_core::wal::{Lsn, Timeline};
-use windlass_repo::format::walg::{BackupName, Compressor, FilesMetadata, PartName, Sentinel, Spec, Tablespace};
+use windlass_repo::format::walg::{
+    BackupName, Compressor, FilesMetadata, PartName, Sentinel, Spec, Tablespace, WalgError,
+};
 
 use super::archives::{self, Packed};
 use super::base_backup::{BaseBackup, Task};
 use super::error::PhysicalError;
+use super::outside::Outside;
 use super::server::Facts;
 use crate::moment;
 
@@ -51,16 +54,9 @@ impl Archived {
         part: PartName,
         files: &[(&str, &[u8])],
     ) -> Result<(), PhysicalError> {
-        let mut compressor = Compressor::new(task.compression).map_err(PhysicalError::Walg)?;
-        let mut stored = Vec::new();
-        archives::pack_bytes(files, &mut compressor, |frame| stored.extend(frame)).map_err(PhysicalError::Walg)?;
         self.more_bytes += files.iter().map(|(_, content)| content.len() as u64).sum::<u64>();
-        if let Some(mut sealing) = task.archive.sealing().map_err(PhysicalError::Walg)? {
-            let mut sealed = sealing.seal(&stored).map_err(PhysicalError::Walg)?;
-            sealed.extend(sealing.finish().map_err(PhysicalError::Walg)?);
-            stored = sealed;
-        }
-        self.objects.push(put(task, &name.part(&part), &stored).await?);
+        let packed = packed(task, files).map_err(PhysicalError::Walg)?;
+        self.objects.push(put(task, &name.part(&part), &packed).await?);
         if part == PartName::label(part.codec()) {
             let names = files.iter().map(|(name, _)| (*name).to_owned()).collect();
             self.documents.tar_file_sets.insert(part.to_string(), names);
@@ -109,13 +105,28 @@ pub(super) struct Ending {
     pub(super) tablespaces: BTreeMap<u32, PathBuf>,
     /// The WAL from start to stop, in the archive.
     pub(super) wal: Vec<ObjectRef>,
+    /// Settings that lie outside of the data folder.
+    pub(super) outside: Outside,
     pub(super) warnings: Vec<String>,
 }
 
 impl Ending {
     /// Writes the documents, and makes it a base backup.
     pub(super) async fn write(self, task: &Task<'_>, archived: Archived) -> Result<BaseBackup, PhysicalError> {
-        let Self { name, timeline, start, stop, started, window, facts, data_dir, tablespaces, wal, warnings } = self;
+        let Self {
+            name,
+            timeline,
+            start,
+            stop,
+            started,
+            window,
+            facts,
+            data_dir,
+            tablespaces,
+            wal,
+            outside,
+            mut warnings,
+        } = self;
         archived.is_alone(task, &name).await?;
         let tablespace = |(oid, place): (u32, PathBuf)| {
             let (location, link) = (place.to_string_lossy().into_owned(), format!("pg_tblspc/{oid}"));
@@ -148,6 +159,16 @@ impl Ending {
         if is_short {
             objects.push(put(task, &name.files_metadata(), &described).await?);
         }
+        warnings.extend(outside.warnings);
+        let mut settings = Vec::new();
+        if !outside.files.is_empty() {
+            let below = |path: &str| path.trim_start_matches('/').to_owned();
+            settings = outside.files.iter().map(|(path, _)| path.clone()).collect();
+            let files: Vec<_> = outside.files.into_iter().map(|(path, content)| (below(&path), content)).collect();
+            let files: Vec<_> = files.iter().map(|(name, content)| (name.as_str(), content.as_slice())).collect();
+            let packed = packed(task, &files).map_err(walg)?;
+            objects.push(put(task, &name.settings(task.compression.codec()), &packed).await?);
+        }
         objects.push(put(task, &name.metadata(), &sentinel.metadata().write().map_err(walg)?).await?);
         objects.push(put(task, &name.sentinel(), &sentinel.write().map_err(walg)?).await?);
         let Facts { segment_size, superuser, databases, .. } = facts;
@@ -162,9 +183,20 @@ impl Ending {
             objects,
             wal,
             corrupt,
+            settings,
             warnings,
         })
     }
+}
+
+/// An archive of a few files, as it is stored.
+fn packed(task: &Task<'_>, files: &[(&str, &[u8])]) -> Result<Vec<u8>, WalgError> {
+    let (mut compressor, mut stored) = (Compressor::new(task.compression)?, Vec::new());
+    archives::pack_bytes(files, &mut compressor, |frame| stored.extend(frame))?;
+    let Some(mut sealing) = task.archive.sealing()? else { return Ok(stored) };
+    let mut sealed = sealing.seal(&stored)?;
+    sealed.extend(sealing.finish()?);
+    Ok(sealed)
 }
 
 /// Now, as precise as the format that WAL-G's documents name for it: `%f` has six digits.

@@ -5,6 +5,7 @@ pub mod base_backup;
 mod ending;
 mod error;
 mod laid_down;
+mod outside;
 mod pages;
 pub mod place;
 pub mod recover;

@@ -35,6 +35,7 @@ use super::archives;
 use super::base_backup::{BaseBackup, Task, blocking, panicked};
 use super::ending::{Archived, Ending, now};
 use super::error::PhysicalError;
+use super::outside::outside;
 use super::server::{Facts, Reached, redo};
 use super::stop_segment::wal_of_standby;
 use super::unpacking::{self, Feed, Lone, Of, Packing, Stored};
@@ -253,11 +254,24 @@ impl Begun<'_> {
                 segment = segment.next();
             }
         }
+        let outside = outside(&mut session).await?;
         session.close().await;
         let data_dir = facts.data_directory.clone().unwrap_or_default();
         let stop = end.lsn;
-        let ending =
-            Ending { name, timeline, start, stop, started, window, facts, data_dir, tablespaces, wal, warnings };
+        let ending = Ending {
+            name,
+            timeline,
+            start,
+            stop,
+            started,
+            window,
+            facts,
+            data_dir,
+            tablespaces,
+            wal,
+            outside,
+            warnings,
+        };
         ending.write(task, archived).await
     }
 }

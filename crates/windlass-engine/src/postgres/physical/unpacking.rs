@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
 use jiff::Timestamp;
-use tar::EntryType;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use windlass_core::point::ObjectRef;
 use windlass_core::wal::{Lsn, SegmentSize, WalFile};
-use windlass_repo::format::walg::{BackupName, Backups, Compression, Compressor, PartName, PartWriter, Sealing};
+use windlass_repo::format::walg::{
+    BackupName, Backups, Compression, Compressor, Entries, Entry, Kind, PartName, PartWriter, Sealing,
+};
 use windlass_repo::object::ObjectWriter;
 
 use super::archives::{self, PART, Packed};
@@ -104,17 +105,18 @@ impl Packing {
         self.begin()?;
         self.folder("/", 0o700, Timestamp::now().as_second().unsigned_abs())?;
         while let Some(of) = stream.next_archive()? {
-            let mut archive = tar::Archive::new(&mut stream);
-            for entry in archive.entries().map_err(failed)? {
-                self.entry(of, entry.map_err(failed)?)?;
+            let mut entries = Entries::new(&mut stream);
+            while let Some(entry) = entries.next().map_err(failed)? {
+                self.entry(of, entry, &mut entries)?;
             }
         }
         self.end()?;
         Ok(self.lone)
     }
 
-    fn entry(&mut self, of: Of, mut entry: tar::Entry<'_, impl Read>) -> Result<(), PhysicalError> {
-        let own = String::from_utf8(entry.path_bytes().into_owned()).map_err(|_| wrong("a name is no text"))?;
+    fn entry(&mut self, of: Of, entry: Entry, body: &mut impl Read) -> Result<(), PhysicalError> {
+        let Entry { name, kind, mode, modified, size } = entry;
+        let own = String::from_utf8(name).map_err(|_| wrong("a name is no text"))?;
         let own = own.trim_start_matches("./").trim_end_matches('/');
         if own.is_empty() {
             return Ok(());
@@ -126,31 +128,20 @@ impl Packing {
             Of::DataFolder => format!("/{own}"),
             Of::Tablespace(oid) => format!("/pg_tblspc/{oid}/{own}"),
         };
-        let (mode, modified) = (entry.header().mode().map_err(failed)?, entry.header().mtime().map_err(failed)?);
-        let size = entry.size();
-        match (entry.header().entry_type(), name.as_str()) {
-            (EntryType::Directory, _) if !is_left_out(&name) => self.folder(&name, mode, modified),
-            (EntryType::Directory, _) => Ok(()),
-            (EntryType::Regular | EntryType::Continuous, "/global/pg_control") => {
-                self.lone.control = Some(whole(&mut entry)?);
-                Ok(())
-            }
-            (EntryType::Regular | EntryType::Continuous, "/backup_label") => {
-                self.lone.label = Some(text(&mut entry)?);
-                Ok(())
-            }
-            (EntryType::Regular | EntryType::Continuous, "/tablespace_map") => {
-                self.lone.map = Some(text(&mut entry)?);
-                Ok(())
-            }
-            (EntryType::Regular | EntryType::Continuous, _) => match name.strip_prefix("/pg_wal/") {
-                Some(wal) => self.wal(wal, &mut entry),
-                None if is_left_out(&name) => Ok(()),
-                None => self.file(name, mode, modified, size, &mut entry),
-            },
+        match (kind, name.as_str()) {
+            (Kind::File, "/global/pg_control") => self.lone.control = Some(whole(body)?),
+            (Kind::File, "/backup_label") => self.lone.label = Some(text(body)?),
+            (Kind::File, "/tablespace_map") => self.lone.map = Some(text(body)?),
+            (Kind::File, _) if name.starts_with("/pg_wal/") => self.wal(&name["/pg_wal/".len()..], body)?,
+            (Kind::File | Kind::Folder, _) if is_left_out(&name) => {}
+            (Kind::Folder, _) => self.folder(&name, mode, modified)?,
+            (Kind::File, _) => self.file(name, mode, modified, size, body)?,
             // Links to tablespaces are told apart from the data, and `pg_wal` comes as a folder.
-            _ => Err(wrong(&format!("`{name}` is neither a file nor a folder"))),
+            (Kind::SymbolicLink | Kind::Other, _) => {
+                return Err(wrong(&format!("`{name}` is neither a file nor a folder")));
+            }
         }
+        Ok(())
     }
 
     fn folder(&mut self, name: &str, mode: u32, modified: u64) -> Result<(), PhysicalError> {
@@ -350,14 +341,14 @@ impl Read for Stream {
     }
 }
 
-fn whole(entry: &mut impl Read) -> Result<Vec<u8>, PhysicalError> {
+fn whole(body: &mut impl Read) -> Result<Vec<u8>, PhysicalError> {
     let mut content = Vec::new();
-    entry.take(LONE).read_to_end(&mut content).map_err(failed)?;
+    body.take(LONE).read_to_end(&mut content).map_err(failed)?;
     Ok(content)
 }
 
-fn text(entry: &mut impl Read) -> Result<String, PhysicalError> {
-    String::from_utf8(whole(entry)?).map_err(|_| wrong("its label is no text"))
+fn text(body: &mut impl Read) -> Result<String, PhysicalError> {
+    String::from_utf8(whole(body)?).map_err(|_| wrong("its label is no text"))
 }
 
 fn send(frames: &mpsc::Sender<Frame>, frame: Frame) -> Result<(), PhysicalError> {

@@ -25,22 +25,30 @@ const LONGEST: u64 = 64 << 10;
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// A file, whose body follows.
     File,
+    /// A folder.
     Folder,
+    /// A symbolic link.
     SymbolicLink,
+    /// Something else.
     Other,
 }
 
 /// An entry without its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) name: Vec<u8>,
-    pub(super) kind: Kind,
-    pub(super) mode: u32,
-    /// Seconds since 1970.
-    pub(super) modified: u64,
-    pub(super) size: u64,
+pub struct Entry {
+    /// Its name, wherever that leads.
+    pub name: Vec<u8>,
+    /// What it is.
+    pub kind: Kind,
+    /// Its permissions.
+    pub mode: u32,
+    /// When it was changed last, in seconds since 1970.
+    pub modified: u64,
+    /// Bytes of its body.
+    pub size: u64,
 }
 
 impl Entry {
@@ -107,8 +115,8 @@ fn block(prefix: &[u8], name: &[u8], mode: u32, size: u64, modified: u64, kind: 
     block
 }
 
-/// Reads an archive, entry by entry.
-pub(super) struct Entries<R> {
+/// Reads an archive, entry by entry; as a reader it gives the current entry's body.
+pub struct Entries<R> {
     from: R,
     /// What is left of the current entry's body, and what fills it up.
     body: u64,
@@ -116,12 +124,14 @@ pub(super) struct Entries<R> {
 }
 
 impl<R: Read> Entries<R> {
-    pub(super) fn new(from: R) -> Self {
+    /// At its beginning.
+    pub fn new(from: R) -> Self {
         Self { from, body: 0, padding: 0 }
     }
 
     /// Goes to the next entry, passing over what was not read of this one; `None` at the end, behind which only zeros were.
-    pub(super) fn next(&mut self) -> io::Result<Option<Entry>> {
+    #[expect(clippy::should_implement_trait, reason = "an iterator would end in two ways")]
+    pub fn next(&mut self) -> io::Result<Option<Entry>> {
         self.pass_over()?;
         let (mut long_name, mut long_size) = (None, None);
         loop {

@@ -4,18 +4,25 @@
 //! told from an archive that has a gap, and from a place that holds no archive at all: PostgreSQL takes the first for the end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use futures::TryStreamExt;
 use windlass_core::wal::{History, Segment, SegmentSize, Timeline, WalFile};
 
 use super::backups::{Backups, LARGE, SMALL, unread, whole};
-use super::{Codec, Fault, Listing, SealKey, SegmentHeader, WalgError, open, wal_object};
+use super::{
+    BackupName, Codec, Entries, Entry, Fault, Kind, Listing, SealKey, SegmentHeader, WalgError, open, wal_object,
+};
 use crate::store::{Key, StoreError};
+
+/// The most that settings outside of a data folder may be, together.
+const SETTINGS: u64 = 64 << 20;
 
 /// A file of the archive as it is stored, in memory.
 pub struct StoredWal {
@@ -123,6 +130,20 @@ impl Backups {
         written.map_err(|error| WalgError::Read { object: named, source: io::Error::other(error) })?
     }
 
+    /// Settings that lay outside of the data folder of a base backup: their names, which lead nowhere else, and their content.
+    pub async fn settings(&self, backup: &BackupName) -> Result<Vec<(PathBuf, Vec<u8>)>, WalgError> {
+        let mut files = Vec::new();
+        for codec in Codec::ALL {
+            let object = backup.settings(codec);
+            match self.store.head(&Key::foreign(&object)).await {
+                Ok(_) => files = self.blocking(object, codec, |content| settings(content)).await?,
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(unread(&object, error)),
+            }
+        }
+        Ok(files)
+    }
+
     /// The newest segment of each timeline.
     pub async fn newest_segments(&self) -> Result<BTreeMap<Timeline, Segment>, WalgError> {
         let listed = self.store.list_all(Some(&Key::foreign(super::WAL))).await;
@@ -173,6 +194,22 @@ impl Backups {
                 one.number > asked.number && is_on_the_way
             }))
     }
+}
+
+fn settings(content: &mut (dyn Read + Send)) -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
+    let mut entries = Entries::new(content.take(SETTINGS));
+    let mut files = Vec::new();
+    while let Some(Entry { name, kind, .. }) = entries.next()? {
+        let name = PathBuf::from(OsString::from_vec(name));
+        let is_below = name.components().all(|part| matches!(part, Component::Normal(_)));
+        if !is_below || kind != Kind::File {
+            return Err(Fault::Damaged("there is something else among the settings than files below a folder").into());
+        }
+        let mut content = Vec::new();
+        entries.read_to_end(&mut content)?;
+        files.push((name, content));
+    }
+    Ok(files)
 }
 
 /// Whether a file is the segment of that name, of that cluster, and all of it, and how large segments are; other files are

@@ -18,7 +18,7 @@
 //! | what objects are called | [`names`](BackupName) |
 //! | what the documents say | [`sentinel`](Sentinel) |
 //! | how bytes are compressed and sealed | [`codec`](Codec), [`seal`](SealKey), `open` |
-//! | what archives are made of | `archive`, [`part`](PartWriter), [`increment`](Step) |
+//! | what archives are made of | [`archive`](Entries), [`part`](PartWriter), [`increment`](Step) |
 //! | how backups become a data folder | [`chain`](Step), [`target`](Target), [`unpack`](Archive), `body`, [`ledger`](Ledger) |
 //! | what a store holds of it, and how far it can be replayed | [`backups`](Backups), [`replay`](Replay) |
 //! | how WAL comes into the archive, and out of it | [`push`](Archived), [`fetch`](StoredWal) |
@@ -55,6 +55,7 @@ mod target;
 mod unpack;
 mod wal;
 
+pub use archive::{Entries, Entry, Kind};
 pub use backups::{Backups, BaseBackup, Held, ReadBack};
 pub use chain::{Backup, Step};
 pub use codec::{Codec, Compression, Compressor, FRAME};

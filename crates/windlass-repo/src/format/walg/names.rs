@@ -16,6 +16,7 @@ pub const WAL: &str = "wal_005";
 
 const SENTINEL: &str = "_backup_stop_sentinel.json";
 const METADATA: &str = "metadata.json";
+const SETTINGS: &str = "settings.tar";
 const FILES_METADATA: &str = "files_metadata.json";
 const PARTS: &str = "tar_partitions";
 
@@ -63,6 +64,12 @@ impl BackupName {
     /// The list of its files.
     pub fn files_metadata(&self) -> String {
         format!("{BASE_BACKUPS}/{self}/{FILES_METADATA}")
+    }
+
+    /// The archive of settings that lay outside of the data folder: of ours alone, and passed over by others.
+    pub fn settings(&self, codec: Codec) -> String {
+        let extension = codec.extension().map_or(String::new(), |extension| format!(".{extension}"));
+        format!("{BASE_BACKUPS}/{self}/{SETTINGS}{extension}")
     }
 
     /// One of its archives.
