@@ -237,7 +237,9 @@ fn settings_outside_of_the_data_folder_come_back_beside_it() -> Result<()> {
         "create role humble login; grant execute on function pg_backup_start, pg_backup_stop to humble",
     );
     let settings = std::fs::read_to_string(stage.path("windlass.toml"))?;
-    let humble = settings.replace(&server.url("postgres"), &server.url_as("humble", "postgres"));
+    let (all, few) = (server.url("postgres"), server.url_as("humble", "postgres"));
+    let data = server.data();
+    let humble = settings.replace(&format!("{all}\""), &format!("{few}\"\ndata_directory = \"{}\"", data.display()));
     assert_ne!(settings, humble);
     std::fs::write(stage.path("windlass.toml"), humble)?;
     let taken = stage.windlass(&["backup", "shop"])?.with(0);
