@@ -7,10 +7,11 @@ use anyhow::{Context, Result, ensure};
 use crate::root;
 
 /// Each crate of ours (or all) and what it must not depend on.
-const FORBIDDEN: [(&str, &[&str]); 5] = [
+const FORBIDDEN: [(&str, &[&str]); 6] = [
     ("windlass-core", &["tokio", "object_store", "kube", "reqwest", "rusqlite"]),
     ("windlass-engine", &["kube", "rusqlite"]),
     ("windlass-operator", &["windlass-engine", "windlass-host"]),
+    ("windlass-replication", &["windlass-repo", "windlass-engine", "kube", "reqwest"]),
     ("windlass-server", &["kube", "windlass-repo"]),
     ("windlass", &["openssl", "native-tls", "aws-lc-sys", "serde_yaml", "opendal", "aws-sdk-s3"]),
 ];
