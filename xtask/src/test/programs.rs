@@ -28,13 +28,14 @@ const THREADS: &str = "RUST_TEST_THREADS";
 const WAY: &str = "10";
 
 /// Where `bench/install` puts the programs of another PostgreSQL than the system's.
-const POSTGRESQL_17: &str = ".bench/postgresql-17/usr/lib/postgresql/17/bin";
+const POSTGRESQL_17: &str = ".bench/postgresql-17/bin";
 
 /// What is run with that as well, by program: these stories, or all where none is named. Between them they go through
 /// everything that versions of PostgreSQL do differently.
-const WITH_17: [(&str, &[&str]); 5] = [
+const WITH_17: [(&str, &[&str]); 6] = [
     ("postgres_physical", &[]),
     ("physical", &["a_server_comes_back_as_a_whole_and_was_proven_before"]),
+    ("archive", &["a_standby_follows_what_is_archived"]),
     ("moments", &["every_way_to_name_a_moment_leads_to_exactly_that"]),
     ("server_in_place", &["a_server_goes_back_to_a_moment_and_forth_again"]),
     ("extract", &["one_table_of_a_moment_comes_back_as_it_was_then"]),
