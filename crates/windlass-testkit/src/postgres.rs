@@ -184,13 +184,18 @@ impl Drop for PgCluster {
     }
 }
 
-/// The newest installed version's programs.
+/// The programs of a version: of the one that PATH names, servers' and clients' in one folder, else of the newest that Debian
+/// installed.
 pub fn bin() -> Result<PathBuf> {
+    let is_whole = |bin: &PathBuf| bin.join("initdb").is_file() && bin.join("psql").is_file();
+    if let Some(named) = std::env::var_os("PATH").and_then(|path| std::env::split_paths(&path).find(is_whole)) {
+        return Ok(named);
+    }
     let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
         .context("no PostgreSQL server is installed: run `make tools`")?
         .flatten()
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
-        .filter(|(_, bin)| bin.join("initdb").is_file())
+        .filter(|(_, bin)| is_whole(bin))
         .collect();
     versions.sort();
     let (_, bin) = versions.pop().context("no PostgreSQL server is installed: run `make tools`")?;

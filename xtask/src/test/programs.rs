@@ -1,7 +1,7 @@
 //! The programs that cargo builds of the tests, and how they are run: in two lanes, side by side.
 //!
 //! Stories of clusters wait most of the time, and must not be waited for too long; what else there is computes. So the
-//! second lane gives way to the first.
+//! second lane gives way to the first. Stories of whole servers are run with a second version of PostgreSQL as well.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
+use super::NEVER_SKIP;
 use super::sums::Sums;
 use crate::root;
 
@@ -25,6 +26,21 @@ const THREADS: &str = "RUST_TEST_THREADS";
 
 /// By how much the second lane gives way, as `nice` has it.
 const WAY: &str = "10";
+
+/// Where `bench/install` puts the programs of another PostgreSQL than the system's.
+const POSTGRESQL_17: &str = ".bench/postgresql-17/bin";
+
+/// What is run with that as well, by program: these stories, or all where none is named. Between them they go through
+/// everything that versions of PostgreSQL do differently.
+const WITH_17: [(&str, &[&str]); 7] = [
+    ("postgres_physical", &[]),
+    ("postgres_streamed", &[]),
+    ("physical", &["a_server_comes_back_as_a_whole_and_was_proven_before"]),
+    ("archive", &["a_standby_follows_what_is_archived"]),
+    ("moments", &["every_way_to_name_a_moment_leads_to_exactly_that"]),
+    ("server_in_place", &["a_server_goes_back_to_a_moment_and_forth_again"]),
+    ("extract", &["one_table_of_a_moment_comes_back_as_it_was_then"]),
+];
 
 /// A program of tests.
 pub(super) struct Program {
@@ -113,12 +129,11 @@ pub(super) fn run(programs: &[Program]) -> Result<Sums> {
     let lane = |of_clusters: bool| -> Result<()> {
         for program in programs.iter().filter(|program| program.is_of_clusters() == of_clusters) {
             let mut command = program.command();
-            if std::env::var_os(THREADS).is_none() {
-                command.env(THREADS, if of_clusters { "4" } else { "2" });
-            }
+            at_most(&mut command, if of_clusters { "4" } else { "2" });
             one(&program.name, command, &sums)?;
         }
         if !of_clusters {
+            with_17(programs, &sums)?;
             let mut command = Command::new("nice");
             command.args(["-n", WAY, env!("CARGO"), "test", "--workspace", "--doc"]).current_dir(root()?);
             one("examples in documents", command, &sums)?;
@@ -132,6 +147,37 @@ pub(super) fn run(programs: &[Program]) -> Result<Sums> {
         others.and(clusters)
     })?;
     Ok(sums.into_inner().unwrap_or_default())
+}
+
+/// Sets how many of a program's tests go side by side, where nobody did.
+fn at_most(command: &mut Command, threads: &str) {
+    if std::env::var_os(THREADS).is_none() {
+        command.env(THREADS, threads);
+    }
+}
+
+/// Stories of whole servers once more, with the other PostgreSQL before all others on PATH.
+fn with_17(programs: &[Program], sums: &Mutex<Sums>) -> Result<()> {
+    let bin = root()?.join(POSTGRESQL_17);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths([bin.clone()].into_iter().chain(std::env::split_paths(&path)))?;
+    for (name, stories) in WITH_17 {
+        let name_17 = format!("{name} with PostgreSQL 17");
+        if !bin.join("initdb").is_file() {
+            println!("skipped, for PostgreSQL 17 is not in {}: {name_17}", bin.display());
+            ensure!(std::env::var_os(NEVER_SKIP).is_none(), "{name_17} was skipped");
+            if let Ok(mut sums) = sums.lock() {
+                sums.ignored += 1;
+            }
+            continue;
+        }
+        let program = programs.iter().find(|program| program.name == name);
+        let mut command = program.with_context(|| format!("there are no tests named {name}"))?.command();
+        command.arg("--exact").args(stories).env("PATH", &path);
+        at_most(&mut command, "2");
+        one(&name_17, command, sums)?;
+    }
+    Ok(())
 }
 
 fn one(name: &str, mut command: Command, sums: &Mutex<Sums>) -> Result<()> {
