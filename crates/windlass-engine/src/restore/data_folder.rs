@@ -48,6 +48,15 @@ pub(super) async fn lay_down(
         return Err(PhysicalError::Changed { why });
     }
     let laid_down = LaidDown::below(target, data.tablespaces.keys());
+    let mut settings = None;
+    if !step.settings.is_empty() {
+        // Before a server recovers there, to whose user all of it is given then: a target that is not ours any more has them.
+        if std::fs::metadata(target).map_err(failed)?.uid() == rustix::process::geteuid().as_raw() {
+            lay_down_settings(vault, manifest, data, target).await?;
+        }
+        let (used, place) = (data.settings.join("`, `"), target.join("settings"));
+        settings = Some(format!("its settings `{used}` are in {}: nothing uses them there", place.display()));
+    }
     match step.recover.as_ref().zip(recoverer) {
         None => {
             let recovery = if step.standby {
@@ -67,8 +76,6 @@ pub(super) async fn lay_down(
             recovered.end(After::Silent).await?;
         }
     }
-    let settings =
-        if step.settings.is_empty() { None } else { Some(lay_down_settings(vault, manifest, data, target).await?) };
     if let Some(ledger) = Arc::into_inner(ledger) {
         ledger.end(target).map_err(failed)?;
     }
@@ -99,13 +106,13 @@ pub(super) async fn lay_down(
     Ok(is_roots.then_some(theirs).into_iter().chain([start]).chain(settings).collect())
 }
 
-/// Lays down the settings that lay outside of the data folder; what a person should know.
+/// Lays down the settings that lay outside of the data folder.
 async fn lay_down_settings(
     vault: &Vault,
     manifest: &ComponentManifest,
     data: &PhysicalData,
     target: &Path,
-) -> Result<String, PhysicalError> {
+) -> Result<(), PhysicalError> {
     let (component, walg) = (&manifest.component, PhysicalError::Walg);
     let archive = vault.cluster(component, &data.system_identifier, data.sealed).map_err(PhysicalError::Key)?;
     let name: BackupName = data.backup.parse().map_err(walg)?;
@@ -119,8 +126,7 @@ async fn lay_down_settings(
         file.write_all(&content).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
         file.persist(&path).map_err(|error| failed(error.error))?;
     }
-    let used = data.settings.join("`, `");
-    Ok(format!("its settings `{used}` are in {}: nothing uses them there", folder.display()))
+    Ok(())
 }
 
 /// Lays a base backup down. Where the ledger says that it was, nothing is done.

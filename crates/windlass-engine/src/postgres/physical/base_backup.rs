@@ -30,13 +30,16 @@ use super::archives::{self, Packed, Reading};
 use super::ending::{Archived, Ending, now};
 use super::error::PhysicalError;
 use super::outside::outside;
-use super::server::{Server, Stopped, redo};
+use super::server::{Server, Stopped, recovers_to, redo};
 use super::stop_segment::wal_of_standby;
 use super::survey::{Found, still_there, survey};
 use crate::moment;
 
 /// Frames that may wait for the store, for each thread.
 const AHEAD: usize = 2;
+
+/// Bytes of an archive that are written while the one before it is waited for.
+const AT_ONCE: u64 = 16 << 20;
 
 /// Threads that read, at most: the machine is the server's, and each upload has memory of its own.
 const LANES: usize = 4;
@@ -82,7 +85,8 @@ pub struct BaseBackup {
     pub warnings: Vec<String>,
 }
 
-/// How often backup mode is begun where the name is taken: with its end comes another segment, and with that another name.
+/// How often backup mode is begun where the name is taken: with its end comes another segment on a primary, and with that another
+/// name.
 const TRIES: u32 = 3;
 
 /// A server in backup mode. Dropped, it leaves backup mode.
@@ -115,9 +119,19 @@ pub async fn begin<'a>(mut server: Server, task: &'a Task<'a>) -> Result<Begun<'
             return Ok(Begun { task, server, started, start, timeline, name, history, warnings });
         }
         server.end().await?;
+        if server.facts.is_standby {
+            return Err(taken(&name, true));
+        }
     }
     let why = "others take base backups of it to the same place, all the time".to_owned();
     Err(PhysicalError::Changed { why })
+}
+
+/// There is a base backup of this name, or what is left of one.
+pub(super) fn taken(name: &BackupName, is_standby: bool) -> PhysicalError {
+    let newer =
+        if is_standby { ": a standby has nothing newer to begin with until its primary's next checkpoint" } else { "" };
+    PhysicalError::Taken { name: name.to_string(), why: newer }
 }
 
 impl Begun<'_> {
@@ -129,6 +143,7 @@ impl Begun<'_> {
     /// Takes it.
     pub async fn take(self) -> Result<BaseBackup, PhysicalError> {
         let Self { task, mut server, started, start, timeline, name, history, mut warnings } = self;
+        let (begun, at_least) = (server.replayed().await?, server.checkpoint_at().await?);
         let tablespaces = server.tablespaces().await?;
         let data = server.data.clone();
         let place = data.clone();
@@ -149,12 +164,19 @@ impl Begun<'_> {
         if server.tablespaces().await? != tablespaces {
             return Err(PhysicalError::Changed { why: "a tablespace was made or dropped meanwhile".to_owned() });
         }
-        // A standby is as old as what it has replayed.
-        let before = if server.facts.is_standby { server.replayed_at().await? } else { Some(Timestamp::now()) };
-        let before = before.unwrap_or(Timestamp::UNIX_EPOCH);
+        let (now, seen) = (Timestamp::now(), server.replayed().await?);
         moment::pass();
         let Stopped { lsn: stop, label, map } = server.end().await?;
-        let window = Window { from: before, to: Timestamp::now() };
+        let from = if server.facts.is_standby {
+            // It is as old as what it has replayed, and ends where that was on disk: earlier, it may be.
+            server.stays_on(timeline).await?;
+            recovers_to(&control, stop, timeline)?;
+            let all = [begun, seen].into_iter().filter(|seen| seen.lsn.is_some_and(|lsn| lsn <= stop));
+            all.filter_map(|seen| seen.at).max().unwrap_or(at_least).max(at_least)
+        } else {
+            now
+        };
+        let window = Window { from, to: Timestamp::now() };
         archived.add_label(task, &name, &label, map.as_deref()).await?;
         let mut wal = Vec::from_iter(history);
         if server.facts.is_standby {
@@ -165,7 +187,7 @@ impl Begun<'_> {
         } else {
             wal.extend(push_wal(task, &server, (start, stop), timeline).await?);
         }
-        let outside = outside(server.session().0).await?;
+        let outside = outside(server.session().0).await;
         // Only now: its slot holds the WAL.
         let facts = server.close().await;
         let data_dir = facts.data_directory.clone().unwrap_or_else(|| data.to_string_lossy().into_owned());
@@ -280,7 +302,13 @@ async fn store(
                 let writer = archive.write(&name.part(&part)).map_err(object)?;
                 current = Some((part, writer));
             }
-            (Frame::Bytes(bytes), Some((_, writer))) => writer.write_whole(bytes).await.map_err(object)?,
+            (Frame::Bytes(bytes), Some((_, writer))) => {
+                // Two uploads take twice the memory: where the store is slow, one is ended first.
+                if writer.size() > AT_ONCE {
+                    stored.extend(ended(&mut last).await?);
+                }
+                writer.write_whole(bytes).await.map_err(object)?;
+            }
             (Frame::End(packed), _) => {
                 let Some((part, writer)) = current.take() else { return Err(PhysicalError::BrokenOff) };
                 stored.extend(ended(&mut last).await?);
@@ -347,12 +375,20 @@ async fn push_history(
     let path = server.data.join("pg_wal").join(&name);
     let file = still_there(regular::open(&path)).map_err(|source| PhysicalError::Read { path, source })?;
     // A standby that was made anew may not have it.
-    let Some(file) = file else {
-        let object = task.archive.find_stored(&name).await.map_err(PhysicalError::Walg)?;
-        return object.map(Some).ok_or(PhysicalError::WalGone { segment: name });
-    };
+    let Some(file) = file else { return archived_history(task, timeline, size).await.map(Some) };
     let pushed = task.archive.archived(&name, &Arc::new(file), cluster, task.compression).await;
     Ok(Some(pushed.map_err(PhysicalError::Walg)?.object))
+}
+
+/// How a timeline came to be, as the archive has it already.
+pub(super) async fn archived_history(
+    task: &Task<'_>,
+    timeline: Timeline,
+    size: SegmentSize,
+) -> Result<ObjectRef, PhysicalError> {
+    let name = WalFile::History(timeline).name(size);
+    let object = task.archive.find_stored(&name).await.map_err(PhysicalError::Walg)?;
+    object.ok_or(PhysicalError::WalGone { segment: name })
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

@@ -96,6 +96,14 @@ pub enum PhysicalError {
         /// How long it was waited for.
         minutes: u64,
     },
+    /// There is a base backup of the same name.
+    #[error("take a base backup: `{name}` is there already, whole or what is left of one that failed{why}")]
+    Taken {
+        /// Its name.
+        name: String,
+        /// What else is known.
+        why: &'static str,
+    },
     /// The server became another one meanwhile.
     #[error("take a base backup: {why}")]
     Changed {
@@ -125,6 +133,7 @@ impl Diagnose for PhysicalError {
             Self::Protocol { .. } => "WDL-2138",
             Self::Stream { .. } => "WDL-2139",
             Self::NotClosed { .. } => "WDL-2150",
+            Self::Taken { .. } => "WDL-2152",
             Self::Unsupported { .. } => "WDL-2151",
         }
     }
@@ -146,6 +155,7 @@ impl Diagnose for PhysicalError {
             Self::Protocol { .. } => "ReplicationProtocol",
             Self::Stream { .. } => "ReplicationStream",
             Self::NotClosed { .. } => "WalNotClosed",
+            Self::Taken { .. } => "BaseBackupThere",
             Self::Unsupported { .. } => "ServerUnsupported",
         }
     }
@@ -188,6 +198,9 @@ impl Diagnose for PhysicalError {
             }
             Self::Stream { .. } => "run it again; where it stays, a proxy before the server may be what is at fault",
             Self::Unsupported { .. } => "see `docs/guide/physical.md` for the servers that can be backed up so",
+            Self::Taken { .. } => {
+                "run it again when something was written: `checkpoint` at the primary begins anew; `windlass retention apply` takes away what failed backups left"
+            }
             Self::NotClosed { .. } => {
                 "have the primary end its segment: `select pg_switch_wal()` there, or `archive_timeout` in its settings; where its WAL comes into the repository, see that it does"
             }

@@ -3,19 +3,22 @@
 
 use serde::Deserialize;
 
-use super::error::PhysicalError;
+use crate::postgres::PostgresError;
 use crate::postgres::quote::literal;
 use crate::postgres::session::Session;
 
 /// The longest file that is taken, in bytes.
 const LONGEST: u64 = 1 << 20;
 
+/// The most that is taken of all files.
+const MOST: usize = 32 << 20;
+
 /// What the role may: see the settings, see the files they come from, and read those.
 const MAY: &str = "select (select setting from pg_catalog.pg_settings where name = 'config_file') is not null as sees, \
     pg_catalog.has_table_privilege('pg_catalog.pg_file_settings', 'select') \
       and pg_catalog.has_function_privilege('pg_catalog.pg_show_all_file_settings()', 'execute') as sees_files, \
     pg_catalog.has_function_privilege('pg_catalog.pg_read_binary_file(text,bigint,bigint,boolean)', 'execute') \
-      and pg_catalog.pg_has_role('pg_read_server_files', 'member') as reads";
+      and pg_catalog.pg_has_role('pg_read_server_files', 'usage') as reads";
 
 const MAIN: &str =
     "select setting as path from pg_catalog.pg_settings where name in ('config_file', 'hba_file', 'ident_file')";
@@ -30,8 +33,16 @@ pub(super) struct Outside {
     pub(super) warnings: Vec<String>,
 }
 
-/// Reads them. What the role may not read is told.
-pub(super) async fn outside(session: &mut Session) -> Result<Outside, PhysicalError> {
+/// Reads them, last of all that is asked in a session. What the role may not read is told, and fails nothing.
+pub(super) async fn outside(session: &mut Session) -> Outside {
+    let mut found = Outside::default();
+    if let Err(error) = read(session, &mut found).await {
+        found.warnings.push(format!("settings outside of the data folder are not all in the backup: {error}"));
+    }
+    found
+}
+
+async fn read(session: &mut Session, found: &mut Outside) -> Result<(), PostgresError> {
     #[derive(Deserialize)]
     struct May {
         sees: bool,
@@ -47,21 +58,25 @@ pub(super) async fn outside(session: &mut Session) -> Result<Outside, PhysicalEr
         content: Option<String>,
         length: Option<u64>,
     }
-    let server = PhysicalError::Server;
-    let may: May = session.row(MAY).await.map_err(server)?;
-    let mut found = Outside::default();
+    let may: May = session.row(MAY).await?;
     if !may.sees {
         let why = "settings outside of the data folder, if there are any, are not in the backup: the role may not see where they are \
                    (GRANT pg_read_all_settings, pg_read_server_files)";
         found.warnings.push(why.to_owned());
-        return Ok(found);
+        return Ok(());
     }
     let included = if may.sees_files { INCLUDED } else { "" };
     let asked = format!(
         "select path from ({MAIN}{included}) files where path is not null \
          and not pg_catalog.starts_with(path, pg_catalog.current_setting('data_directory') || '/') order by 1"
     );
-    let names: Vec<Named> = session.all(&asked).await.map_err(server)?;
+    let names: Vec<Named> = session.all(&asked).await?;
+    if !may.sees_files && !names.is_empty() {
+        let why = "files that settings outside of the data folder include are not in the backup: the role may not see them \
+                   (GRANT SELECT ON pg_file_settings, and EXECUTE on pg_show_all_file_settings)";
+        found.warnings.push(why.to_owned());
+    }
+    let mut length_of_all = 0;
     for Named { path } in names {
         if !may.reads {
             found.warnings.push(format!(
@@ -75,14 +90,25 @@ pub(super) async fn outside(session: &mut Session) -> Result<Outside, PhysicalEr
             literal(&path),
             LONGEST + 1
         );
-        let Read { content, length } = session.row(&read).await.map_err(server)?;
+        let Read { content, length } = session.row(&read).await?;
         match content.filter(|_| length.is_some_and(|length| length <= LONGEST)).and_then(|content| decoded(&content)) {
-            Some(content) => found.files.push((path, content)),
+            Some(content) if is_plain(&path) && length_of_all + content.len() <= MOST => {
+                length_of_all += content.len();
+                found.files.push((path, content));
+            }
+            Some(_) => {
+                found.warnings.push(format!("`{path}` is not in the backup: there is too much, or its name leads back"))
+            }
             None if length.is_none() => found.warnings.push(format!("`{path}` is not in the backup: it is not there")),
             None => found.warnings.push(format!("`{path}` is not in the backup: it is longer than a MiB")),
         }
     }
-    Ok(found)
+    Ok(())
+}
+
+/// Whether a path leads down from the root, and nowhere back.
+fn is_plain(path: &str) -> bool {
+    path.strip_prefix('/').is_some_and(|path| path.split('/').all(|part| !matches!(part, "" | "." | "..")))
 }
 
 fn decoded(content: &str) -> Option<Vec<u8>> {

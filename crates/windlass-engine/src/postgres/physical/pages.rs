@@ -1,7 +1,7 @@
 //! Pages of relations, and whether they are what was written.
 //!
 //! Only of clusters with checksums (`initdb --data-checksums`). A page that another process is writing while it is read can be
-//! torn: it is read anew before it is called wrong ([`super::capture`] does that).
+//! torn: it is read anew before it is called wrong (`super::archives` does that).
 
 use windlass_core::wal::Lsn;
 

@@ -19,6 +19,10 @@ const STATE: usize = 16;
 const CHECKPOINT: usize = 32;
 const REDO: usize = 40;
 
+/// Where it has up to where a standby has to replay before it is consistent, and on which timeline.
+const NEEDED: usize = 136;
+const NEEDED_ON: usize = 144;
+
 /// What a primary that runs is doing, a standby, and a server that was ended in order.
 pub(super) const IN_PRODUCTION: u64 = 6;
 const IN_RECOVERY: u64 = 5;
@@ -196,9 +200,28 @@ impl Server {
         Ok((begun.lsn, timeline))
     }
 
-    /// Of a standby: when the last transaction was committed that it has replayed. What came later on the primary it may have or not.
-    pub(super) async fn replayed_at(&mut self) -> Result<Option<Timestamp>, PhysicalError> {
-        Ok(Reached::ask(&mut self.session).await?.at)
+    /// How far a standby has come; of a primary, nothing.
+    pub(super) async fn replayed(&mut self) -> Result<Reached, PhysicalError> {
+        Reached::ask(&mut self.session).await
+    }
+
+    /// When the checkpoint was made that a backup begins with.
+    pub(super) async fn checkpoint_at(&mut self) -> Result<Timestamp, PhysicalError> {
+        checkpoint_at(&mut self.session).await
+    }
+
+    /// That a standby replays the timeline it replayed when the backup began.
+    pub(super) async fn stays_on(&mut self, timeline: Timeline) -> Result<(), PhysicalError> {
+        #[derive(Deserialize)]
+        struct On {
+            timeline: Timeline,
+        }
+        let on = "select min_recovery_end_timeline as timeline from pg_catalog.pg_control_recovery()";
+        let On { timeline: now } = self.session.row(on).await.map_err(PhysicalError::Server)?;
+        if now == timeline {
+            return Ok(());
+        }
+        Err(PhysicalError::Changed { why: format!("the standby went on to timeline {now}") })
     }
 
     /// Ends backup mode. That the WAL is archived is not waited for: that is seen to by who asked.
@@ -232,18 +255,44 @@ impl Server {
 /// How far a standby has come.
 #[derive(Debug, Deserialize)]
 pub(super) struct Reached {
+    /// When the last transaction was committed that it has replayed, by the primary's clock: asked first, so that it is before `lsn`.
+    pub(super) at: Option<Timestamp>,
     /// What it has replayed.
     pub(super) lsn: Option<Lsn>,
-    /// When the last transaction was committed that it has replayed, by the primary's clock.
-    pub(super) at: Option<Timestamp>,
+    /// What it has received, be it replayed or not.
+    pub(super) received: Option<Lsn>,
 }
 
 impl Reached {
     pub(super) async fn ask(session: &mut Session) -> Result<Self, PhysicalError> {
-        let asked =
-            "select pg_catalog.pg_last_wal_replay_lsn()::text as lsn, pg_catalog.pg_last_xact_replay_timestamp() as at";
+        let asked = "select pg_catalog.pg_last_xact_replay_timestamp() as at, pg_catalog.pg_last_wal_replay_lsn()::text as lsn, \
+            greatest(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn())::text as received";
         session.row(asked).await.map_err(PhysicalError::Server)
     }
+}
+
+/// When the last checkpoint was made, of a standby that of which it made a restartpoint.
+pub(super) async fn checkpoint_at(session: &mut Session) -> Result<Timestamp, PhysicalError> {
+    #[derive(Deserialize)]
+    struct Made {
+        at: Timestamp,
+    }
+    let asked = "select checkpoint_time as at from pg_catalog.pg_control_checkpoint()";
+    let Made { at } = session.row(asked).await.map_err(PhysicalError::Server)?;
+    Ok(at)
+}
+
+/// That a standby's `pg_control` asks for no WAL but that up to the backup's end: one of another standby may.
+pub(super) fn recovers_to(control: &[u8], end: Lsn, timeline: Timeline) -> Result<(), PhysicalError> {
+    let (needed, on) = (number::<8>(control, NEEDED), number::<4>(control, NEEDED_ON));
+    if needed.is_some_and(|needed| needed <= end.0) && on == Some(u64::from(timeline.0)) {
+        return Ok(());
+    }
+    let needed = needed.map_or_else(|| "nothing".to_owned(), |needed| Lsn(needed).to_string());
+    let why = format!(
+        "its `pg_control` asks for the WAL up to {needed}, and the backup ends at {end} of timeline {timeline}"
+    );
+    Err(PhysicalError::Changed { why })
 }
 
 /// A number of some bytes, the least first.

@@ -32,11 +32,11 @@ use windlass_repo::format::walg::{BackupName, PartName};
 use windlass_repo::{random, secret};
 
 use super::archives;
-use super::base_backup::{BaseBackup, Task, blocking, panicked};
+use super::base_backup::{BaseBackup, Task, archived_history, blocking, panicked, taken};
 use super::ending::{Archived, Ending, now};
 use super::error::PhysicalError;
 use super::outside::outside;
-use super::server::{Facts, Reached, redo};
+use super::server::{Facts, Reached, checkpoint_at, recovers_to, redo};
 use super::stop_segment::wal_of_standby;
 use super::unpacking::{self, Feed, Lone, Of, Packing, Stored};
 use crate::postgres::PostgresError;
@@ -48,6 +48,9 @@ const CALLED: &str = "windlass";
 
 /// Messages of the server that may wait to be unpacked: 32 KiB each.
 const AHEAD: usize = 64;
+
+/// The SQLSTATE of a file that is not there.
+const NO_FILE: &str = "58P01";
 
 /// How often the server is asked where it is.
 const ASKED_EVERY: Duration = Duration::from_secs(1);
@@ -142,11 +145,17 @@ pub async fn begin<'a>(
     let on = connection.identify().await.map_err(failed)?.timeline;
     let mut history = None;
     if on > Timeline(1) {
-        let found = connection.timeline_history(on).await.map_err(failed)?;
-        let file = blocking(move || kept(&found.content)).await?;
-        let cluster = remote.facts.system_identifier;
-        let pushed = task.archive.archived(&found.name, &Arc::new(file), cluster, task.compression).await;
-        history = Some(pushed.map_err(PhysicalError::Walg)?.object);
+        history = Some(match connection.timeline_history(on).await {
+            Ok(found) => {
+                let file = blocking(move || kept(&found.content)).await?;
+                let cluster = remote.facts.system_identifier;
+                let pushed = task.archive.archived(&found.name, &Arc::new(file), cluster, task.compression).await;
+                pushed.map_err(PhysicalError::Walg)?.object
+            }
+            // A standby that was made anew may not have it.
+            Err(error) if error.sqlstate() == Some(NO_FILE) => archived_history(task, on, size).await?,
+            Err(error) => return Err(failed(error)),
+        });
     }
     let options = BaseBackupOptions {
         label: CALLED.to_owned(),
@@ -162,8 +171,7 @@ pub async fn begin<'a>(
     }
     let name = BackupName::full(Segment::of(start, timeline, size), size);
     if !task.archive.objects(&name).await.map_err(PhysicalError::Walg)?.is_empty() {
-        let why = format!("there is a base backup {name} already, which began at the same moment");
-        return Err(PhysicalError::Changed { why });
+        return Err(taken(&name, remote.facts.is_standby));
     }
     Ok(Begun { task, remote, sent, started, name, history, warnings })
 }
@@ -181,10 +189,13 @@ impl Begun<'_> {
         let (start, timeline) = sent.start();
         let tablespaces: BTreeMap<u32, _> =
             sent.tablespaces().iter().map(|one| (one.oid, one.location.clone())).collect();
+        // What the checkpoint holds that it begins with, it holds: of a standby nothing else may be known.
+        let mut session = session;
+        let at_least = if facts.is_standby { checkpoint_at(&mut session).await? } else { started };
         let clock = Clock::start(session, facts.is_standby);
         let (feed, fed) = mpsc::channel(AHEAD);
         let (frames, stored) = unpacking::lanes(task, &name, facts.system_identifier);
-        let packing = Packing::new(facts.checksums.then_some(start), task, frames);
+        let packing = Packing::new(facts.is_standby, facts.checksums.then_some(start), task, frames);
         let packs = tokio::task::spawn_blocking(move || packing.run(fed));
         let streams = async {
             while let Some(event) = sent.next().await.map_err(|error| protocol(&why, error))? {
@@ -234,12 +245,15 @@ impl Begun<'_> {
         if !archives::is_whole(&control) || redo(&control).is_none_or(|redo| redo < start) {
             return Err(PhysicalError::Stream { why: "its `pg_control` is not whole, or of another time".to_owned() });
         }
+        if facts.is_standby {
+            recovers_to(&control, end.lsn, timeline)?;
+        }
         let control_part = PartName::control(task.compression.codec());
         archived.add(task, &name, control_part, &[("/global/pg_control", &control)]).await?;
         archived.add_label(task, &name, &label, map.as_deref()).await?;
         let (mut session, known) = clock.stop().await?;
         let (from, to) = known.around(end.lsn);
-        let window = Window { from: from.unwrap_or(started), to: to.unwrap_or_else(Timestamp::now) };
+        let window = Window { from: from.unwrap_or(at_least).max(at_least), to: to.unwrap_or_else(Timestamp::now) };
         let size = facts.segment_size;
         let (first, last) = (Segment::of(start, timeline, size), Segment::before(end.lsn, timeline, size));
         let mut wal = Vec::from_iter(history);
@@ -254,7 +268,7 @@ impl Begun<'_> {
                 segment = segment.next();
             }
         }
-        let outside = outside(&mut session).await?;
+        let outside = outside(&mut session).await;
         session.close().await;
         let data_dir = facts.data_directory.clone().unwrap_or_default();
         let stop = end.lsn;
@@ -305,7 +319,7 @@ impl Clock {
             loop {
                 let before = Timestamp::now();
                 let (lsn, at) = if is_standby {
-                    let Reached { lsn, at } = Reached::ask(&mut session).await?;
+                    let Reached { lsn, at, .. } = Reached::ask(&mut session).await?;
                     (lsn, at)
                 } else {
                     (Some(written(&mut session).await?), Some(before))

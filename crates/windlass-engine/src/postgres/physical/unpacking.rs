@@ -68,6 +68,7 @@ pub(super) struct Stored {
 /// A thread that takes apart and puts together.
 pub(super) struct Packing {
     checked_from: Option<Lsn>,
+    is_standby: bool,
     moved: Arc<dyn Fn(u64) + Send + Sync>,
     compressors: Arc<Compressors>,
     compression: Compression,
@@ -82,10 +83,16 @@ pub(super) struct Packing {
 }
 
 impl Packing {
-    /// Pages are looked at where there is a place the backup starts at. To be made where the runtime is.
-    pub(super) fn new(checked_from: Option<Lsn>, task: &Task<'_>, frames: mpsc::Sender<Frame>) -> Self {
+    /// Of a standby, or not. Pages are looked at where there is a place the backup starts at. To be made where the runtime is.
+    pub(super) fn new(
+        is_standby: bool,
+        checked_from: Option<Lsn>,
+        task: &Task<'_>,
+        frames: mpsc::Sender<Frame>,
+    ) -> Self {
         Self {
             checked_from,
+            is_standby,
             moved: Arc::clone(&task.moved),
             compressors: Arc::default(),
             compression: task.compression,
@@ -130,7 +137,16 @@ impl Packing {
         };
         match (kind, name.as_str()) {
             (Kind::File, "/global/pg_control") => self.lone.control = Some(whole(body)?),
-            (Kind::File, "/backup_label") => self.lone.label = Some(text(body)?),
+            (Kind::File, "/backup_label") => {
+                let label = text(body)?;
+                // It comes first: a URL may lead to one server now, and to another then.
+                if label.contains("BACKUP FROM: standby") != self.is_standby {
+                    let why =
+                        "what sends it is a standby and what was asked is none, or the other way round".to_owned();
+                    return Err(PhysicalError::Stream { why });
+                }
+                self.lone.label = Some(label);
+            }
             (Kind::File, "/tablespace_map") => self.lone.map = Some(text(body)?),
             (Kind::File, _) if name.starts_with("/pg_wal/") => self.wal(&name["/pg_wal/".len()..], body)?,
             (Kind::File | Kind::Folder, _) if is_left_out(&name) => {}
@@ -159,7 +175,7 @@ impl Packing {
         size: u64,
         from: &mut impl Read,
     ) -> Result<(), PhysicalError> {
-        if self.held.is_some_and(|held| held > 0 && held + size > PART) {
+        if self.held.is_some_and(|held| held > 0 && held.saturating_add(size) > PART) {
             self.end()?;
             self.begin()?;
         }
@@ -185,7 +201,7 @@ impl Packing {
         archives::body(&mut self.writer, size, read, |piece| {
             send(frames, compressed(runtime, compressors, compression, piece))
         })?;
-        self.held = Some(self.held.unwrap_or_default() + size);
+        self.held = Some(self.held.unwrap_or_default().saturating_add(size));
         self.packed.file_bytes += size;
         self.packed.held.push((name, archives::description(archives::seconds(modified), wrong)));
         Ok(())

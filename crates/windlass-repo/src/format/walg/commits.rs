@@ -203,6 +203,8 @@ impl Walk<'_> {
                 Ok(()) | Err(Stop::GivenUp) => {}
                 Err(Stop::Over) => {
                     let carried = self.carry(total, from);
+                    // What it is was said where it began.
+                    self.found.carries |= !goes_on;
                     return carried.filter(|_| goes_on);
                 }
                 Err(Stop::Invalid) => return None,
@@ -285,7 +287,8 @@ impl Walk<'_> {
         if digest.finalize() != number::<4>(header, SUMMED) || before.is_some_and(|before| before != says) {
             return None;
         }
-        let end = self.header.start + self.at as u64;
+        // The next one begins at a multiple of 8, and PostgreSQL counts this one up to there.
+        let end = Lsn((self.header.start.0 + self.at as u64).next_multiple_of(8));
         if self.until.is_some_and(|until| start >= until) {
             self.found.more = true;
             return None;

@@ -99,6 +99,8 @@ impl Backups {
             return Ok(None);
         }
         let (object, made) = self.pack(name, named, file, compression).await?;
+        // A server may have begun to use the file anew while it was read.
+        looked_at(name, file, cluster)?;
         let stored = stored(&object, &made);
         match self.store.create_from(&Key::foreign(&object), made).await {
             Ok(_) => Ok(Some(stored)),

@@ -116,8 +116,18 @@ fn the_ends_of_transactions_are_found_in_every_version() {
         log.ends(0x30, 25, 9000).ends(0x40, 24, 3).record(0x50, XACT, &[]);
         let found = log.walk().remove(0);
         assert_eq!((found.earliest, found.latest, found.count), (at(10), at(25), 4), "{magic:x}");
-        assert_eq!(found.end.0, log.lsn());
+        assert_eq!(found.end.0, log.lsn().next_multiple_of(8));
     }
+}
+
+#[test]
+fn a_segment_whose_last_record_ends_just_before_its_end_is_full() {
+    // 34 bytes in the last 40: what is left is too little for another.
+    let mut log = Log::new(0xD110);
+    log.ends(COMMIT, 1, 0).up_to(40).record(0, 10, &[1; 10]).ends(COMMIT, 2, 0);
+    let found = log.walk();
+    assert_eq!((found[0].goes_on, found[0].carries, found[0].end.0), (true, false, FIRST + SEGMENT as u64));
+    assert_eq!((found[1].count, found[1].latest), (1, at(2)));
 }
 
 #[test]
@@ -128,7 +138,7 @@ fn a_record_that_goes_on_in_the_next_segment_is_found_there() {
         let found = log.walk();
         assert_eq!((found[0].count, found[0].latest), (1, at(1)), "{before_end}");
         assert_eq!((found[1].count, found[1].earliest, found[1].latest), (2, at(2), at(3)), "{before_end}");
-        assert_eq!(found[1].end.0, log.lsn());
+        assert_eq!(found[1].end.0, log.lsn().next_multiple_of(8));
         // Alone, the second segment tells of what begins in it only.
         let second = &mut log.bytes.split_off(SEGMENT);
         second.resize(SEGMENT, 0);
@@ -159,7 +169,7 @@ fn the_walk_ends_at_a_switch_at_a_wrong_sum_and_at_what_a_reused_file_held() {
 
     let mut log = Log::new(0xD110);
     log.ends(COMMIT, 1, 0);
-    let end = log.bytes.len();
+    let end = log.bytes.len().next_multiple_of(8);
     log.ends(COMMIT, 2, 0).ends(COMMIT, 3, 0);
     log.bytes[end + HEADER + 8] ^= 1;
     assert_eq!((log.walk()[0].count, log.walk()[0].end.0), (1, FIRST + end as u64));
