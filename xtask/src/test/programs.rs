@@ -164,8 +164,11 @@ fn with_17(programs: &[Program], sums: &Mutex<Sums>) -> Result<()> {
     for (name, stories) in WITH_17 {
         let name_17 = format!("{name} with PostgreSQL 17");
         if !bin.join("initdb").is_file() {
-            println!("skipped, for PostgreSQL 17 is not in {}: {name_17}", bin.display());
-            ensure!(std::env::var_os(NEVER_SKIP).is_none(), "{name_17} was skipped");
+            println!("skipped, for there is nothing in {POSTGRESQL_17}: {name_17}");
+            ensure!(
+                std::env::var_os(NEVER_SKIP).is_none(),
+                "{name_17} was skipped: there is nothing in {POSTGRESQL_17}"
+            );
             if let Ok(mut sums) = sums.lock() {
                 sums.ignored += 1;
             }
