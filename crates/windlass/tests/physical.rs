@@ -367,3 +367,49 @@ fn a_server_whose_folder_is_not_here_is_read_by_the_replication_protocol() -> Re
     assert_eq!(stage.server.psql("postgres", "select count(*) from pg_replication_slots"), "0");
     Ok(())
 }
+
+#[test]
+fn a_standby_is_backed_up_in_its_primarys_stead() -> Result<()> {
+    let primary = PgCluster::start()?;
+    primary.psql("postgres", "create database shop");
+    primary
+        .psql("shop", "create table orders as select n as id, md5(n::text) as note from generate_series(1, 20000) n");
+    let (program, from) = (windlass_testkit::postgres::bin()?.join("pg_basebackup"), primary.url("postgres"));
+    let standby = PgCluster::start_from(
+        |data| {
+            let copy =
+                std::process::Command::new(program).args(["-R", "-c", "fast", "-d", &from, "-D"]).arg(data).status();
+            ensure!(copy?.success());
+            Ok(())
+        },
+        &[],
+    )?;
+    let component =
+        format!("kind = \"postgres\"\nmode = \"physical\"\nwal = \"archive\"\nurl = \"{}\"", standby.url("shop"));
+    let stage = Stage::new()?.application("")?.component("db", &component)?;
+    stage.windlass(&["repo", "init"])?.with(0);
+    let doctor = stage.windlass(&["doctor"])?;
+    assert!(doctor.out.contains("its primary has to archive"), "{}", doctor.out);
+    let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (seen, url) = (std::sync::Arc::clone(&over), primary.url("shop"));
+    let switching = std::thread::spawn(move || {
+        while !seen.load(std::sync::atomic::Ordering::Relaxed) {
+            let mut psql = std::process::Command::new(windlass_testkit::postgres::bin().unwrap().join("psql"));
+            let sql = "insert into orders values (0, 'while it was taken'); select pg_switch_wal()";
+            assert!(psql.args(["-qXo", "/dev/null", &url, "-c", sql]).status().unwrap().success());
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        }
+    });
+    let taken = stage.windlass(&["backup", "shop"]);
+    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    switching.join().unwrap();
+    taken?.with(0);
+    stage.windlass(&["verify", "shop", "--deep"])?.with(0);
+    let status = stage.windlass(&["status", "shop"])?;
+    assert!(!status.err.contains("was not asked"), "{}", status.err);
+    let back = stage.path("back");
+    stage.windlass(&["restore", "shop", "--into", &format!("db={}", back.display()), "--yes"])?.with(0);
+    let server = started(&back)?;
+    assert_eq!(server.psql("shop", "select count(*) from orders where id > 0"), "20000");
+    Ok(())
+}

@@ -195,6 +195,9 @@ async fn archiving(host: &Host, name: &str, source: &Physical) -> Finding {
         Ok(health) => health,
         Err(error) => return Finding::bad(what, &error, chain(&error)),
     };
+    if health.is_standby {
+        return Finding::good(what, "the server is a standby: its primary has to archive as this component".to_owned());
+    }
     let (waiting, held) = (health.waiting, windlass_core::size::display(health.wal_bytes));
     let free = health.free_bytes.map_or(String::new(), |free| format!(", {} free", windlass_core::size::display(free)));
     let said = format!("{waiting} files wait, pg_wal holds {held}{free}");

@@ -12,6 +12,7 @@ use windlass_core::id::RestoreId;
 use windlass_core::name::Name;
 use windlass_core::protection::{Goals, Protection};
 use windlass_core::schedule::Schedule;
+use windlass_core::wal::Lsn;
 use windlass_engine::postgres::wal::Written;
 use windlass_host::in_place::journal::Journal;
 use windlass_repo::standing::Known;
@@ -56,7 +57,7 @@ pub(crate) async fn run(context: &Context, only: Option<&Name>) -> Result {
                 Ok(written) => {
                     let timeline = written.timeline().unwrap_or(reached.timeline);
                     let now = Timestamp::now();
-                    let lsn = if written.means_no_more_than(reached.end) { reached.end } else { written.lsn };
+                    let lsn = if written.means_no_more_than(reached.end) { reached.end } else { Lsn(u64::MAX) };
                     reached.beside(&written.cluster.to_string(), timeline, lsn, now);
                     reached.beside_tablespaces(&written.tablespaces);
                 }

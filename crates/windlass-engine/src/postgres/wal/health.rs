@@ -10,6 +10,8 @@ use crate::restore::free_bytes;
 /// How archiving goes.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Health {
+    /// Whether it is a standby, whose WAL its primary archives.
+    pub is_standby: bool,
     /// `archive_mode`.
     pub mode: String,
     /// `archive_command`; not every role is told.
@@ -29,7 +31,7 @@ pub struct Health {
 impl Health {
     /// Asks the server, as a role that may see its files (`pg_monitor`, say).
     pub async fn ask(settings: &Physical) -> Result<Self, PostgresError> {
-        let asked = "select pg_catalog.current_setting('archive_mode') as mode, \
+        let asked = "select pg_catalog.pg_is_in_recovery() as is_standby, pg_catalog.current_setting('archive_mode') as mode, \
             (select setting from pg_catalog.pg_settings where name = 'archive_command') as command, \
             (select count(*) from pg_catalog.pg_ls_archive_statusdir() where name like '%.ready') as waiting, \
             (select coalesce(sum(size), 0)::bigint from pg_catalog.pg_ls_waldir()) as wal_bytes, \

@@ -47,16 +47,18 @@ impl Source {
     }
 }
 
-/// How far a primary has written.
+/// How far a server has written; of a standby only whose it is, for its primary may be further.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Written {
     /// The identifier of its cluster.
     pub cluster: u64,
-    /// The segment it has written last, by name, and how large segments are.
-    segment: String,
+    /// The segment it has written last, by name, and how large segments are; none of a standby.
+    segment: Option<String>,
     size: SegmentSize,
-    /// The first byte that is not durable there.
-    pub lsn: Lsn,
+    /// The first byte that is not durable there; none of a standby.
+    lsn: Option<Lsn>,
+    /// The timeline a standby replays.
+    replayed: Option<Timeline>,
     /// Its data folder; not every role is told.
     data: Option<PathBuf>,
     /// Its tablespaces that are not in the data folder, by their oid.
@@ -64,10 +66,14 @@ pub struct Written {
 }
 
 impl Written {
-    /// Asks the server. A standby writes nothing, and refuses.
+    /// Asks the server.
     pub async fn ask(settings: &Physical) -> Result<Self, PostgresError> {
-        let asked = "select system_identifier as cluster, pg_catalog.pg_current_wal_flush_lsn()::text as lsn, \
-            pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_flush_lsn()) as segment, \
+        let asked = "select system_identifier as cluster, \
+            case when not pg_catalog.pg_is_in_recovery() then pg_catalog.pg_current_wal_flush_lsn()::text end as lsn, \
+            case when not pg_catalog.pg_is_in_recovery() \
+              then pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_flush_lsn()) end as segment, \
+            case when pg_catalog.pg_is_in_recovery() \
+              then (select nullif(min_recovery_end_timeline, 0) from pg_catalog.pg_control_recovery()) end as replayed, \
             (select setting::bigint from pg_catalog.pg_settings where name = 'wal_segment_size') as size, \
             (select setting from pg_catalog.pg_settings where name = 'data_directory') as data, \
             array(select oid::bigint from pg_catalog.pg_tablespace where pg_catalog.pg_tablespace_location(oid) like '/%') as tablespaces \
@@ -76,27 +82,32 @@ impl Written {
         Ok(Self { data: settings.data_directory.clone().or(written.data), ..written })
     }
 
-    /// The timeline it writes on.
+    /// The timeline it writes on, or replays.
     pub fn timeline(&self) -> Option<Timeline> {
-        Segment::parse(&self.segment, self.size).ok().map(|segment| segment.timeline)
+        let segment = self.segment.as_deref().and_then(|name| Segment::parse(name, self.size).ok());
+        segment.map(|segment| segment.timeline).or(self.replayed)
     }
 
-    /// Up to where everything that matters is before `end`: that itself, or how far is written where no transaction ended behind it.
-    /// A server that does nothing writes a few records all the same. Only the one segment is looked at that begins there.
+    /// Whether everything that matters is before `end`: all that is written, or nothing is behind it that ended a transaction. A server
+    /// that does nothing writes a few records all the same. Only the one segment is looked at that begins there. Of a standby it is
+    /// not known.
     pub fn means_no_more_than(&self, end: Lsn) -> bool {
-        if self.lsn <= end {
+        let (Some(lsn), Some(name)) = (self.lsn, &self.segment) else { return false };
+        if lsn <= end {
             return true;
         }
-        let Ok(segment) = Segment::parse(&self.segment, self.size) else { return false };
+        let Ok(segment) = Segment::parse(name, self.size) else { return false };
         if segment.start(self.size) != end {
             return false;
         }
         let look = || -> Option<u64> {
-            let path = self.data.as_ref()?.join("pg_wal").join(&self.segment);
-            let mut bytes = vec![0; usize::try_from(self.lsn.0 - end.0).ok()?];
+            let path = self.data.as_ref()?.join("pg_wal").join(name);
+            let mut bytes = vec![0; usize::try_from(lsn.0 - end.0).ok()?];
             regular::open(&path).ok()?.read_exact_at(&mut bytes, 0).ok()?;
-            let header = SegmentHeader::read(&self.segment, &bytes).ok()?;
-            (header.start == end).then(|| CommitWalk::new().segment(&header, &bytes).count)
+            let header = SegmentHeader::read(name, &bytes).ok()?;
+            // Another server may have a folder of the same name here.
+            (header.start == end && header.system_identifier == self.cluster)
+                .then(|| CommitWalk::new().segment(&header, &bytes).count)
         };
         look() == Some(0)
     }
