@@ -91,17 +91,18 @@ async fn read(session: &mut Session, found: &mut Outside) -> Result<(), Postgres
             LONGEST + 1
         );
         let Read { content, length } = session.row(&read).await?;
-        match content.filter(|_| length.is_some_and(|length| length <= LONGEST)).and_then(|content| decoded(&content)) {
+        let content = content.filter(|_| length.is_some_and(|length| length <= LONGEST));
+        let why = match content.and_then(|content| decoded(&content)) {
             Some(content) if is_plain(&path) && length_of_all + content.len() <= MOST => {
                 length_of_all += content.len();
                 found.files.push((path, content));
+                continue;
             }
-            Some(_) => {
-                found.warnings.push(format!("`{path}` is not in the backup: there is too much, or its name leads back"))
-            }
-            None if length.is_none() => found.warnings.push(format!("`{path}` is not in the backup: it is not there")),
-            None => found.warnings.push(format!("`{path}` is not in the backup: it is longer than a MiB")),
-        }
+            Some(_) => "there is too much, or its name leads back",
+            None if length.is_none() => "it is not there",
+            None => "it is longer than a MiB",
+        };
+        found.warnings.push(format!("`{path}` is not in the backup: {why}"));
     }
     Ok(())
 }
