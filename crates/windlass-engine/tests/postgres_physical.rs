@@ -7,103 +7,21 @@ mod postgres_stage;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
+use postgres_stage::base_backups::{COUNTED, Repository, filled};
 use postgres_stage::tools;
-use windlass_core::repository::Place;
-use windlass_core::wal::Timeline;
-use windlass_engine::postgres::physical::base_backup::{BaseBackup, Task, begin};
-use windlass_engine::postgres::physical::recovery::{Recovery, Until};
+use windlass_engine::postgres::physical::base_backup::{Task, begin};
 use windlass_engine::postgres::physical::{PhysicalError, Server};
-use windlass_repo::format::walg::{Backups, Compression, FilesMetadata, Target};
-use windlass_repo::store::Store;
-use windlass_repo::store::open::open;
+use windlass_repo::format::walg::{Compression, FilesMetadata};
 use windlass_testkit::postgres::PgCluster;
-
-/// A folder that is a store in the layout of WAL-G.
-struct Repository {
-    folder: tempfile::TempDir,
-    backups: Backups,
-}
-
-impl Repository {
-    fn new() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let store: Store = open(&Place::Directory(folder.path().to_owned())).map_err(|e| anyhow::anyhow!("{e}"))?;
-        Ok(Self { backups: Backups::foreign(&store, None), folder })
-    }
-
-    async fn backs_up(&self, server: &PgCluster) -> Result<BaseBackup, PhysicalError> {
-        self.backs_up_from(&server.url("postgres"), &server.data()).await
-    }
-
-    async fn backs_up_from(&self, url: &str, data: &Path) -> Result<BaseBackup, PhysicalError> {
-        let tools = tools(url).await.unwrap();
-        let (compression, host) = (Compression::default(), "here".to_owned());
-        let task = Task { archive: &self.backups, compression, host, moved: Arc::new(|_| ()) };
-        begin(Server::open(&tools, Some(data)).await?, &task).await?.take().await
-    }
-
-    /// Starts a server from a base backup and the archive, and waits until it has recovered.
-    async fn starts(&self, backup: &BaseBackup) -> Result<PgCluster> {
-        let folder = tempfile::tempdir()?;
-        let (data, tablespace) = (folder.path().join("data"), folder.path().join("ts"));
-        let held = self.backups.look().await?;
-        let chain = self.backups.chain(&held, &backup.name).await?;
-        let oids = backup.sentinel.spec.iter().flat_map(|spec| spec.tablespaces.keys());
-        let places: BTreeMap<_, _> = oids.map(|oid| (*oid, tablespace.clone())).collect();
-        let target = Target::create(&data, backup.sentinel.spec.as_ref(), &places)?;
-        self.backups.lay_down(&held, &chain, target, None, &|_| ()).await?;
-        let wal = self.folder.path().join("wal_005");
-        let restore_command = format!("zstd -dqf {}/%f.zst -o %p", wal.display());
-        Recovery { restore_command, timeline: Timeline(1), until: Until::EndOfWal }.write(&data)?;
-        let moved = |to: &Path| -> Result<()> {
-            std::fs::rename(&data, to)?;
-            if tablespace.exists() {
-                let beside = to.parent().context("a folder")?.join("ts");
-                std::fs::rename(&tablespace, &beside)?;
-                for oid in places.keys() {
-                    let link = to.join(format!("pg_tblspc/{oid}"));
-                    std::fs::remove_file(&link)?;
-                    std::os::unix::fs::symlink(&beside, &link)?;
-                    std::fs::write(to.join("tablespace_map"), format!("{oid} {}\n", beside.display()))?;
-                }
-            }
-            Ok(())
-        };
-        let server = PgCluster::start_from(moved, &[])?;
-        server.recovered()
-    }
-}
-
-/// A server with a bit of everything, and with more in its tables than fits into an archive.
-fn filled() -> Result<(PgCluster, tempfile::TempDir)> {
-    let server = PgCluster::start()?;
-    let elsewhere = tempfile::Builder::new().prefix("wl-ts-").tempdir_in("/tmp")?;
-    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(server.data())?);
-    std::os::unix::fs::chown(elsewhere.path(), Some(owner), Some(owner))?;
-    server.psql("postgres", "create database shop");
-    server.psql("postgres", &format!("create tablespace far location '{}'", elsewhere.path().display()));
-    server.psql(
-        "shop",
-        "create table orders as select n as id, md5(n::text) as note from generate_series(1, 200000) n; \
-         create table distant tablespace far as select n from generate_series(1, 1000) n; \
-         create unlogged table fleeting as select n from generate_series(1, 1000) n; \
-         create index on orders (id)",
-    );
-    Ok((server, elsewhere))
-}
-
-const COUNTED: &str =
-    "select count(*), sum(hashtext(note)) from orders; select count(*) from distant; select count(*) from fleeting";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_is_started_from_what_was_taken_while_another_was_written_to() -> Result<()> {
     let (server, _elsewhere) = filled()?;
-    let repository = Repository::new()?;
+    let repository = Repository::new(None)?;
     // Somebody writes all the time: pages are torn, tables come and go.
     let (over, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let url = server.url("shop");
@@ -120,7 +38,7 @@ async fn a_server_is_started_from_what_was_taken_while_another_was_written_to() 
             }
         }
     });
-    let backup = repository.backs_up(&server).await;
+    let backup = repository.reads(&server).await;
     over.store(true, Ordering::Relaxed);
     writer.join().unwrap();
     let backup = backup?;
@@ -129,7 +47,7 @@ async fn a_server_is_started_from_what_was_taken_while_another_was_written_to() 
     assert_eq!(backup.warnings, Vec::<String>::new());
     // A second one, at rest: what the server holds is what is restored.
     server.psql("shop", "checkpoint");
-    let at_rest = repository.backs_up(&server).await?;
+    let at_rest = repository.reads(&server).await?;
     let restored = repository.starts(&at_rest).await?;
     let expected = server.psql("shop", COUNTED).replace("\n1000\n1000", "\n1000\n0");
     assert_eq!(restored.psql("shop", COUNTED), expected, "an unlogged table is empty");
@@ -146,8 +64,8 @@ async fn a_server_is_started_from_what_was_taken_while_another_was_written_to() 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_stored_is_read_by_stock_tools_alone() -> Result<()> {
     let (server, _elsewhere) = filled()?;
-    let repository = Repository::new()?;
-    let backup = repository.backs_up(&server).await?;
+    let repository = Repository::new(None)?;
+    let backup = repository.reads(&server).await?;
     server.psql("postgres", "checkpoint");
     let base = repository.folder.path().join("basebackups_005");
     let parts = base.join(backup.name.as_str()).join("tar_partitions");
@@ -194,8 +112,8 @@ async fn a_page_that_is_wrong_is_named_by_file_and_number() -> Result<()> {
     server.psql("shop", "checkpoint");
     let file = std::fs::OpenOptions::new().write(true).open(server.data().join(&path))?;
     file.write_all_at(b"bitrot", 3 * 8192 + 4000)?;
-    let repository = Repository::new()?;
-    let backup = repository.backs_up(&server).await?;
+    let repository = Repository::new(None)?;
+    let backup = repository.reads(&server).await?;
     assert_eq!(backup.corrupt, BTreeMap::from([(format!("/{path}"), vec![3])]));
     Ok(())
 }
@@ -203,8 +121,8 @@ async fn a_page_that_is_wrong_is_named_by_file_and_number() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_that_is_not_the_servers_is_refused() -> Result<()> {
     let (server, other) = (PgCluster::start()?, PgCluster::start()?);
-    let repository = Repository::new()?;
-    let refused = repository.backs_up_from(&server.url("postgres"), &other.data()).await.unwrap_err().to_string();
+    let repository = Repository::new(None)?;
+    let refused = repository.reads_from(&server.url("postgres"), &other.data()).await.unwrap_err().to_string();
     assert!(refused.contains("it is of another cluster"), "{refused}");
     let copy = tempfile::tempdir()?;
     ensure!(
@@ -212,7 +130,7 @@ async fn a_folder_that_is_not_the_servers_is_refused() -> Result<()> {
     );
     server.psql("postgres", "checkpoint");
     let refused =
-        repository.backs_up_from(&server.url("postgres"), &copy.path().join("data")).await.unwrap_err().to_string();
+        repository.reads_from(&server.url("postgres"), &copy.path().join("data")).await.unwrap_err().to_string();
     assert!(refused.contains("it is a copy"), "{refused}");
     assert_eq!(repository.backups.look().await?.backups.len(), 0);
     Ok(())
@@ -227,13 +145,13 @@ async fn a_role_that_may_no_more_than_it_needs_is_told_what_that_costs() -> Resu
          grant execute on function pg_backup_start, pg_backup_stop to humble; \
          create role nobody login",
     );
-    let repository = Repository::new()?;
-    let backup = repository.backs_up_from(&server.url_as("humble", "postgres"), &server.data()).await?;
+    let repository = Repository::new(None)?;
+    let backup = repository.reads_from(&server.url_as("humble", "postgres"), &server.data()).await?;
     let told = backup.warnings.join("; ");
     assert!(told.contains("nothing holds the WAL") && told.contains("replication"), "{told}");
     let restored = repository.starts(&backup).await?;
     assert_eq!(restored.psql("shop", "select count(*) from orders"), "200000");
-    let refused = repository.backs_up_from(&server.url_as("nobody", "postgres"), &server.data()).await.unwrap_err();
+    let refused = repository.reads_from(&server.url_as("nobody", "postgres"), &server.data()).await.unwrap_err();
     assert!(refused.to_string().contains("permission denied for function pg_backup_start"), "{refused}");
     Ok(())
 }
@@ -241,7 +159,7 @@ async fn a_role_that_may_no_more_than_it_needs_is_told_what_that_costs() -> Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_archived_under_a_name_stays_what_it_is() -> Result<()> {
     let (server, other) = (PgCluster::start()?, PgCluster::start()?);
-    let repository = Repository::new()?;
+    let repository = Repository::new(None)?;
     let segment = "000000010000000000000001";
     let push = async |from: &PgCluster, cluster: &PgCluster, compression| {
         let identifier = cluster.psql("postgres", "select system_identifier from pg_control_system()").parse().unwrap();
@@ -268,7 +186,7 @@ async fn what_is_archived_under_a_name_stays_what_it_is() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_dies_meanwhile_leaves_no_backup() -> Result<()> {
     let (server, _elsewhere) = filled()?;
-    let repository = Repository::new()?;
+    let repository = Repository::new(None)?;
     let (url, data) = (server.url("postgres"), server.data());
     let tools = tools(&url).await?;
     let server = Arc::new(Mutex::new(server));
@@ -285,7 +203,7 @@ async fn a_server_that_dies_meanwhile_leaves_no_backup() -> Result<()> {
     assert_eq!((held.backups.len(), held.unfinished.len()), (0, 1));
     // What it left is not mixed with the next, which begins in the same segment.
     server.lock().unwrap().up()?;
-    let backup = repository.backs_up_from(&url, &data).await?;
+    let backup = repository.reads_from(&url, &data).await?;
     assert_ne!(backup.name, held.unfinished[0]);
     Ok(())
 }
@@ -299,8 +217,8 @@ async fn links_out_of_the_data_folder_lead_nowhere() -> Result<()> {
     std::os::unix::fs::symlink(secret.path().join("shadow"), server.data().join("base/1/99999"))?;
     std::os::unix::fs::symlink(secret.path(), server.data().join("pg_tblspc/99999"))?;
     std::fs::create_dir(elsewhere.path().join("lost+found"))?;
-    let repository = Repository::new()?;
-    let backup = repository.backs_up(&server).await?;
+    let repository = Repository::new(None)?;
+    let backup = repository.reads(&server).await?;
     let document = repository.folder.path().join(backup.name.files_metadata());
     let described = FilesMetadata::read(&backup.name, &std::fs::read(document)?)?;
     let outside = |name: &String| ["shadow", "99999/", "lost+found", "/log/"].iter().any(|part| name.contains(part));

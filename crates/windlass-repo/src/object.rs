@@ -146,6 +146,11 @@ impl ObjectWriter {
         Ok(Self { upload: store.upload(key), key: key.clone(), seal, size: 0 })
     }
 
+    /// Sends fewer parts at once, where other objects are written beside it: each takes 16 MiB.
+    pub fn send_at_once(&mut self, parts: usize) {
+        self.upload.send_at_once(parts);
+    }
+
     /// Adds bytes; waits while the store is slower than the source.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), ObjectError> {
         match &mut self.seal {

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each file of stories uses what it needs")]
 
+pub(crate) mod base_backups;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 

@@ -22,7 +22,7 @@ const MOST: u32 = 10_000;
 /// for an object of more than 31 GiB.
 const ON_THE_WAY: usize = 128 << 20;
 
-/// Small parts on their way at once.
+/// Small parts on their way at once, at most.
 const PARALLEL: usize = 4;
 
 /// Pieces at least as long wait as they came; shorter ones are put together.
@@ -44,6 +44,8 @@ pub struct Upload {
     /// What waits to be sent, in pieces as they came.
     waiting: Waiting,
     parts: Option<Parts>,
+    /// Parts on their way at once.
+    parallel: usize,
     hash: Context,
     size: u64,
 }
@@ -100,7 +102,20 @@ struct Parts {
 
 impl Upload {
     pub(super) fn new(store: Store, key: Key) -> Self {
-        Self { store, key, waiting: Waiting::default(), parts: None, hash: Context::new(&SHA256), size: 0 }
+        Self {
+            store,
+            key,
+            waiting: Waiting::default(),
+            parts: None,
+            parallel: PARALLEL,
+            hash: Context::new(&SHA256),
+            size: 0,
+        }
+    }
+
+    /// Sends fewer parts at once, where other uploads run beside it: each takes 16 MiB.
+    pub fn send_at_once(&mut self, parts: usize) {
+        self.parallel = parts.clamp(1, PARALLEL);
     }
 
     /// Bytes written so far.
@@ -153,6 +168,7 @@ impl Upload {
 
     async fn send(&mut self, body: Vec<Bytes>) -> Result<(), StoreError> {
         let failed = |source| StoreError::of("write", &self.key, self.store.location(), source);
+        let parallel = self.parallel;
         let parts = match &mut self.parts {
             Some(parts) => parts,
             none => {
@@ -165,7 +181,7 @@ impl Upload {
             let store = self.store.location().to_owned();
             return Err(StoreError::TooLarge { key: self.key.clone(), store, size: self.size });
         }
-        while parts.running.len() >= PARALLEL.min(ON_THE_WAY / part_size(parts.sent)) {
+        while parts.running.len() >= parallel.min(ON_THE_WAY / part_size(parts.sent)) {
             settle(parts.running.join_next().await).map_err(failed)?;
         }
         parts.sent += 1;

@@ -8,7 +8,8 @@
 //!
 //! Promised: the sentinel, which makes the backup one, is written when everything else is in the store, the WAL from its start
 //! to its stop among it, whether the server archives WAL or not. Backup mode and the slot that holds the WAL end with the session,
-//! however that ends. At any moment there are in memory a few pieces for each thread, and the names of all files.
+//! however that ends. At any moment there are in memory some 50 MiB for each of at most four threads - pieces, and parts of archives on
+//! their way - and the names of all files.
 //!
 //! Of a standby, `pg_control` comes last as well, and the WAL is waited for ([`super::stop_segment`]). That it is promoted meanwhile
 //! fails the backup: the server says so.
@@ -41,8 +42,11 @@ const AHEAD: usize = 2;
 /// Bytes of an archive that are written while the one before it is waited for.
 const AT_ONCE: u64 = 16 << 20;
 
-/// Threads that read, at most: the machine is the server's, and each upload has memory of its own.
+/// Threads that read, at most: the machine is the server's.
 const LANES: usize = 4;
+
+/// Parts on their way to the store at once, of 16 MiB each, over all threads.
+const UPLOADS: usize = 4;
 
 /// How a base backup is taken, and where it goes.
 pub struct Task<'a> {
@@ -299,7 +303,8 @@ async fn store(
     while let Some(frame) = frames.recv().await {
         match (frame, &mut current) {
             (Frame::Begin(part), _) => {
-                let writer = archive.write(&name.part(&part)).map_err(object)?;
+                let mut writer = archive.write(&name.part(&part)).map_err(object)?;
+                writer.send_at_once(UPLOADS / threads());
                 current = Some((part, writer));
             }
             (Frame::Bytes(bytes), Some((_, writer))) => {
