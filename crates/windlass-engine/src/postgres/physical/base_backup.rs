@@ -11,7 +11,7 @@
 //! however that ends. At any moment there are in memory some 50 MiB for each of at most four threads - pieces, and parts of archives on
 //! their way - and the names of all files.
 //!
-//! Of a standby, `pg_control` comes last as well, and the WAL is waited for ([`super::stop_segment`]). That it is promoted meanwhile
+//! Of a standby, `pg_control` comes last as well, and the WAL is waited for (`stop_segment`). That it is promoted meanwhile
 //! fails the backup: the server says so.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -12,7 +12,7 @@
 //! believed where the server says that there are any. In memory are some pieces for each thread, and the names of all files; a
 //! segment of WAL lies in a temporary file until it is archived.
 //!
-//! Of a standby the WAL does not come with it: it is waited for in the archive ([`super::stop_segment`]).
+//! Of a standby the WAL does not come with it: it is waited for in the archive (`stop_segment`).
 
 use std::collections::BTreeMap;
 use std::fs::File;
