@@ -153,25 +153,23 @@ impl ObjectWriter {
 
     /// Adds bytes; waits while the store is slower than the source.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), ObjectError> {
-        match &mut self.seal {
-            None => self.write_whole(Bytes::copy_from_slice(bytes)).await,
-            Some(seal) => {
-                self.size += bytes.len() as u64;
-                seal.hash.update(bytes);
-                seal.writer.write_all(bytes).map_err(|source| ObjectError::Seal { key: self.key.clone(), source })?;
-                let sealed = seal.sealed.take();
-                self.upload.write(sealed.into()).await.map_err(ObjectError::Store)
-            }
-        }
+        let stored = self.sealed(bytes)?.unwrap_or_else(|| Bytes::copy_from_slice(bytes));
+        self.upload.write(stored).await.map_err(ObjectError::Store)
     }
 
     /// The same; what is not sealed is not copied.
     pub async fn write_whole(&mut self, bytes: Bytes) -> Result<(), ObjectError> {
-        if self.seal.is_some() {
-            return Box::pin(self.write(&bytes)).await;
-        }
+        let stored = self.sealed(&bytes)?.unwrap_or(bytes);
+        self.upload.write(stored).await.map_err(ObjectError::Store)
+    }
+
+    /// Counts bytes, and seals them where the object is sealed.
+    fn sealed(&mut self, bytes: &[u8]) -> Result<Option<Bytes>, ObjectError> {
         self.size += bytes.len() as u64;
-        self.upload.write(bytes).await.map_err(ObjectError::Store)
+        let Some(seal) = &mut self.seal else { return Ok(None) };
+        seal.hash.update(bytes);
+        seal.writer.write_all(bytes).map_err(|source| ObjectError::Seal { key: self.key.clone(), source })?;
+        Ok(Some(seal.sealed.take().into()))
     }
 
     /// Bytes written so far, before sealing.

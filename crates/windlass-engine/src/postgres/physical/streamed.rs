@@ -185,12 +185,11 @@ impl Begun<'_> {
     /// Takes it.
     pub async fn take(self) -> Result<BaseBackup, PhysicalError> {
         let Self { task, remote, mut sent, started, name, history, mut warnings } = self;
-        let Remote { session, facts, why, .. } = remote;
+        let Remote { mut session, facts, why, .. } = remote;
         let (start, timeline) = sent.start();
         let tablespaces: BTreeMap<u32, _> =
             sent.tablespaces().iter().map(|one| (one.oid, one.location.clone())).collect();
         // What the checkpoint holds that it begins with, it holds: of a standby nothing else may be known.
-        let mut session = session;
         let at_least = if facts.is_standby { checkpoint_at(&mut session).await? } else { started };
         let clock = Clock::start(session, facts.is_standby);
         let (feed, fed) = mpsc::channel(AHEAD);

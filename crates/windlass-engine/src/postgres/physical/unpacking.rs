@@ -76,9 +76,8 @@ pub(super) struct Packing {
     runtime: Handle,
     writer: PartWriter,
     packed: Packed,
-    /// The number of the archive, and bytes of files in it; none where none has begun.
+    /// The number of the archive.
     part: u32,
-    held: Option<u64>,
     lone: Lone,
 }
 
@@ -101,7 +100,6 @@ impl Packing {
             writer: PartWriter::new(),
             packed: Packed::default(),
             part: 0,
-            held: None,
             lone: Lone::default(),
         }
     }
@@ -175,7 +173,7 @@ impl Packing {
         size: u64,
         from: &mut impl Read,
     ) -> Result<(), PhysicalError> {
-        if self.held.is_some_and(|held| held > 0 && held.saturating_add(size) > PART) {
+        if self.packed.file_bytes > 0 && self.packed.file_bytes.saturating_add(size) > PART {
             self.end()?;
             self.begin()?;
         }
@@ -201,8 +199,7 @@ impl Packing {
         archives::body(&mut self.writer, size, read, |piece| {
             send(frames, compressed(runtime, compressors, compression, piece))
         })?;
-        self.held = Some(self.held.unwrap_or_default().saturating_add(size));
-        self.packed.file_bytes += size;
+        self.packed.file_bytes = self.packed.file_bytes.saturating_add(size);
         self.packed.held.push((name, archives::description(archives::seconds(modified), wrong)));
         Ok(())
     }
@@ -220,7 +217,7 @@ impl Packing {
     }
 
     fn begin(&mut self) -> Result<(), PhysicalError> {
-        (self.part, self.held) = (self.part + 1, Some(0));
+        self.part += 1;
         send(&self.frames, Frame::Begin(PartName::numbered(self.part, self.compression.codec())))
     }
 
@@ -230,7 +227,6 @@ impl Packing {
         writer.hand_out(|piece| {
             send(&self.frames, compressed(&self.runtime, &self.compressors, self.compression, piece))
         })?;
-        self.held = None;
         send(&self.frames, Frame::End(std::mem::take(&mut self.packed)))
     }
 }

@@ -345,8 +345,13 @@ impl Backups {
     /// Where a file of the archive is; each way of compressing it is asked for, the usual ones first.
     pub(super) async fn find(&self, file: &str) -> Result<Option<(String, Codec)>, WalgError> {
         let Ok(file) = WalFile::parse(file, SegmentSize::LEAST) else { return Ok(None) };
+        self.find_as(|codec| wal_object(file, SegmentSize::LEAST, codec)).await
+    }
+
+    /// Where an object is whose name says how it is compressed.
+    pub(super) async fn find_as(&self, name: impl Fn(Codec) -> String) -> Result<Option<(String, Codec)>, WalgError> {
         for codec in Codec::ALL {
-            let object = wal_object(file, SegmentSize::LEAST, codec);
+            let object = name(codec);
             match self.store.head(&Key::foreign(&object)).await {
                 Ok(_) => return Ok(Some((object, codec))),
                 Err(StoreError::NotFound { .. }) => {}

@@ -108,6 +108,8 @@ impl Compressor {
                 context.compress_to_buffer(plain, &mut self.frame).map_err(failed)?;
             }
             Inner::Lz4 => {
+                let mut into = std::mem::take(&mut self.frame);
+                into.clear();
                 let block = match plain.len() {
                     0..=0x1_0000 => lz4::BlockSize::Max64KB,
                     0x1_0001..=0x10_0000 => lz4::BlockSize::Max1MB,
@@ -119,10 +121,7 @@ impl Compressor {
                     .checksum(lz4::ContentChecksum::ChecksumEnabled)
                     .block_checksum(lz4::liblz4::BlockChecksum::NoBlockChecksum)
                     .content_size(plain.len() as u64)
-                    .build({
-                        self.frame.clear();
-                        std::mem::take(&mut self.frame)
-                    })
+                    .build(into)
                     .map_err(failed)?;
                 encoder.write_all(plain).map_err(failed)?;
                 let (frame, done) = encoder.finish();

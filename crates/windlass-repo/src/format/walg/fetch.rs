@@ -132,16 +132,10 @@ impl Backups {
 
     /// Settings that lay outside of the data folder of a base backup: their names, which lead nowhere else, and their content.
     pub async fn settings(&self, backup: &BackupName) -> Result<Vec<(PathBuf, Vec<u8>)>, WalgError> {
-        let mut files = Vec::new();
-        for codec in Codec::ALL {
-            let object = backup.settings(codec);
-            match self.store.head(&Key::foreign(&object)).await {
-                Ok(_) => files = self.blocking(object, codec, |content| settings(content)).await?,
-                Err(StoreError::NotFound { .. }) => {}
-                Err(error) => return Err(unread(&object, error)),
-            }
+        match self.find_as(|codec| backup.settings(codec)).await? {
+            Some((object, codec)) => self.blocking(object, codec, |content| settings(content)).await,
+            None => Ok(Vec::new()),
         }
-        Ok(files)
     }
 
     /// The newest segment of each timeline.

@@ -7,7 +7,7 @@
 //! A file is held in memory once, compressed; a segment before that also as it is, for what is said of it in front of its content.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Cursor, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -264,13 +264,14 @@ fn object(
     key: Option<&SealKey>,
 ) -> Result<Vec<Bytes>, WalgError> {
     let failed = |source| taken(name, source);
-    let mut file = InOrder { file, at: 0 };
-    let mut compressor = Compressor::new(compression)?;
-    let (mut frames, mut piece) = (Vec::from_iter(summary(name, &file.file)?), Vec::new());
-    let in_front = frames.len();
+    let (mut frames, mut content): (_, Box<dyn Read>) = match whole(name, &file)? {
+        Some(segment) => (vec![summary::frame_of(name, &segment)?], Box::new(Cursor::new(segment))),
+        None => (Vec::new(), Box::new(InOrder { file, at: 0 })),
+    };
+    let (mut compressor, mut piece, in_front) = (Compressor::new(compression)?, Vec::new(), frames.len());
     loop {
         piece.clear();
-        (&mut file).take(FRAME as u64).read_to_end(&mut piece).map_err(failed)?;
+        (&mut content).take(FRAME as u64).read_to_end(&mut piece).map_err(failed)?;
         if piece.is_empty() && frames.len() > in_front {
             break;
         }
@@ -282,8 +283,8 @@ fn object(
     Ok(vec![sealer.finish().map_err(failed)?.into()])
 }
 
-/// What stands in front of a segment, for who looks for a moment.
-fn summary(name: &str, file: &File) -> Result<Option<Vec<u8>>, WalgError> {
+/// A segment, all of it: what is said of it goes in front of its content. None of what is none, or too large for that.
+fn whole(name: &str, file: &File) -> Result<Option<Vec<u8>>, WalgError> {
     let is_segment = matches!(WalFile::parse(name, SegmentSize::LEAST), Ok(WalFile::Segment(_)));
     let size = file.metadata().map_err(|source| taken(name, source))?.len();
     if !is_segment || size > summary::LARGEST {
@@ -291,7 +292,7 @@ fn summary(name: &str, file: &File) -> Result<Option<Vec<u8>>, WalgError> {
     }
     let mut segment = vec![0; usize::try_from(size).unwrap_or_default()];
     file.read_exact_at(&mut segment, 0).map_err(|source| taken(name, source))?;
-    summary::frame_of(name, &segment).map(Some)
+    Ok(Some(segment))
 }
 
 fn taken(name: &str, source: io::Error) -> WalgError {
