@@ -31,10 +31,11 @@ bench: tools ## measure beside pg_dump, pg_restore, restic and kopia; writes doc
 	@cargo build --quiet --release --package windlass
 	@bench/compare --write
 
-bench-postgres: tools ## measure base backups beside pg_basebackup, pgBackRest, barman-cloud and restic; writes docs/benchmarks.md
+bench-postgres: tools ## measure base backups and the archive of WAL beside pg_basebackup, pgBackRest, barman-cloud and restic; writes docs/benchmarks.md
 	@bench/install physical
 	@cargo build --quiet --release --package windlass
 	@bench/postgres --write
+	@bench/wal --write
 
 cluster: ## start a Kubernetes cluster for tests, of the real components; needs root
 	@bench/install kubernetes

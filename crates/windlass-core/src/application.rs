@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 
 use crate::name::Name;
 use crate::secret::SecretRef;
+use crate::wal::Compression;
 
 /// An application: what is backed up, restored and judged as one.
 #[derive(Clone, Debug, PartialEq)]
@@ -165,6 +166,8 @@ pub struct Physical {
     pub archives: bool,
     /// Bytes of WAL that may wait on this machine where its store is away; none where there is none.
     pub spool: u64,
+    /// How base backups and WAL are compressed.
+    pub compression: Compression,
     /// How it is stopped and started.
     pub control: Option<Control>,
 }

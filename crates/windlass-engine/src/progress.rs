@@ -21,6 +21,13 @@ pub enum Event<'a> {
         /// How many more.
         more: u64,
     },
+    /// How far it is, where that is not told by bytes.
+    At {
+        /// The component.
+        component: &'a Name,
+        /// The place: `0/3000000`, for one.
+        place: &'a str,
+    },
     /// A component is done.
     Done {
         /// The component.

@@ -280,7 +280,12 @@ async fn replayed(
         }
         (other, _) => other?,
     };
-    let step = |reach: Reach| RecoverStep { wal_bytes: reach.end.0.saturating_sub(data.start.0), asked: moment, reach };
+    let step = |reach: Reach| RecoverStep {
+        wal_bytes: reach.end.0.saturating_sub(data.start.0),
+        asked: moment,
+        reach,
+        paused: false,
+    };
     Ok(reach.map(step))
 }
 

@@ -22,6 +22,7 @@ pub(crate) struct Watch {
 struct Shown {
     bar: Option<ProgressBar>,
     step: String,
+    place: Option<String>,
     bytes: u64,
     total: Option<u64>,
     began: Instant,
@@ -32,7 +33,7 @@ impl Watch {
     /// Watches for the one who reads what this printer prints.
     pub(crate) fn new(printer: &Printer) -> Self {
         let now = Instant::now();
-        let shown = Shown { bar: None, step: String::new(), bytes: 0, total: None, began: now, said: now };
+        let shown = Shown { bar: None, step: String::new(), place: None, bytes: 0, total: None, began: now, said: now };
         Self { printer: printer.clone(), shown: Mutex::new(shown) }
     }
 
@@ -42,13 +43,22 @@ impl Watch {
             bar.finish_and_clear();
         }
         let now = Instant::now();
-        *shown = Shown { bar: None, step: format!("{component}: {text}"), bytes: 0, total, began: now, said: now };
+        let step = format!("{component}: {text}");
+        *shown = Shown { bar: None, step, place: None, bytes: 0, total, began: now, said: now };
         if self.printer.shows_bars() {
             let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
             bar.set_style(style(total.is_some()));
             bar.set_message(shown.step.clone());
             bar.enable_steady_tick(Duration::from_millis(200));
             shown.bar = Some(bar);
+        }
+    }
+
+    fn at(&self, place: &str) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.place = Some(place.to_owned());
+        if let Some(bar) = &shown.bar {
+            bar.set_message(shown.title());
         }
     }
 
@@ -73,6 +83,13 @@ impl Watch {
 }
 
 impl Shown {
+    fn title(&self) -> String {
+        match &self.place {
+            Some(place) => format!("{}, at {place}", self.step),
+            None => self.step.clone(),
+        }
+    }
+
     fn line(&self) -> String {
         let seconds = self.began.elapsed().as_secs_f64().max(0.001);
         #[expect(
@@ -82,9 +99,12 @@ impl Shown {
             reason = "a rate to read"
         )]
         let rate = (self.bytes as f64 / seconds) as u64;
-        let percent = self.total.filter(|total| *total > 0).map(|total| self.bytes.min(total) * 100 / total);
-        let percent = percent.map_or(String::new(), |percent| format!(", {percent}%"));
-        format!("{}: {}{percent}, {}/s", self.step, size::display(self.bytes), size::display(rate))
+        let ahead = self.total.filter(|total| *total > 0).map_or(String::new(), |total| {
+            let (bytes, left) = (self.bytes.min(total), total.saturating_sub(self.bytes));
+            let left = left.checked_div(rate).map_or(String::new(), |seconds| format!(", {seconds} s left"));
+            format!(", {}%{left}", bytes * 100 / total)
+        });
+        format!("{}: {}, {}/s{ahead}", self.title(), size::display(self.bytes), size::display(rate))
     }
 }
 
@@ -99,6 +119,7 @@ impl Progress for Watch {
         match event {
             Event::Step { component, text, total } => self.begin(component, text, total),
             Event::Bytes { more, .. } => self.moved(more),
+            Event::At { place, .. } => self.at(place),
             Event::Done { component, text } => self.over(|printer| printer.note(&format!("{component}: {text}"))),
             Event::Warning { text } => self.over(|printer| printer.warning(text)),
         }

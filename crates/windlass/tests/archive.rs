@@ -205,6 +205,60 @@ fn what_the_store_does_not_take_waits_in_a_spool_that_has_a_bound() -> Result<()
     Ok(())
 }
 
+#[test]
+fn killed_at_any_step_of_a_push_what_was_acknowledged_is_there() -> Result<()> {
+    let mut archive = Archive::with_both(&[], "spool = \"64MiB\"")?;
+    archive.stage.take()?;
+    let spool = archive.stage.path("state/spool/shop.db");
+    let waits = || walk(&spool).into_iter().filter(|file| file.is_file()).map(|file| file.display().to_string());
+    let mut killed = 0;
+    loop {
+        archive.serve_until(killed + 1)?;
+        // One segment while its store is there, one while it is away, and then it is there again.
+        let mut lives = true;
+        let mut until = |archive: &mut Archive, so: &dyn Fn(&Archive) -> bool| -> Result<()> {
+            wait_until("it to be so, or the end of who serves", || {
+                let has_ended = archive.serving.as_mut().is_none_or(|serving| serving.has_ended().unwrap_or(true));
+                lives &= !has_ended;
+                has_ended || so(archive)
+            });
+            Ok(())
+        };
+        let first = archive.switch();
+        until(&mut archive, &|archive| archive.acknowledged(&first))?;
+        let (place, away) = (archive.stage.path("repository"), archive.stage.path("away"));
+        std::fs::rename(&place, &away)?;
+        let second = archive.switch();
+        until(&mut archive, &|archive| archive.acknowledged(&second))?;
+        std::fs::rename(&away, &place)?;
+        until(&mut archive, &|_| waits().count() == 0)?;
+        for name in [&first, &second] {
+            let is_kept = archive.archived(name) || waits().any(|waiting| waiting.contains(name));
+            assert!(is_kept || !archive.acknowledged(name), "at step {}: {name} is nowhere", killed + 1);
+        }
+        if lives {
+            break;
+        }
+        killed += 1;
+        archive.serve()?;
+        let last = archive.switch();
+        for name in [&first, &second, &last] {
+            archive.wait_for(name);
+        }
+        wait_until("the spool to be empty", || waits().count() == 0);
+    }
+    eprintln!("killed at {killed} steps");
+    assert!(killed >= 10, "only {killed} steps");
+    archive.serve()?;
+    archive.stage.windlass(&["repo", "check", "--read-data"])?.with(0);
+    let last = archive.switch();
+    archive.wait_for(&last);
+    let rows = archive.server.psql("shop", "select count(*), max(id) from orders");
+    let restored = archive.restored(&archive.fetch())?.recovered()?;
+    assert_eq!(restored.psql("shop", "select count(*), max(id) from orders"), rows);
+    Ok(())
+}
+
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries: Vec<_> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     let below: Vec<_> = entries.iter().flat_map(|entry| walk(entry)).collect();

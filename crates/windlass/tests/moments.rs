@@ -76,6 +76,41 @@ fn every_way_to_name_a_moment_leads_to_exactly_that() -> Result<()> {
 }
 
 #[test]
+fn a_server_is_left_at_a_moment_to_be_looked_at_and_goes_on_when_it_is_told() -> Result<()> {
+    let archive = Archive::new()?;
+    archive.stage.take()?;
+    archive.switch();
+    let moment = archive.server.psql("shop", "select pg_current_wal_lsn()");
+    archive.switch();
+    let last = archive.switch();
+    archive.wait_for(&last);
+    let mut server = restored(&archive, &["--at-lsn", &moment, "--pause"])?;
+    let stays = "select pg_is_in_recovery(), pg_is_wal_replay_paused()";
+    story::wait_until("it to have come there", || server.psql("postgres", stays) == "t|t");
+    assert_eq!(ids(&server), "1");
+    let refused = server.try_psql("shop", "insert into orders values (7, 'not now')").unwrap_err().to_string();
+    assert!(refused.contains("read-only"), "{refused}");
+    server.down();
+    server.up()?;
+    story::wait_until("it to have come there again", || server.psql("postgres", stays) == "t|t");
+    assert_eq!(ids(&server), "1");
+    server.psql("postgres", "select pg_wal_replay_resume()");
+    let server = server.recovered()?;
+    server.psql("shop", "insert into orders values (7, 'now')");
+    assert_eq!(ids(&server), "1,7");
+    assert_eq!(server.psql("postgres", "show archive_mode"), "off");
+
+    let into = format!("db={}", archive.stage.path("back").display());
+    let pause = |more: &[&str]| archive.stage.windlass(&[&["restore", "shop", "--pause", "--plan"], more].concat());
+    pause(&["--into", &into])?.with(2);
+    pause(&["--in-place", "--at", "latest"])?.with(2);
+    pause(&["--into", &into, "--at", "latest", "--standby"])?.with(2);
+    let plan = pause(&["--into", &into, "--at", "latest"])?.with(0);
+    assert!(plan.out.contains("where it stays paused"), "{}", plan.out);
+    Ok(())
+}
+
+#[test]
 fn a_moment_that_is_not_there_is_refused_and_the_nearest_is_named() -> Result<()> {
     let archive = Archive::new()?;
     let server = &archive.server;
@@ -207,6 +242,9 @@ fn every_timeline_can_be_followed_and_a_time_between_two_is_not_guessed() -> Res
     assert!(last.starts_with("00000002"), "{last}");
     archive.wait_for(&last);
 
+    // The first one is there yet, and what it writes from now on is not what is restored.
+    let status = archive.stage.windlass(&["status", "shop"])?.with(1);
+    assert!(status.out.contains("writes on timeline 1, and what is archived leads to timeline 2"), "{}", status.out);
     assert_eq!(ids(&restored(&archive, &["--at", "latest"])?), "1,20");
     assert_eq!(ids(&restored(&archive, &["--at", &lost])?), "1,2", "the second timeline had not begun by then");
     assert_eq!(ids(&restored(&archive, &["--at", "latest", "--timeline", "1"])?), "1,2,3,4");

@@ -248,6 +248,37 @@ fn settings_outside_of_the_data_folder_come_back_beside_it() -> Result<()> {
 }
 
 #[test]
+fn what_is_written_is_compressed_as_the_settings_say() -> Result<()> {
+    let stage = physical()?;
+    stage.begin()?;
+    let named = |extension: &str| {
+        let ends = |path: &&std::path::PathBuf| path.extension().is_some_and(|found| found == extension);
+        stage.objects().iter().filter(ends).count()
+    };
+    assert!(named("zst") > 0 && named("lz4") == 0);
+    let settings = std::fs::read_to_string(stage.path("windlass.toml"))?;
+    let with = |compression: &str| {
+        let changed = settings.replace("mode = \"physical\"", &format!("mode = \"physical\"\n{compression}"));
+        std::fs::write(stage.path("windlass.toml"), changed)
+    };
+    with("compression = \"gzip\"")?;
+    stage
+        .windlass(&["backup", "shop"])?
+        .with(2)
+        .says("write \"zstd\", \"zstd:3\" with a level from 1 to 19, or \"lz4\"");
+    let zst = named("zst");
+    with("compression = \"lz4\"")?;
+    stage.windlass(&["backup", "shop"])?.with(0);
+    assert_eq!(named("zst"), zst, "nothing of the second one is");
+    assert!(named("lz4") > 3);
+    stage.windlass(&["verify", "shop"])?.with(0);
+    let (back, into) = (stage.path("back"), format!("db={}", stage.path("back").display()));
+    stage.windlass(&["restore", "shop", "--into", &into, "--yes"])?.with(0);
+    assert_eq!(started(&back)?.psql("shop", "select count(*) from orders"), "20000");
+    Ok(())
+}
+
+#[test]
 fn another_server_in_the_same_place_has_a_folder_of_its_own() -> Result<()> {
     let stage = physical()?;
     stage.begin()?;

@@ -31,7 +31,7 @@ pub(super) fn aside(
             (ComponentData::Physical(data), Some(TargetFacts::DataFolder { folder, reach, .. })) => {
                 let recover = recover_step(name, data, reach.as_ref().zip(moment), warnings);
                 let mut step = DataFolderStep {
-                    recover,
+                    recover: recover.map(|step| RecoverStep { paused: request.paused, ..step }),
                     standby: request.standby,
                     ..data_folder_step(name, data, folder, warnings)
                 };
@@ -73,6 +73,10 @@ pub(super) fn aside(
     }
     if request.standby && !steps.iter().any(|step| matches!(step, Step::DataFolder(_))) {
         return Err(Refusal::NoStandby);
+    }
+    let stays = |step: &Step| matches!(step, Step::DataFolder(DataFolderStep { recover: Some(_), .. }));
+    if request.paused && !steps.iter().any(stays) {
+        return Err(Refusal::NonePaused);
     }
     Ok(steps)
 }
@@ -127,7 +131,7 @@ pub(super) fn recover_step(
         ));
     }
     let wal_bytes = reach.end.max(data.stop).0 - data.start.0;
-    Some(RecoverStep { asked: asked.clone(), reach: reach.clone(), wal_bytes })
+    Some(RecoverStep { asked: asked.clone(), reach: reach.clone(), wal_bytes, paused: false })
 }
 
 /// What a person should know of a base backup whose pages were damaged when it was taken.

@@ -57,6 +57,8 @@ pub struct Request {
     pub cluster: bool,
     /// Whether servers become standbys of what is archived.
     pub standby: bool,
+    /// Whether servers that are brought to a moment stay there, paused.
+    pub paused: bool,
     /// The moment that servers are brought to whose WAL is archived; that of the point where there is none.
     pub moment: Option<Moment>,
     /// The timeline it is looked for on; the newest where there is none.

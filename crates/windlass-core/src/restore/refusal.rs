@@ -223,6 +223,11 @@ pub enum Refusal {
     /// A standby is wanted of what is none.
     #[error("plan the restore: none of what is restored is a server as a whole, and only one becomes a standby")]
     NoStandby,
+    /// One is to stay where it is brought to, of what is brought nowhere.
+    #[error(
+        "plan the restore: none of what is restored is a server that is recovered to a moment, and only one can be left paused"
+    )]
+    NonePaused,
     /// Something stands in the way of replacing it.
     #[error("plan the restore: {what} cannot be replaced in place: {why}")]
     NotReplaceable {
@@ -309,6 +314,7 @@ impl Diagnose for Refusal {
             Self::NoServerControl { .. } => "WDL-0290",
             Self::SharedServer { .. } => "WDL-0291",
             Self::NoStandby => "WDL-0292",
+            Self::NonePaused => "WDL-0294",
             Self::BegunThere { .. } => "WDL-0293",
             Self::NotReplaceable { .. } => "WDL-0271",
             Self::NoUndo { .. } => "WDL-0272",
@@ -347,6 +353,7 @@ impl Diagnose for Refusal {
             Self::NoServerControl { .. } => "NoServerControl",
             Self::SharedServer { .. } => "SharedServer",
             Self::NoStandby => "NoStandby",
+            Self::NonePaused => "NonePaused",
             Self::BegunThere { .. } => "BegunThere",
             Self::NotReplaceable { .. } => "NotReplaceable",
             Self::NoUndo { .. } => "NoUndo",
@@ -431,6 +438,7 @@ impl Diagnose for Refusal {
                 "name that moment by `--at-lsn`, as its plan did, to go on with it; or remove the folder, or name another"
             }
             Self::NoStandby => "leave `--standby` out, or restore a component with `mode = \"physical\"` into a folder",
+            Self::NonePaused => "leave `--pause` out, or restore a component with `wal = \"archive\"` into a folder",
             Self::NotReplaceable { .. } => {
                 "mend that, or restore aside: `--into` a database or folder that may be made, then point the application there"
             }

@@ -239,6 +239,9 @@ pub struct RecoverStep {
     pub reach: Reach,
     /// Bytes of WAL that are replayed.
     pub wal_bytes: u64,
+    /// Whether it stays there, to be read, until somebody has it go on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 /// Give an object to a command.

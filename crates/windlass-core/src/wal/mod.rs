@@ -6,15 +6,18 @@
 //! Segment        000000010000000000000002     16 MiB of it (or what initdb was told), on one timeline
 //! WalFile        what archive_command is given: a segment, 00000002.history, and two more
 //! History        how a timeline came to be: which held the log up to which LSN
+//! Codec          how an archived object is compressed, by its name; Compression: how one is written
 //! ```
 //!
 //! Source: `src/include/access/xlog_internal.h` and `src/backend/access/transam/timeline.c` of PostgreSQL 13 to 18.
 
+mod codec;
 mod file;
 mod history;
 mod lsn;
 mod segment;
 
+pub use codec::{Codec, Compression, InvalidCompression};
 pub use file::WalFile;
 pub use history::{History, InvalidHistory, Switch};
 pub use lsn::{InvalidLsn, Lsn};

@@ -6,7 +6,7 @@ use windlass_core::diagnose::{Diagnose, Outcome, Retry};
 use windlass_core::id::PointId;
 use windlass_core::point::{ComponentData, Consistency, ObjectRef, PhysicalData};
 use windlass_repo::error::RepositoryError;
-use windlass_repo::format::walg::{BackupName, Compression};
+use windlass_repo::format::walg::BackupName;
 use windlass_repo::keyring::KeyError;
 use windlass_repo::layout;
 use windlass_repo::run::Attempt;
@@ -87,7 +87,7 @@ pub(super) async fn capture(
     let sealed = run.vault.seals().map_err(PhysicalCaptureError::Key)?;
     let archive = run.vault.cluster(name, &system_identifier, sealed).map_err(PhysicalCaptureError::Key)?;
     let (moved, mut counted) = tally();
-    let task = Task { archive: &archive, compression: Compression::default(), host: run.host.to_owned(), moved };
+    let task = Task { archive: &archive, compression: source.compression, host: run.host.to_owned(), moved };
     // Its objects do not say which run they are of: should it die, this tells.
     let begun = async |name: &BackupName, how: &str| {
         let folder = layout::base_backup(&place, name.as_str());

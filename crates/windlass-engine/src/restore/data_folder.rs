@@ -63,7 +63,7 @@ pub(super) async fn lay_down(
                 let owner = Owner { application: vault.application().clone(), component: step.component.clone() };
                 let program = std::env::current_exe().map_err(failed)?;
                 let restore_command = format!("{} --quiet wal-fetch --component {owner} %f %p", word(&program));
-                Recovery { restore_command, timeline: data.timeline, until: Until::Standby }
+                Recovery { restore_command, timeline: data.timeline, until: Until::Standby, paused: false }
             } else {
                 Recovery::by_itself(data.timeline)
             };
@@ -82,6 +82,11 @@ pub(super) async fn lay_down(
     let (major, folder) = (step.major, laid_down.data.as_path());
     let owner = std::fs::metadata(folder).map_err(failed)?.uid();
     let start = match &step.recover {
+        Some(RecoverStep { reach, paused: true, .. }) => format!(
+            "start PostgreSQL {major} on {}: it stays at {} and can be read; `select pg_wal_replay_resume()` makes it go its own way",
+            folder.display(),
+            reach.end
+        ),
         Some(RecoverStep { reach, .. }) => {
             let last = reach.last.map_or(String::new(), |last| format!(", whose last transaction ended at {last}"));
             format!(

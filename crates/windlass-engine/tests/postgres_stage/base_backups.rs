@@ -23,7 +23,14 @@ pub(crate) struct Repository {
 
 pub(crate) fn physical(url: &str, data: Option<&Path>, archives: bool) -> Physical {
     let data_directory = data.map(Path::to_owned);
-    Physical { server: super::source(url), data_directory, archives, spool: 0, control: None }
+    Physical {
+        server: super::source(url),
+        data_directory,
+        archives,
+        spool: 0,
+        compression: Compression::default(),
+        control: None,
+    }
 }
 
 impl Repository {
@@ -89,7 +96,7 @@ impl Repository {
             std::fs::set_permissions(wal.path().join(name), std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
         }
         let restore_command = format!("cp {}/%f %p", wal.path().display());
-        Recovery { restore_command, timeline: Timeline(1), until: Until::EndOfWal }.write(&data)?;
+        Recovery { restore_command, timeline: Timeline(1), until: Until::EndOfWal, paused: false }.write(&data)?;
         let moved = |to: &Path| -> Result<()> {
             std::fs::rename(&data, to)?;
             if tablespace.exists() {

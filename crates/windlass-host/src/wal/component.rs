@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 use windlass_core::diagnose::chain;
+use windlass_engine::moment;
 use windlass_engine::postgres::wal::{Ahead, Archiver, Fetch, Owner, Source, Spool};
-use windlass_repo::format::walg::{Backups, Codec, Compression, WalgError};
+use windlass_repo::format::walg::{Backups, Codec, WalgError};
 use windlass_repo::vault::Vault;
 
 use super::{Served, WalError};
@@ -119,7 +120,7 @@ impl Component {
             if index > 0 && !name.ends_with(".history") {
                 continue;
             }
-            let packed = sealing.packed(name, file, cluster, Compression::default()).await;
+            let packed = sealing.packed(name, file, cluster, self.served.source.compression).await;
             let (object, pieces) = packed.map_err(WalError::Archive)?;
             let failed = |source| WalError::Spool { owner: owner(), source };
             if spool.holds(&object) {
@@ -174,7 +175,11 @@ impl Component {
             let archive = self.archive(&vault, number)?;
             for (object, _) in &waiting {
                 match archive.push_packed(object, spool.get(object).map_err(failed)?, number).await {
-                    Ok(()) => spool.remove(object).map_err(failed)?,
+                    Ok(()) => {
+                        moment::pass();
+                        spool.remove(object).map_err(failed)?;
+                        moment::pass();
+                    }
                     Err(error @ WalgError::Read { .. }) => {
                         self.close().await;
                         return Err(WalError::Archive(error));
@@ -252,7 +257,8 @@ impl Component {
         }
         let archive = self.archive(&vault, cluster)?;
         opened.sealing.insert(cluster, archive.clone());
-        let archiver = Archiver::open(archive, cluster, Compression::default()).await.map_err(WalError::Archive)?;
+        let archiver =
+            Archiver::open(archive, cluster, self.served.source.compression).await.map_err(WalError::Archive)?;
         let archiver = Arc::clone(opened.archivers.entry(cluster).or_insert(Arc::new(archiver)));
         Ok((vault, archiver))
     }

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use windlass_core::application::Physical;
 use windlass_core::diagnose::{Diagnose, chain};
 use windlass_core::repository::Repository as RepositorySettings;
+use windlass_engine::moment;
 use windlass_engine::postgres::wal::{Answer, Call, Fetch, Health, Listener, Owner, Push, PushError, Request, Spool};
 use windlass_repo::format::walg::WalgError;
 
@@ -114,7 +115,9 @@ impl WalService {
                 Answer::failed(&error)
             }
         };
+        moment::pass();
         call.answer(&answer);
+        moment::pass();
     }
 
     async fn push(&self, push: &Push, files: Vec<OwnedFd>, user: u32) -> Result<(), WalError> {

@@ -57,6 +57,9 @@ pub(crate) struct Restore {
     /// With --into: the server of a base backup becomes a standby, which follows the archive
     #[arg(long, conflicts_with_all = ["in_place", "moment"])]
     pub standby: bool,
+    /// With --into and a moment: the server stays there, paused, to be read until `pg_wal_replay_resume()` has it go on
+    #[arg(long, conflicts_with_all = ["in_place", "standby"], requires = "moment")]
+    pub pause: bool,
     /// Replace what is there: the application is stopped and started, and what was there is kept for `windlass undo`
     #[arg(long, conflicts_with_all = ["into", "from"])]
     pub in_place: bool,
@@ -160,8 +163,11 @@ impl Restore {
     }
 
     /// Options of a restore by the settings, or by a kit.
-    pub(crate) fn of_settings(&self) -> [(&'static str, bool); 8] {
+    pub(crate) fn of_settings(&self) -> [(&'static str, bool); 11] {
         [
+            ("--standby", self.standby),
+            ("--pause", self.pause),
+            ("--timeline", self.timeline.is_some()),
             ("--at-lsn", self.at_lsn.is_some()),
             ("--at-xid", self.at_xid.is_some()),
             ("--at-name", self.at_name.is_some()),
@@ -170,6 +176,26 @@ impl Restore {
             ("--stopped", self.stopped),
             ("--without-undo", self.without_undo),
             ("--from", self.from.is_some()),
+        ]
+    }
+
+    /// Options that mean nothing for someone else's repository, and whether they are given.
+    pub(crate) fn of_ours(&self) -> [(&'static str, bool); 4] {
+        [
+            ("--standby", self.standby),
+            ("--timeline", self.timeline.is_some()),
+            ("--in-place", self.in_place),
+            ("--from", self.from.is_some()),
+        ]
+    }
+
+    /// Options that mean nothing where no WAL is, and whether they are given.
+    pub(crate) fn of_wal(&self) -> [(&'static str, bool); 4] {
+        [
+            ("--at-lsn", self.at_lsn.is_some()),
+            ("--at-xid", self.at_xid.is_some()),
+            ("--at-name", self.at_name.is_some()),
+            ("--pause", self.pause),
         ]
     }
 }

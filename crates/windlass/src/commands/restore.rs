@@ -116,6 +116,7 @@ async fn carry_out(printer: &Printer, mut vault: Vault, here: Option<Here<'_>>, 
         moment: moment(printer, arguments)?,
         timeline: arguments.timeline.map(Timeline),
         standby: arguments.standby,
+        paused: arguments.pause,
         ..Request::default()
     };
     let catalog = Catalog::load(&vault).await?;
@@ -341,10 +342,11 @@ pub(crate) fn recovered(printer: &Printer, step: Option<&RecoverStep>, until: Ls
         None => "in which no transaction ended".to_owned(),
     };
     format!(
-        "to {asked}, which is {} on timeline {}, by {} of WAL, {last}",
+        "to {asked}, which is {} on timeline {}, by {} of WAL, {last}{}",
         step.reach.end,
         step.reach.timeline,
-        Printer::size(step.wal_bytes)
+        Printer::size(step.wal_bytes),
+        if step.paused { ", where it stays paused" } else { "" }
     )
 }
 

@@ -6,14 +6,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use windlass_core::application::Strategy;
+use windlass_core::application::{Physical, Strategy};
 use windlass_core::diagnose::{Diagnose, Outcome};
 use windlass_core::name::Name;
-use windlass_core::repository::Format;
+use windlass_core::repository::{Format, Repository};
 use windlass_engine::postgres::wal::{Answer, ClientError, FetchError, Listener, Owner, Said, cluster_of, history_of};
 use windlass_engine::postgres::wal::{fetch as ask_for, push as hand_over};
 use windlass_host::wal::{Served, WalService, waiting};
-use windlass_repo::format::walg::{Before, Compression, WalgError};
+use windlass_repo::format::walg::{Before, WalgError};
 use windlass_repo::regular;
 
 use crate::cli::WalOf;
@@ -105,18 +105,19 @@ fn cluster(path: &Path) -> Result<u64> {
 
 /// `wal-push` where nobody listens.
 pub(crate) async fn push(context: &Context, owner: &Owner, path: &Path) -> Result {
-    let source = |error| WalgError::Source { path: path.to_owned(), source: error };
+    let unread = |source| WalgError::Source { path: path.to_owned(), source };
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let file = Arc::new(regular::open(path).map_err(source)?);
+    let file = Arc::new(regular::open(path).map_err(unread)?);
     let cluster = cluster(path)?;
-    let vault = context.host.open_to_write(repository(context, owner)?, &owner.application).await?;
+    let (source, repository) = archiving(context, owner)?;
+    let vault = context.host.open_to_write(repository, &owner.application).await?;
     let archive = vault.archive(&owner.component, cluster)?;
     if let Some(history) = history_of(name)
         && let Ok(file) = regular::open(&path.with_file_name(&history))
     {
-        archive.push(&history, &Arc::new(file), cluster, Compression::default(), Before::MayBeThere).await?;
+        archive.push(&history, &Arc::new(file), cluster, source.compression, Before::MayBeThere).await?;
     }
-    archive.push(name, &file, cluster, Compression::default(), Before::MayBeThere).await?;
+    archive.push(name, &file, cluster, source.compression, Before::MayBeThere).await?;
     Ok(Status::Done)
 }
 
@@ -126,7 +127,7 @@ pub(crate) async fn fetch(context: &Context, of: &WalOf, name: &str, known: Opti
         WalOf::Repository(repository) => from_foreign(context, repository, name, known, to).await?,
         WalOf::Component(owner) => {
             let known = known.map_or_else(|| cluster(to), Ok)?;
-            let vault = context.host.open_vault(repository(context, owner)?, &owner.application).await?;
+            let vault = context.host.open_vault(archiving(context, owner)?.1, &owner.application).await?;
             let archive = vault.archive(&owner.component, known)?;
             let there = archive.fetch(name, Some(known), to).await?;
             if !there && archive.goes_on_behind(name).await? {
@@ -154,12 +155,12 @@ async fn from_foreign(context: &Context, repository: &Name, name: &str, known: O
     foreign::fetch(found, key.as_ref(), name, known, to).await
 }
 
-/// The repository of a component whose WAL is archived.
-fn repository<'a>(context: &'a Context, owner: &Owner) -> Result<&'a windlass_core::repository::Repository> {
+/// A component whose WAL is archived, and its repository.
+fn archiving<'a>(context: &'a Context, owner: &Owner) -> Result<(&'a Physical, &'a Repository)> {
     let application = context.application(&owner.application)?;
     let found = application.components.iter().find(|component| component.name == owner.component);
     match found.map(|component| &component.strategy) {
-        Some(Strategy::Physical(_)) => context.repository_of(application),
+        Some(Strategy::Physical(source)) => Ok((source, context.repository_of(application)?)),
         _ => Err(Failure::usage(
             format!("{owner} is no component with `mode = \"physical\"`"),
             "name one that is, as APPLICATION/COMPONENT",

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use jiff::SignedDuration;
 use windlass_core::application::{Action, Component, Databases, Disk, Hook, Hooks, Physical, Postgres, Strategy};
 use windlass_core::name::Name;
+use windlass_core::wal::Compression;
 
 use super::application::read_control;
 use super::cursor::{Faults, Item, Table};
@@ -143,7 +144,7 @@ fn read_postgres(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Strategy>
     let (others, mode): (&[_], _) = if is_physical? {
         (&["databases", "via"], "logical")
     } else {
-        (&["data_directory", "wal", "spool", "control"], "physical")
+        (&["data_directory", "wal", "spool", "compression", "control"], "physical")
     };
     for item in others.iter().filter_map(|key| table.get(key)) {
         item.refuse(faults, format!("goes with mode = \"{mode}\""), "take it out, or write that mode");
@@ -181,6 +182,14 @@ fn read_postgres(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Strategy>
         }
         item.size(faults)
     });
+    let compression = table.get("compression").map_or(Some(Compression::default()), |item| {
+        let read = item.text(faults)?.parse();
+        if read.is_err() {
+            let hint = "write \"zstd\", \"zstd:3\" with a level from 1 to 19, or \"lz4\"";
+            item.refuse(faults, "is no way to compress", hint);
+        }
+        read.ok()
+    });
     let control = table.get("control").map(|item| read_control(&item, faults));
     let server = Postgres {
         url: url?,
@@ -192,7 +201,8 @@ fn read_postgres(table: &Table<'_>, faults: &mut Faults<'_>) -> Option<Strategy>
     let data_directory = data_directory.map_or(Some(None), |path| path.map(Some))?;
     let control = control.map_or(Some(None), |control| control.map(Some))?;
     Some(if is_physical? {
-        Strategy::Physical(Physical { server, data_directory, archives: archives?, spool: spool?, control })
+        let (archives, spool, compression) = (archives?, spool?, compression?);
+        Strategy::Physical(Physical { server, data_directory, archives, spool, compression, control })
     } else {
         Strategy::Postgres(server)
     })

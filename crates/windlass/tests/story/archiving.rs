@@ -11,6 +11,13 @@ use super::{Stage, script, wait_until};
 /// `windlass serve`, which ends with this.
 pub(crate) struct Serving(Child);
 
+impl Serving {
+    /// Whether it ended by itself.
+    pub(crate) fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.0.try_wait()?.is_some())
+    }
+}
+
 impl Drop for Serving {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -56,8 +63,20 @@ impl Archive {
     }
 
     pub(crate) fn serve(&mut self) -> Result<()> {
-        self.serving = Some(serve(&self.stage, &self.server)?);
+        self.serving = Some(serve(&self.stage, &self.server, None)?);
         Ok(())
+    }
+
+    /// The same, until it dies at a step.
+    pub(crate) fn serve_until(&mut self, step: u32) -> Result<()> {
+        self.serving = Some(serve(&self.stage, &self.server, Some(step))?);
+        Ok(())
+    }
+
+    /// Whether the server was told that this segment is stored.
+    pub(crate) fn acknowledged(&self, name: &str) -> bool {
+        let asked = format!("select coalesce(last_archived_wal >= '{name}', false) from pg_stat_archiver");
+        self.server.psql("postgres", &asked) == "t"
     }
 
     pub(crate) fn said(&self) -> String {
@@ -108,7 +127,7 @@ impl Archive {
 
 /// Runs `windlass serve`, and has the server archive by it.
 pub(crate) fn archiving(stage: &Stage, server: &PgCluster) -> Result<Serving> {
-    let serving = serve(stage, server)?;
+    let serving = serve(stage, server, None)?;
     let socket = server.socket().join("wal.sock");
     let command = format!("{} wal-push --component shop/db --socket {} %p", binary(), socket.display());
     server.psql("postgres", &format!("alter system set archive_command = '{command}'"));
@@ -116,9 +135,12 @@ pub(crate) fn archiving(stage: &Stage, server: &PgCluster) -> Result<Serving> {
     Ok(serving)
 }
 
-fn serve(stage: &Stage, server: &PgCluster) -> Result<Serving> {
+fn serve(stage: &Stage, server: &PgCluster, until: Option<u32>) -> Result<Serving> {
     let socket = server.socket().join("wal.sock");
     let mut serve = stage.command(&["serve", "--socket", socket.to_str().context("UTF-8")?]);
+    serve.envs(until.map(|step| ("WINDLASS_DIE_AT", step.to_string())));
+    // One that was killed leaves it.
+    let _ = std::fs::remove_file(&socket);
     let log = std::fs::File::options().create(true).append(true).open(stage.path("serve.log"))?;
     let serving = Serving(serve.stdout(Stdio::null()).stderr(log).spawn()?);
     wait_until("the socket to be there", || socket.exists());

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 use windlass_core::point::{ObjectRef, Window};
 use windlass_core::wal::{Lsn, Segment, SegmentSize, Timeline, WalFile};
 use windlass_repo::format::walg::{BackupName, Backups, Compression, Compressor, PartName, Sentinel};
@@ -239,10 +239,9 @@ async fn archive(
         let (queue, archive, moved) = (Arc::clone(&queue), task.archive.clone(), Arc::clone(&task.moved));
         let reads = tokio::task::spawn_blocking(move || read(&queue, &archive, reading, &sender, &*moved));
         // A task of its own, as what is stored is hashed by it; it ends with us.
-        let mut stores = JoinSet::new();
-        stores.spawn(store(task.archive.clone(), name.clone(), receiver));
+        let stores = AbortOnDropHandle::new(tokio::spawn(store(task.archive.clone(), name.clone(), receiver)));
         lanes.push(async move {
-            let stored = stores.join_next().await.unwrap_or(Ok(Err(PhysicalError::BrokenOff)));
+            let stored = stores.await;
             // One that reads is told by the channel that nobody takes what it reads; its own error says more than that.
             match reads.await.unwrap_or_else(|error| Err(panicked(&error))) {
                 Ok(()) | Err(PhysicalError::BrokenOff) => stored.unwrap_or_else(|error| Err(panicked(&error))),
@@ -299,7 +298,7 @@ async fn store(
     let object = PhysicalError::Object;
     let mut stored = Vec::new();
     let mut current: Option<(PartName, ObjectWriter)> = None;
-    let mut last: JoinSet<Result<(PartName, Packed, ObjectRef), PhysicalError>> = JoinSet::new();
+    let mut last = None;
     while let Some(frame) = frames.recv().await {
         match (frame, &mut current) {
             (Frame::Begin(part), _) => {
@@ -310,15 +309,16 @@ async fn store(
             (Frame::Bytes(bytes), Some((_, writer))) => {
                 // Two uploads take twice the memory: where the store is slow, one is ended first.
                 if writer.size() > AT_ONCE {
-                    stored.extend(ended(&mut last).await?);
+                    stored.extend(ended(last.take()).await?);
                 }
                 writer.write_whole(bytes).await.map_err(object)?;
             }
             (Frame::End(packed), _) => {
                 let Some((part, writer)) = current.take() else { return Err(PhysicalError::BrokenOff) };
-                stored.extend(ended(&mut last).await?);
+                stored.extend(ended(last.take()).await?);
                 moment::pass();
-                last.spawn(async move { Ok((part, packed, writer.finish().await.map_err(object)?)) });
+                let ending = async move { Ok((part, packed, writer.finish().await.map_err(object)?)) };
+                last = Some(AbortOnDropHandle::new(tokio::spawn(ending)));
             }
             (Frame::Bytes(_), None) => return Err(PhysicalError::BrokenOff),
         }
@@ -327,13 +327,14 @@ async fn store(
         writer.abort().await;
         return Err(PhysicalError::BrokenOff);
     }
-    stored.extend(ended(&mut last).await?);
+    stored.extend(ended(last).await?);
     Ok(stored)
 }
 
 /// The archive that was waited for, where there was one.
-async fn ended<T: 'static>(last: &mut JoinSet<Result<T, PhysicalError>>) -> Result<Option<T>, PhysicalError> {
-    last.join_next().await.map(|one| one.unwrap_or_else(|error| Err(panicked(&error)))).transpose()
+async fn ended<T>(last: Option<AbortOnDropHandle<Result<T, PhysicalError>>>) -> Result<Option<T>, PhysicalError> {
+    let Some(last) = last else { return Ok(None) };
+    last.await.unwrap_or_else(|error| Err(panicked(&error))).map(Some)
 }
 
 /// Has the archive hold the WAL from start to stop, which the server has in `pg_wal`: its own archiving may be late, or not be.

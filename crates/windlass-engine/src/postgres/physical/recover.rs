@@ -13,7 +13,7 @@ use windlass_repo::format::walg::Backups;
 
 use super::error::PhysicalError;
 use super::laid_down::LaidDown;
-use super::recovery::{Recovery, Until, word};
+use super::recovery::{NOTHING_MORE, Recovery, Until, word};
 use crate::backup::{tally, with_progress};
 use crate::postgres::scratch::{Place, ScratchServer};
 use crate::postgres::wal::{Feed, Owner};
@@ -38,6 +38,8 @@ pub struct Recovered<'a> {
     laid_down: &'a LaidDown,
     /// What the data folder overrides of its settings, as they were.
     overrides: Vec<u8>,
+    /// Where it stays, where it is to be left paused.
+    paused: Option<Recovery>,
 }
 
 /// What a server does that is started on a data folder in which another recovered.
@@ -84,16 +86,28 @@ impl Recoverer<'_> {
             );
             let (timeline, until) = (step.reach.timeline, Until::Behind(step.reach.record));
             if !has_recovered {
-                Recovery { restore_command, timeline, until }.write(folder).map_err(failed)?;
+                Recovery { restore_command, timeline, until, paused: step.paused }.write(folder).map_err(failed)?;
             }
         }
         let total = step.map(|step| step.wal_bytes);
-        progress.event(Event::Step { component: &component, text: "recover", total });
-        let started = ScratchServer::start_on(self.place, laid_down, data);
-        let heard = |more| progress.event(Event::Bytes { component: &component, more });
-        let server = with_progress(started, &mut counted, heard).await.map_err(PhysicalError::Server)?;
+        let text = step.map_or("recover".to_owned(), |step| format!("recover up to {}", step.reach.end));
+        progress.event(Event::Step { component: &component, text: &text, total });
+        let is_paused = step.is_some_and(|step| step.paused);
+        let recovering = async {
+            let server = ScratchServer::start_on(self.place, laid_down, data, is_paused).await?;
+            let stays = if is_paused { Some(server.paused().await?) } else { None };
+            Ok((server, stays))
+        };
+        let heard = |more| {
+            if let Some(feed) = &feed {
+                progress.event(Event::At { component: &component, place: &feed.at().to_string() });
+            }
+            progress.event(Event::Bytes { component: &component, more });
+        };
+        let recovered = with_progress(recovering, &mut counted, heard).await;
+        let (server, stays) = recovered.map_err(PhysicalError::Server)?;
         if let Some(step) = step {
-            let reached = reached(folder).map_err(failed)?;
+            let reached = stays.map_or_else(|| reached(folder), Ok).map_err(failed)?;
             if !is_planned(reached, step) {
                 let (planned, timeline) = (step.reach.end, step.reach.timeline);
                 let why = format!("recovery ended at {reached}, and the plan said {planned} on timeline {timeline}");
@@ -101,7 +115,13 @@ impl Recoverer<'_> {
             }
         }
         drop(feed);
-        Ok(Recovered { server, laid_down, overrides })
+        let paused = step.filter(|step| step.paused).map(|step| Recovery {
+            restore_command: NOTHING_MORE.to_owned(),
+            timeline: step.reach.timeline,
+            until: Until::Behind(step.reach.record),
+            paused: true,
+        });
+        Ok(Recovered { server, laid_down, overrides, paused })
     }
 
     /// The program where the server's user can run it.
@@ -127,12 +147,17 @@ impl Recoverer<'_> {
 }
 
 impl Recovered<'_> {
-    /// Ends the server in order: what stays is a data folder that needs nothing any more, and is durable.
+    /// Ends the server in order: what stays is a data folder that needs nothing any more, and is durable. One that is paused has the WAL
+    /// it comes back to its place with.
     pub async fn end(self, after: After) -> Result<(), PhysicalError> {
         let folder = self.laid_down.data.as_path();
         let failed = |source| PhysicalError::Write { path: folder.to_owned(), source };
         self.server.stop().await.map_err(PhysicalError::Server)?;
-        Recovery::settle(folder, &self.overrides, after == After::Silent).map_err(failed)?;
+        let settled = match &self.paused {
+            Some(paused) => paused.write_over(folder, &self.overrides),
+            None => Recovery::settle(folder, &self.overrides, after == After::Silent),
+        };
+        settled.map_err(failed)?;
         self.laid_down.sync().map_err(failed)
     }
 }

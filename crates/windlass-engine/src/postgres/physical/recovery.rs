@@ -63,6 +63,9 @@ const TARGETS: [&str; 8] = [
     "recovery_target_xid",
 ];
 
+/// What a server is read by while it recovers: without, it ends instead of pausing.
+const READABLE: &str = "hot_standby";
+
 /// A `restore_command` where all the WAL that is wanted lies in `pg_wal`: there is no more.
 pub const NOTHING_MORE: &str = "false";
 
@@ -80,6 +83,8 @@ pub struct Recovery {
     pub timeline: Timeline,
     /// How far it goes.
     pub until: Until,
+    /// Whether it stays there, to be read, until somebody has it go on by `pg_wal_replay_resume()`.
+    pub paused: bool,
 }
 
 /// How far recovery goes.
@@ -98,7 +103,7 @@ pub enum Until {
 impl Recovery {
     /// By the WAL that lies in it, to its end.
     pub fn by_itself(timeline: Timeline) -> Self {
-        Self { restore_command: NOTHING_MORE.to_owned(), timeline, until: Until::EndOfWal }
+        Self { restore_command: NOTHING_MORE.to_owned(), timeline, until: Until::EndOfWal, paused: false }
     }
 
     /// Takes it out of a data folder again that has recovered, whose overrides these were. A `silent` one archives nothing, and
@@ -140,6 +145,11 @@ impl Recovery {
 
     /// Writes it into a data folder.
     pub fn write(&self, data: &Path) -> io::Result<()> {
+        self.write_over(data, &Self::overrides(data)?)
+    }
+
+    /// The same, where these are its overrides.
+    pub(super) fn write_over(&self, data: &Path, before: &[u8]) -> io::Result<()> {
         let (signal, other) = if self.until == Until::Standby { (STANDBY, SIGNAL) } else { (SIGNAL, STANDBY) };
         for signal in [other, OF_BEFORE] {
             match std::fs::remove_file(data.join(signal)) {
@@ -149,7 +159,8 @@ impl Recovery {
         }
         // Not there where it was a link: no server starts without it.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data.join("pg_wal"))?;
-        let mut after = without(&Self::overrides(data)?, &[&UNSET, &SET]);
+        let readable: &[&str] = if self.paused { &[READABLE] } else { &[] };
+        let mut after = without(before, &[&UNSET, &SET, readable]);
         after.extend(self.settings().into_bytes());
         replace(&data.join(OVERRIDES), &after)?;
         replace(&data.join(signal), b"")?;
@@ -186,7 +197,10 @@ impl Recovery {
             set(name, value);
         }
         set("recovery_target_inclusive", "on");
-        set("recovery_target_action", "promote");
+        set("recovery_target_action", if self.paused { "pause" } else { "promote" });
+        if self.paused {
+            set(READABLE, "on");
+        }
         if !is_standby {
             set("archive_mode", "off");
         }
@@ -242,6 +256,7 @@ mod tests {
             restore_command: "windlass wal-fetch --component 'it''s' %f %p".to_owned(),
             timeline: Timeline(3),
             until: Until::Time("2026-11-20T08:23:38.5Z".parse().unwrap()),
+            paused: false,
         };
         recovery.write(folder.path()).unwrap();
         let after = std::fs::read_to_string(folder.path().join(OVERRIDES)).unwrap();
@@ -262,5 +277,8 @@ mod tests {
             after,
             "written again it is the same"
         );
+        Recovery { paused: true, ..recovery }.write(folder.path()).unwrap();
+        let paused = std::fs::read_to_string(folder.path().join(OVERRIDES)).unwrap();
+        assert!(paused.contains("recovery_target_action = 'pause'\nhot_standby = 'on'\n"), "{paused}");
     }
 }

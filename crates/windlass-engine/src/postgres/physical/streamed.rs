@@ -23,7 +23,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 use windlass_core::application::Physical;
 use windlass_core::point::{ObjectRef, Window};
 use windlass_core::wal::{Lsn, Segment, Timeline};
@@ -293,7 +293,7 @@ impl Begun<'_> {
 struct Clock {
     known: Arc<Mutex<Known>>,
     over: tokio::sync::oneshot::Sender<()>,
-    asks: JoinSet<Result<Session, PhysicalError>>,
+    asks: AbortOnDropHandle<Result<Session, PhysicalError>>,
 }
 
 /// Places in the log that were seen, and times between which the server was there; of a standby the first is when what it had
@@ -313,8 +313,8 @@ impl Clock {
     fn start(mut session: Session, is_standby: bool) -> Self {
         let known: Arc<Mutex<Known>> = Arc::default();
         let (over, mut is_over) = tokio::sync::oneshot::channel();
-        let (mut asks, notes) = (JoinSet::new(), Arc::clone(&known));
-        asks.spawn(async move {
+        let notes = Arc::clone(&known);
+        let asks = tokio::spawn(async move {
             loop {
                 let before = Timestamp::now();
                 let (lsn, at) = if is_standby {
@@ -333,13 +333,12 @@ impl Clock {
                 }
             }
         });
-        Self { known, over, asks }
+        Self { known, over, asks: AbortOnDropHandle::new(asks) }
     }
 
-    async fn stop(mut self) -> Result<(Session, Known), PhysicalError> {
+    async fn stop(self) -> Result<(Session, Known), PhysicalError> {
         let _ = self.over.send(());
-        let session = self.asks.join_next().await.unwrap_or(Ok(Err(PhysicalError::BrokenOff)));
-        let session = session.unwrap_or_else(|error| Err(panicked(&error)))?;
+        let session = self.asks.await.unwrap_or_else(|error| Err(panicked(&error)))?;
         let known = std::mem::take(&mut *self.known.lock().unwrap_or_else(PoisonError::into_inner));
         Ok((session, known))
     }

@@ -9,7 +9,8 @@ use bytes::{Buf, Bytes};
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 use windlass_core::point::ObjectRef;
 use windlass_core::wal::{Lsn, SegmentSize, WalFile};
 use windlass_repo::format::walg::{
@@ -264,12 +265,9 @@ pub(super) fn lanes(
     cluster: u64,
 ) -> (mpsc::Sender<Frame>, impl Future<Output = Result<Stored, PhysicalError>> + use<>) {
     let (sender, receiver) = mpsc::channel(threads());
-    let mut stores = JoinSet::new();
-    stores.spawn(store(task.archive.clone(), name.clone(), cluster, task.compression, receiver));
-    let stored = async move {
-        let stored = stores.join_next().await.unwrap_or(Ok(Err(PhysicalError::BrokenOff)));
-        stored.unwrap_or_else(|error| Err(panicked(&error)))
-    };
+    let stores = store(task.archive.clone(), name.clone(), cluster, task.compression, receiver);
+    let stores = AbortOnDropHandle::new(tokio::spawn(stores));
+    let stored = async move { stores.await.unwrap_or_else(|error| Err(panicked(&error))) };
     (sender, stored)
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command};
 use windlass_core::point::PhysicalData;
+use windlass_core::wal::Lsn;
 
 pub use self::place::{Place, stale};
 pub use self::teardown::teardown;
@@ -34,6 +35,9 @@ const LONG_PATIENCE: Duration = Duration::from_hours(7 * 24);
 
 /// Transactions that may be prepared in what is replayed, at least: it may have been set higher behind the base backup.
 const PREPARED: u32 = 1000;
+
+/// What a server that is read while it recovers has to have as much of as its source, also where that was given more since.
+const AMPLE: [(&str, u32); 3] = [("max_connections", 200), ("max_worker_processes", 32), ("max_wal_senders", 32)];
 
 /// Seconds it may take to end in order: it writes everything it holds.
 const STOPPED: &str = "3600";
@@ -106,8 +110,14 @@ impl ScratchServer {
     /// Starts a server of exactly the version of a base backup on what was laid down of it, and waits until it has recovered. Of its
     /// settings only those that say how it recovers are read: ours are in the place. Whatever it would archive is only marked so.
     ///
-    /// It makes nothing durable: what is to stay is for the one to sync who asked.
-    pub async fn start_on(place: &Place, laid_down: &LaidDown, of: &PhysicalData) -> Result<Self, PostgresError> {
+    /// It makes nothing durable: what is to stay is for the one to sync who asked. One that is `readable` while it recovers runs when
+    /// this returns, and may not have come to its end.
+    pub async fn start_on(
+        place: &Place,
+        laid_down: &LaidDown,
+        of: &PhysicalData,
+        readable: bool,
+    ) -> Result<Self, PostgresError> {
         let (data, major) = (laid_down.data.as_path(), of.server_version / 10_000);
         let (version, folder) = server_folder(major).await?;
         let failed = |why: String| PostgresError::Scratch { place: place.path.clone(), why };
@@ -134,11 +144,11 @@ impl ScratchServer {
         // What it writes on a timeline of its own is marked for whoever archives it later: otherwise there would be a gap.
         let commits = control(&folder, data, place, "track_commit_timestamp").await?;
         let marks = if wal_level == "minimal" { "off" } else { "on" };
-        let settings = [
+        let mut settings = vec![
             format!("config_file={}", write("postgresql.conf", "")?),
             format!("hba_file={}", write("pg_hba.conf", "local all all trust\n")?),
             format!("ident_file={}", write("pg_ident.conf", "")?),
-            "hot_standby=off".to_owned(),
+            format!("hot_standby={}", if readable { "on" } else { "off" }),
             "huge_pages=off".to_owned(),
             // As many as there can be in the WAL: recovery ends without.
             format!("max_prepared_transactions={}", prepared.max(PREPARED)),
@@ -149,6 +159,13 @@ impl ScratchServer {
             format!("archive_mode={marks}"),
             "archive_command=".to_owned(),
         ];
+        if readable {
+            // Less than its source had, and it would stop on the way.
+            for (name, ample) in AMPLE {
+                let of_source: u32 = control(&folder, data, place, name).await?.parse().unwrap_or_default();
+                settings.push(format!("{name}={}", of_source.max(ample)));
+            }
+        }
         let database = of.databases.first().map_or("postgres", String::as_str);
         Self::up((version, folder), data, place, (&of.superuser, database), &settings, LONG_PATIENCE).await
     }
@@ -215,6 +232,25 @@ impl ScratchServer {
         let said =
             [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).trim().to_owned()).join("\n");
         Ok(Amcheck::Wrong(said.trim().chars().take(SAID).collect()))
+    }
+
+    /// Waits until one that is readable has come to where it stays, and tells where that is.
+    pub async fn paused(&self) -> Result<Lsn, PostgresError> {
+        #[derive(serde::Deserialize)]
+        struct Replay {
+            is_paused: bool,
+            lsn: Option<Lsn>,
+        }
+        let asked = "select pg_catalog.pg_is_wal_replay_paused() as is_paused, pg_catalog.pg_last_wal_replay_lsn()::text as lsn";
+        loop {
+            let mut session = Session::open_any(&self.tools).await?;
+            let Replay { is_paused, lsn } = session.row(asked).await?;
+            session.close().await;
+            if let Some(lsn) = lsn.filter(|_| is_paused) {
+                return Ok(lsn);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Ends the server in order: what it wrote is whole, and its data folder is started again without recovering.

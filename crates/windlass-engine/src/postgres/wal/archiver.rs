@@ -13,6 +13,8 @@ use windlass_core::diagnose::{Diagnose, Outcome, Retry};
 use windlass_core::wal::{Segment, SegmentSize, Timeline, WalFile};
 use windlass_repo::format::walg::{Backups, Before, Compression, WalgError};
 
+use crate::moment;
+
 /// MiB of files that are being stored at once: what they are compressed to is in memory. A larger file is stored alone.
 const AT_ONCE: u32 = 64;
 
@@ -184,7 +186,9 @@ impl Archiver {
         let task = tokio::spawn(async move {
             let mib = u32::try_from(identity.size >> 20).unwrap_or(AT_ONCE).clamp(1, AT_ONCE);
             let _room = room.acquire_many(mib).await;
+            moment::pass();
             let pushed = archive.push(&title, &file, cluster, compression, before).await;
+            moment::pass();
             let mut work = all.lock().unwrap_or_else(PoisonError::into_inner);
             work.running.remove(&title);
             match pushed {

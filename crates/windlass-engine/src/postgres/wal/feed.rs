@@ -2,8 +2,9 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 use windlass_core::diagnose::{Diagnose, Outcome};
 use windlass_core::wal::{Lsn, Segment, SegmentSize};
 use windlass_repo::format::walg::Backups;
@@ -37,7 +38,8 @@ impl Diagnose for Unexpected {
 
 /// Gives WAL at a socket until it is dropped.
 pub struct Feed {
-    task: JoinHandle<()>,
+    given: Arc<AtomicU64>,
+    _task: AbortOnDropHandle<()>,
 }
 
 impl Feed {
@@ -53,35 +55,46 @@ impl Feed {
     ) -> Result<Self, ListenError> {
         let mut listener = Listener::open(socket)?;
         let ahead = Arc::new(Ahead::new(archive, cluster));
+        let given = Arc::new(AtomicU64::default());
+        let newest = Arc::clone(&given);
         let task = tokio::spawn(async move {
             while let Some(caller) = listener.next().await {
-                let (ahead, moved) = (Arc::clone(&ahead), Arc::clone(&moved));
+                let (ahead, moved, newest) = (Arc::clone(&ahead), Arc::clone(&moved), Arc::clone(&newest));
                 tokio::spawn(async move {
                     match caller.hear().await {
-                        Ok(Some(call)) => answer(call, &ahead, user, until, &*moved).await,
+                        Ok(Some(call)) => {
+                            if let Some((name, bytes)) = answer(call, &ahead, user, until).await {
+                                let segment = Segment::parse(&name, until.1).ok();
+                                newest.fetch_max(
+                                    segment.map_or(0, |segment| segment.start(until.1).0),
+                                    Ordering::Relaxed,
+                                );
+                                moved(bytes);
+                            }
+                        }
                         Ok(None) => {}
                         Err(error) => tracing::warn!(%error, "a call at the socket could not be understood"),
                     }
                 });
             }
         });
-        Ok(Self { task })
+        Ok(Self { given, _task: AbortOnDropHandle::new(task) })
+    }
+
+    /// Where the newest segment begins that was given: a server asks for one when it has replayed those before.
+    pub fn at(&self) -> Lsn {
+        Lsn(self.given.load(Ordering::Relaxed))
     }
 }
 
-impl Drop for Feed {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
+/// The file that was given, and its bytes.
 async fn answer(
     mut call: Call,
     ahead: &Ahead,
     user: Option<u32>,
     (until, size): (Lsn, SegmentSize),
-    moved: &(dyn Fn(u64) + Send + Sync),
-) {
+) -> Option<(String, u64)> {
+    let mut given = None;
     let is_behind = |name: &str| Segment::parse(name, size).is_ok_and(|segment| segment.start(size) >= until);
     let us = rustix::process::geteuid().as_raw();
     let may_ask = call.user == us || Some(call.user) == user;
@@ -93,7 +106,8 @@ async fn answer(
             let size = to.try_clone();
             match ahead.fetch(&fetch.name, to).await {
                 Ok(true) => {
-                    moved(size.and_then(|file| file.metadata()).map_or(0, |is| is.len()));
+                    let bytes = size.and_then(|file| file.metadata()).map_or(0, |is| is.len());
+                    given = Some((fetch.name.clone(), bytes));
                     Answer::Done
                 }
                 Ok(false) => Answer::NotThere,
@@ -103,4 +117,5 @@ async fn answer(
         _ => Answer::failed(&Unexpected),
     };
     call.answer(&answer);
+    given
 }

@@ -10,6 +10,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use crate::moment;
+
 /// How the names of objects begin that the archive refused.
 const REFUSED: &str = "refused-";
 
@@ -80,7 +82,9 @@ impl Spool {
         let mut part = tempfile::Builder::new().prefix(".").tempfile_in(&self.folder)?;
         pieces.iter().try_for_each(|piece| part.write_all(piece.as_ref()))?;
         part.as_file().sync_all()?;
+        moment::pass();
         part.persist_noclobber(&path).map_err(|error| error.error)?;
+        moment::pass();
         File::open(&self.folder)?.sync_all()
     }
 

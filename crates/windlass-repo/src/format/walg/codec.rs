@@ -1,77 +1,16 @@
-//! How objects are compressed: known by their names, read in every way that `wal-g` writes, written in two.
+//! How objects are compressed.
 //!
 //! What is written is cut into pieces of at most [`FRAME`], each compressed by itself into a frame: several threads can do that
 //! side by side, and frames one behind the other are one object to every reader of the formats, stock `wal-g` among them.
 
 use std::io::Write;
 
+pub use windlass_core::wal::{Codec, Compression};
+
 use super::WalgError;
 
 /// The bytes that are compressed into one frame, if there are as many.
 pub const FRAME: usize = 4 << 20;
-
-/// A way to compress, which an object's name ends with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Codec {
-    /// LZ4 frames.
-    Lz4,
-    /// Zstandard frames.
-    Zstd,
-    /// Brotli: read only.
-    Brotli,
-    /// LZMA with the header of `.lzma` files: read only.
-    Lzma,
-    /// gzip: read only.
-    Gzip,
-    /// As it is.
-    None,
-}
-
-impl Codec {
-    /// All of them, the usual ones first.
-    pub const ALL: [Self; 6] = [Self::Zstd, Self::Lz4, Self::Brotli, Self::Lzma, Self::Gzip, Self::None];
-
-    const WITH_EXTENSION: [(Self, &'static str); 5] =
-        [(Self::Lz4, "lz4"), (Self::Zstd, "zst"), (Self::Brotli, "br"), (Self::Lzma, "lzma"), (Self::Gzip, "gz")];
-
-    /// What an object's name ends with, behind a dot.
-    pub fn extension(self) -> Option<&'static str> {
-        Self::WITH_EXTENSION.iter().find(|(codec, _)| *codec == self).map(|(_, extension)| *extension)
-    }
-
-    /// The name without its extension, and the way it stands for. Names without one of ours are taken as they are.
-    pub fn split(name: &str) -> (&str, Self) {
-        let known = |(codec, extension): &(Self, &'static str)| {
-            Some((name.strip_suffix(extension)?.strip_suffix('.')?, *codec))
-        };
-        Self::WITH_EXTENSION.iter().find_map(known).unwrap_or((name, Self::None))
-    }
-}
-
-/// How objects are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compression {
-    /// Zstandard at a level from 1 to 19. 1 makes half of what LZ4 leaves, for two thirds more time.
-    Zstd(i32),
-    /// LZ4: where the store takes more than a core can compress otherwise.
-    Lz4,
-}
-
-impl Compression {
-    /// What the names of the objects say.
-    pub fn codec(self) -> Codec {
-        match self {
-            Self::Zstd(_) => Codec::Zstd,
-            Self::Lz4 => Codec::Lz4,
-        }
-    }
-}
-
-impl Default for Compression {
-    fn default() -> Self {
-        Self::Zstd(1)
-    }
-}
 
 /// Compresses pieces into frames; one for each thread, as it keeps its memory.
 pub struct Compressor {

@@ -38,8 +38,11 @@ pub(crate) async fn verify(context: &Context, repository: &Repository, arguments
 
 /// `restore REPOSITORY --into …`.
 pub(crate) async fn restore(context: &Context, repository: &Repository, arguments: &cli::Restore) -> Result {
+    cli::without(&arguments.of_ours(), "someone else's repository")?;
+    cli::without(&arguments.of_cluster(), "someone else's repository")?;
     match &repository.format {
         Format::Restic { .. } => {
+            cli::without(&arguments.of_wal(), "a repository of `restic`")?;
             restore::one_of_both(arguments)?;
             restic::restore(context, repository, arguments).await
         }

@@ -189,6 +189,9 @@ struct Plan {
     postgres: u32,
     timeline: u32,
     until: Option<Timestamp>,
+    /// Whether the server stays there, to be read, until somebody has it go on.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    paused: bool,
     /// Where the WAL ends to which it is brought, where that is its end.
     end_of_wal: Option<String>,
     data: PathBuf,
@@ -224,6 +227,9 @@ pub(super) async fn restore(
             return Err(Failure::usage(why, "name a time by `--at`"));
         }
     };
+    if arguments.pause && until.is_none() {
+        return Err(Failure::usage("at the end of its WAL a server does not pause", "name a time by `--at`"));
+    }
     let held = backups.look().await?;
     let chosen = choose(&held, arguments.point.as_deref(), until)?;
     let chain = backups.chain(&held, &chosen.name).await?;
@@ -248,6 +254,7 @@ pub(super) async fn restore(
         postgres: chosen.sentinel.major(),
         timeline: timeline.0,
         until,
+        paused: arguments.pause,
         end_of_wal: until.is_none().then(|| end.to_string()),
         warnings: warnings(&held, &replay, repository, key),
         restore_command: restore_command(context, &repository.name, chosen.sentinel.system_identifier)?,
@@ -280,14 +287,19 @@ pub(super) async fn restore(
     let progress = |more| watch.event(Event::Bytes { component, more });
     let unpacked = backups.lay_down(&held, &chain, target, None, &progress).await?;
     let until = plan.until.map_or(Until::EndOfWal, Until::Time);
-    let recovery = Recovery { restore_command: plan.restore_command.clone(), timeline, until };
+    let recovery = Recovery { restore_command: plan.restore_command.clone(), timeline, until, paused: plan.paused };
     recovery.write(&plan.data).map_err(|source| FolderError { folder: plan.data.clone(), source })?;
     (report.done, report.files, report.bytes) = (true, Some(unpacked.files), Some(unpacked.bytes));
     printer.done(true, &report, |_| {
         let (files, bytes, data) = (unpacked.files, Printer::size(unpacked.bytes), plan.data.display());
         format!(
-            "{files} files, {bytes}, restored to {data}\nStart PostgreSQL {} on it: it fetches the WAL it needs, and ends recovery by itself.",
-            plan.postgres
+            "{files} files, {bytes}, restored to {data}\nStart PostgreSQL {} on it: it fetches the WAL it needs, and {}.",
+            plan.postgres,
+            if plan.paused {
+                "stays there to be read until `select pg_wal_replay_resume()`"
+            } else {
+                "ends recovery by itself"
+            }
         )
     });
     Ok(Status::Done)
@@ -295,7 +307,10 @@ pub(super) async fn restore(
 
 fn words(printer: &Printer, plan: &Plan, digest: &str) -> String {
     let until = match plan.until {
-        Some(until) => format!("to what was committed up to {}", printer.both_times(until)),
+        Some(until) => {
+            let stays = if plan.paused { ", where it stays paused" } else { "" };
+            format!("to what was committed up to {}{stays}", printer.both_times(until))
+        }
         None => format!("to the end of the WAL, {}", plan.end_of_wal.as_deref().unwrap_or_default()),
     };
     let stands_on = if plan.chain.len() > 1 {

@@ -202,6 +202,13 @@ pub(in crate::settings) const POSTGRES: Spec = Spec {
             r#""2GiB""#,
             "With `wal = \"archive\"`: how much WAL may wait below `state` on this machine while its store is away, so that the server's disk does not fill.",
         ),
+        optional(
+            "compression",
+            r#"`"zstd"`, `"zstd:LEVEL"` or `"lz4"`"#,
+            r#"`"zstd"`, which is `"zstd:1"`"#,
+            r#""zstd:3""#,
+            "With `mode = \"physical\"`: how base backups and WAL are compressed. Levels go from 1 to 19; `lz4` is for stores that take more than a core compresses.",
+        ),
         later("full", "How often a full base backup is made.", "take it out: each is a full one"),
         optional(
             "control",
