@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -110,24 +109,6 @@ class Server:
 
     def stop(self):
         self.run("pg_ctl", "-D", self.work / "data", "-m", "immediate", "stop")
-
-
-def s3_store(folder):
-    """An S3 server over a folder, with a bucket `bench`: its process, its address, and what opens it. barman-cloud stores nowhere else."""
-    (folder / "data" / "bench").mkdir(parents=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    keys = {"AWS_ACCESS_KEY_ID": "windlass-bench", "AWS_SECRET_ACCESS_KEY": PASSWORD, "AWS_DEFAULT_REGION": "us-east-1"}
-    server = subprocess.Popen(
-        [BIN / "versitygw", "--port", f"127.0.0.1:{port}", "posix", folder / "data"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env={**os.environ, "ROOT_ACCESS_KEY": keys["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": PASSWORD})
-    for _ in range(100):
-        with socket.socket() as trial:
-            if trial.connect_ex(("127.0.0.1", port)) == 0:
-                return server, f"http://127.0.0.1:{port}", keys
-        time.sleep(0.1)
-    sys.exit("the S3 server did not start")
 
 
 def short(text):

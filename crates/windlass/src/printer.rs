@@ -1,7 +1,7 @@
 //! All that people and programs see: text and progress on standard error, results on standard output.
 
 use std::io::{ErrorKind, IsTerminal, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
@@ -19,14 +19,15 @@ pub(crate) struct Printer {
     output: Output,
     quiet: bool,
     color: bool,
-    zone: TimeZone,
+    /// Looked for when it is wanted: what PostgreSQL runs for every segment has no time for that.
+    zone: Arc<LazyLock<TimeZone>>,
 }
 
 impl Printer {
     /// A printer; colour where standard error is a terminal and `NO_COLOR` is not set.
     pub(crate) fn new(output: Output, quiet: bool) -> Self {
         let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        Self { output, quiet, color, zone: TimeZone::system() }
+        Self { output, quiet, color, zone: Arc::new(LazyLock::new(TimeZone::system)) }
     }
 
     /// Whether JSON is wanted.
@@ -135,7 +136,7 @@ impl Printer {
 
     /// A moment in the reader's zone, with the zone.
     pub(crate) fn time(&self, at: Timestamp) -> String {
-        at.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
+        at.to_zoned(TimeZone::clone(&self.zone)).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
     }
 
     /// A moment in the reader's zone and in UTC, where both matter.
