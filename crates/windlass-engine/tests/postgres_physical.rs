@@ -196,7 +196,8 @@ async fn a_server_that_dies_meanwhile_leaves_no_backup() -> Result<()> {
             dying.lock().unwrap().down();
         }
     });
-    let task = Task { archive: &repository.backups, compression: Compression::Lz4, host: String::new(), moved };
+    let task =
+        Task { archive: &repository.backups, compression: Compression::Lz4, part: 1 << 20, host: String::new(), moved };
     let failed = begin(Server::open(&tools, Some(&data)).await?, &task).await?.take().await.unwrap_err();
     assert!(matches!(failed, PhysicalError::Server(_)), "{failed:?}");
     let held = repository.backups.look().await?;

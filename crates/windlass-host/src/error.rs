@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use windlass_core::diagnose::{Diagnose, Outcome, Retry, chain, without_output};
 use windlass_core::id::{PointId, RestoreId};
 use windlass_core::name::Name;
@@ -50,12 +51,14 @@ pub enum TaskError {
     #[error(transparent)]
     Supervisor(SupervisorError),
     /// There is no complete point.
-    #[error("find a recovery point of {application}: there is no complete one{}", if *before { " at or before that time" } else { "" })]
+    #[error("find a recovery point of {application}: there is no complete one{}", earlier(*before, *.earliest))]
     NoPoint {
         /// The application.
         application: Name,
         /// Whether a time was asked for.
         before: bool,
+        /// What the oldest complete one stands for.
+        earliest: Option<Timestamp>,
     },
     /// The point is about to be deleted.
     #[error("use the recovery point {point}: it is marked for deletion, and its grace is over")]
@@ -278,6 +281,14 @@ impl TaskError {
             Self::Sweep(error) => &**error,
             _ => return None,
         })
+    }
+}
+
+fn earlier(before: bool, earliest: Option<Timestamp>) -> String {
+    match (before, earliest) {
+        (false, _) => String::new(),
+        (true, None) => " at or before that time".to_owned(),
+        (true, Some(earliest)) => format!(" at or before that time: the oldest stands for {earliest}"),
     }
 }
 

@@ -186,6 +186,13 @@ impl Host {
         Ok(Site { application: application.clone(), vault, writer, joins })
     }
 
+    /// Whether this host may add to the application's archives: it was not retired, and where the store cannot keep two apart it is the
+    /// only one.
+    pub fn may_archive(&self, vault: &Vault) -> Result<(), HostError> {
+        let writer = Writer::load(&self.state, vault.repository().id(), vault.application());
+        writer.and_then(|writer| may_write(vault, writer.id)).map_err(HostError::Repository)
+    }
+
     /// This host's writer, made known to the repository.
     pub(crate) async fn introduce(&self, vault: &mut Vault) -> Result<Introduced, HostError> {
         let id = vault.repository().id();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use jiff::SignedDuration;
 use windlass_core::application::{Application, Postgres, Strategy};
+use windlass_core::diagnose::chain;
 use windlass_core::name::Name;
 use windlass_core::point::{ComponentData, ComponentManifest, PhysicalData};
 use windlass_core::restore::{
@@ -16,7 +17,7 @@ use windlass_engine::postgres::restore::look_ahead;
 use windlass_engine::postgres::scratch::Place;
 use windlass_engine::postgres::tools::server_folder;
 use windlass_engine::postgres::{PostgresError, database_of};
-use windlass_engine::progress::Progress;
+use windlass_engine::progress::{Event, Progress};
 use windlass_engine::restore::{self, RestoreError};
 use windlass_repo::format::walg::{BackupName, Backups, NoMoment, WalgError};
 use windlass_repo::vault::Vault;
@@ -57,12 +58,16 @@ pub(crate) async fn goes_on(vault: &Vault, component: &Name, data: &PhysicalData
     Ok(end.filter(|end| end.0 > data.stop.0 + held.size.bytes()))
 }
 
-fn archive(vault: &Vault, component: &Name, data: &PhysicalData) -> Result<(Backups, BackupName), TaskError> {
+pub(crate) fn archive(
+    vault: &Vault,
+    component: &Name,
+    data: &PhysicalData,
+) -> Result<(Backups, BackupName), TaskError> {
     let archive = vault.cluster(component, &data.system_identifier, data.sealed);
     Ok((archive.map_err(|error| TaskError::Restore(RestoreError::Key(error)))?, data.backup.parse().map_err(walg)?))
 }
 
-fn walg(error: WalgError) -> TaskError {
+pub(crate) fn walg(error: WalgError) -> TaskError {
     TaskError::Restore(RestoreError::DataFolder(PhysicalError::Walg(error)))
 }
 
@@ -134,9 +139,12 @@ pub(crate) async fn lay_down(
         return carried_out(None).await.map_err(TaskError::Restore);
     }
     let scratch = Scratch::make(&program(here)?, LONGEST).await?;
-    let done = carried_out(Some(scratch.recoverer())).await;
-    scratch.end(progress).await?;
-    done.map_err(TaskError::Restore)
+    let done = carried_out(Some(scratch.recoverer())).await.map_err(TaskError::Restore);
+    // What was restored is there, and what failed is to be told, whatever becomes of the scratch place.
+    if let Err(error) = scratch.end(progress).await {
+        progress.event(Event::Warning { text: &format!("the scratch place stays: {}", chain(&error)) });
+    }
+    done
 }
 
 /// Recovers a server in a scratch place, and fills databases of another from databases of it.

@@ -27,7 +27,7 @@ use crate::error::TaskError;
 use crate::host::{Host, Site};
 use crate::moments;
 use crate::scratch::Scratch;
-use crate::verify::{components, pin, put_on_record, record_of, unpin};
+use crate::verify::{Behind, components, pin, put_on_record, record_of, unpin};
 use windlass_engine::checks;
 
 /// The longest a rehearsal may take before the supervisor tears it down.
@@ -58,7 +58,7 @@ async fn rehearse(
     let (vault, point) = (&site.vault, &entry.point);
     let (started, clock) = (Timestamp::now(), Instant::now());
     let pin = pin(vault, entry, if is_drill { "drill" } else { "verify --deep" }, progress).await?;
-    let mut verdicts = components(vault, point, &[], progress).await?;
+    let mut verdicts = components(vault, point, &[], &Behind::ItsOwn, progress).await?;
     for left in stale() {
         let said = match teardown(&left) {
             Ok(()) => "removed",

@@ -28,7 +28,7 @@ use crate::error::TaskError;
 use crate::host::{Host, HostError};
 use crate::in_place::look;
 use crate::moments;
-use crate::verify::{components, pin, unpin};
+use crate::verify::{Behind, components, pin, unpin};
 
 /// Which point is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +41,12 @@ pub enum Which {
     At(jiff::Timestamp),
 }
 
+fn no_point(catalog: &Catalog, application: &Name, which: Which) -> TaskError {
+    let complete = catalog.live().filter(|entry| entry.point.is_complete());
+    let earliest = complete.map(|entry| entry.point.at).min();
+    TaskError::NoPoint { application: application.clone(), before: matches!(which, Which::At(_)), earliest }
+}
+
 /// Finds the point that is asked for. Where none is named, one that holds all of `wanted` goes before a newer one that
 /// does not: a point of one component alone is complete, too.
 pub fn find<'a>(
@@ -50,8 +56,7 @@ pub fn find<'a>(
     wanted: &[&Name],
 ) -> Result<&'a Entry, TaskError> {
     let all = find_all(catalog, application, which, wanted)?;
-    let before = matches!(which, Which::At(_));
-    all.first().copied().ok_or_else(|| TaskError::NoPoint { application: application.clone(), before })
+    all.first().copied().ok_or_else(|| no_point(catalog, application, which))
 }
 
 /// The same with all that may do as well, the best first.
@@ -90,8 +95,7 @@ pub async fn find_and_prepare<'a>(
             other => return other.map(|planned| (entry, planned)),
         }
     }
-    let before = matches!(which, Which::At(_));
-    Err(refused.unwrap_or_else(|| TaskError::NoPoint { application: vault.application().clone(), before }))
+    Err(refused.unwrap_or_else(|| no_point(catalog, vault.application(), which)))
 }
 
 /// A plan, with all that is needed to run it.
@@ -144,7 +148,7 @@ async fn look_at(
             Err(RepositoryError::Store(error)) if error.is_outage() => return Err(RepositoryError::Store(error).into()),
             Err(error) => {
                 // It says what is damaged, and names the newest point that is not.
-                prove(vault, catalog, entry, std::slice::from_ref(&summary.name), &Silent).await?;
+                prove(vault, catalog, entry, (std::slice::from_ref(&summary.name), &BTreeMap::new()), &Silent).await?;
                 return Err(error.into());
             }
         }
@@ -365,7 +369,9 @@ pub(crate) async fn look_again(
     progress: &dyn Progress,
 ) -> Result<(), TaskError> {
     let names: Vec<Name> = planned.plan.steps.iter().filter_map(Step::component).cloned().collect();
-    prove(vault, catalog, entry, &names, progress).await?;
+    let reaches =
+        planned.plan.steps.iter().filter_map(|step| Some((step.component()?.clone(), step.recover()?.reach.clone())));
+    prove(vault, catalog, entry, (&names, &reaches.collect()), progress).await?;
     let now = look_at(vault, catalog, entry, &planned.request, Some(&planned.facts), here).await?.digest;
     if now == planned.digest { Ok(()) } else { Err(TaskError::Changed { confirmed: planned.digest.clone(), now }) }
 }
@@ -378,10 +384,10 @@ async fn prove(
     vault: &Vault,
     catalog: &Catalog,
     entry: &Entry,
-    names: &[Name],
+    (names, reaches): (&[Name], &BTreeMap<Name, Reach>),
     progress: &dyn Progress,
 ) -> Result<(), TaskError> {
-    let damage = damage_of(vault, entry, names, progress).await?;
+    let damage = damage_of(vault, entry, (names, reaches), progress).await?;
     if damage.is_empty() {
         return Ok(());
     }
@@ -393,7 +399,7 @@ async fn prove(
     let mut intact = None;
     for other in others.filter(holds_all).take(LOOKED_AT) {
         // What cannot be looked at now is not known to be whole; the damage is what must be told.
-        if damage_of(vault, other, names, progress).await.is_ok_and(|damage| damage.is_empty()) {
+        if damage_of(vault, other, (names, reaches), progress).await.is_ok_and(|damage| damage.is_empty()) {
             intact = Some(other.point.id);
             break;
         }
@@ -404,10 +410,10 @@ async fn prove(
 async fn damage_of(
     vault: &Vault,
     entry: &Entry,
-    names: &[Name],
+    (names, reaches): (&[Name], &BTreeMap<Name, Reach>),
     progress: &dyn Progress,
 ) -> Result<Vec<String>, TaskError> {
-    let verdicts = components(vault, &entry.point, names, progress).await?;
+    let verdicts = components(vault, &entry.point, names, &Behind::Planned(reaches), progress).await?;
     Ok(verdicts.into_iter().filter(|v| v.verdict == Verdict::Failed).flat_map(|v| v.findings).collect())
 }
 

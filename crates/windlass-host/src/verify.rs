@@ -1,9 +1,12 @@
-//! Reads a point back: every byte, hashed.
+//! Reads a point back: every byte, hashed; of a base backup also the WAL that leads on from it.
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use windlass_core::diagnose::without_output;
 use windlass_core::name::Name;
-use windlass_core::point::{ComponentManifest, RecoveryPoint};
+use windlass_core::point::{ComponentData, ComponentManifest, PhysicalData, RecoveryPoint};
+use windlass_core::restore::Reach;
 use windlass_core::verification::{ComponentVerdict, Level, Verdict, Verification};
 use windlass_engine::backup::files;
 use windlass_engine::progress::{Event, Progress};
@@ -18,6 +21,7 @@ use windlass_repo::verify;
 use windlass_repo::writer::Writer;
 
 use crate::error::TaskError;
+use crate::moments;
 
 /// Pins a point and makes sure that it stays: the pin is written first, then it is looked for the point's tombstone.
 ///
@@ -57,7 +61,7 @@ pub async fn read(
 ) -> Result<Verification, TaskError> {
     let started = Timestamp::now();
     let pin = pin(vault, entry, "verify", progress).await?;
-    let components = components(vault, &entry.point, &[], progress).await?;
+    let components = components(vault, &entry.point, &[], &Behind::ItsOwn, progress).await?;
     unpin(pin).await;
     let record = record_of(vault, host, &entry.point, Level::Read, started, components)?;
     put_on_record(vault, writer, &record, progress).await?;
@@ -81,17 +85,26 @@ pub(crate) async fn put_on_record(
     }
 }
 
+/// What of the WAL behind a base backup is read as well.
+pub(crate) enum Behind<'a> {
+    /// All of it, up to where the next base backup begins.
+    ItsOwn,
+    /// As far as a plan goes.
+    Planned(&'a BTreeMap<Name, Reach>),
+}
+
 /// Reads the components of a point back, or those named.
-pub async fn components(
+pub(crate) async fn components(
     vault: &Vault,
     point: &RecoveryPoint,
     only: &[Name],
+    behind: &Behind<'_>,
     progress: &dyn Progress,
 ) -> Result<Vec<ComponentVerdict>, TaskError> {
     let mut verdicts = Vec::new();
     for summary in point.components.iter().filter(|c| only.is_empty() || only.contains(&c.name)) {
         let verdict = match vault.component(point, summary).await {
-            Ok(manifest) => component(vault, &manifest, progress).await?,
+            Ok(manifest) => component(vault, &manifest, behind, progress).await?,
             // The store is away: nothing can be said.
             Err(RepositoryError::Store(error)) if error.is_outage() => {
                 return Err(RepositoryError::Store(error).into());
@@ -111,6 +124,7 @@ pub async fn components(
 async fn component(
     vault: &Vault,
     manifest: &ComponentManifest,
+    behind: &Behind<'_>,
     progress: &dyn Progress,
 ) -> Result<ComponentVerdict, TaskError> {
     let name = &manifest.component;
@@ -133,7 +147,40 @@ async fn component(
             verdict.findings.extend(verified.damage);
         }
     }
+    if let ComponentData::Physical(data) = &manifest.data {
+        wal(vault, name, data, behind, (&mut verdict, progress)).await?;
+    }
     Ok(verdict)
+}
+
+/// Reads the WAL back behind a base backup: what is damaged of it makes the verdict.
+async fn wal(
+    vault: &Vault,
+    component: &Name,
+    data: &PhysicalData,
+    behind: &Behind<'_>,
+    (verdict, progress): (&mut ComponentVerdict, &dyn Progress),
+) -> Result<(), TaskError> {
+    let (archive, backup) = moments::archive(vault, component, data)?;
+    let held = archive.look().await.map_err(moments::walg)?;
+    let up_to = match behind {
+        Behind::ItsOwn => (None, held.next_base(&backup)),
+        Behind::Planned(reaches) => match reaches.get(component) {
+            Some(reach) => (Some(reach.timeline), Some(reach.end)),
+            None => return Ok(()),
+        },
+    };
+    if held.replay_on(&backup, up_to.0).is_none() {
+        return Ok(());
+    }
+    progress.event(Event::Step { component, text: "read back its WAL", total: None });
+    let told = |more| progress.event(Event::Bytes { component, more });
+    let read = archive.read_wal(&held, &backup, up_to, &told).await.map_err(moments::walg)?;
+    if !read.damage.is_empty() {
+        verdict.verdict = Verdict::Failed;
+        verdict.findings.extend(read.damage);
+    }
+    Ok(())
 }
 
 fn failed(name: &Name, why: String) -> ComponentVerdict {

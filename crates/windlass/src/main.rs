@@ -113,7 +113,7 @@ fn run(fetches: bool) -> ExitCode {
                 Verb::Undo(_) => "interrupted: run the same again to finish it",
                 Verb::WalFetch { .. } | Verb::WalPush { .. } => "interrupted",
                 Verb::Restore(_) => {
-                    "interrupted: what was restored so far is left as it is, and is not whole: look at the targets, and remove them before the next attempt"
+                    "interrupted: what was restored so far is left as it is, and is not whole: look at the targets, and remove them before the next attempt; of a server as a whole, the same command goes on"
                 }
                 _ => "interrupted: nothing was committed; after-hooks are run and scratch places removed by the supervisor",
             });

@@ -193,15 +193,33 @@ fn what_the_store_does_not_take_waits_in_a_spool_that_has_a_bound() -> Result<()
     let kept = archive.switch();
     wait_until("the bound to be told", || archive.said().contains("WDL-3405"));
     assert_ne!(archived(&archive), kept);
-    // Killed meanwhile, what waits is not forgotten.
+    // Killed meanwhile, what waits is not forgotten; nor given up where it cannot be looked at.
     archive.serving = None;
     std::fs::rename(&away, &place)?;
+    archive.serve_with(&[("TMPDIR", "/nowhere")])?;
+    wait_until("it to be told", || archive.said().contains("the spool stays"));
+    let spooled = walk(&archive.stage.path("state/spool/shop.db"));
+    assert!(spooled.iter().any(|file| file.display().to_string().contains(&waits)), "{spooled:?}");
+    assert!(!spooled.iter().any(|file| file.display().to_string().contains("refused")), "{spooled:?}");
     archive.serve()?;
     archive.wait_for(&waits);
     archive.wait_for(&kept);
     let spool = archive.stage.path("state/spool/shop.db");
     wait_until("the spool to be empty", || walk(&spool).iter().all(|file| file.is_dir()));
     archive.stage.windlass(&["repo", "check", "--read-data"])?.with(0);
+    // Where nobody can say what waits, nobody says that the archive ends.
+    archive.serving = None;
+    std::fs::remove_dir_all(&spool)?;
+    let cluster = archive.server.psql("postgres", "select system_identifier from pg_control_system()");
+    let fetch = || {
+        let (socket, to) = (archive.stage.path("nobody.sock"), back.join("none"));
+        let (socket, to) = (socket.display().to_string(), to.display().to_string());
+        let at = ["wal-fetch", "--component", "shop/db", "--cluster", &cluster, "--socket", &socket];
+        archive.stage.windlass(&[&at[..], &["0000000100000000000000FF", &to]].concat())
+    };
+    fetch()?.with(1);
+    std::fs::write(&spool, "no folder")?;
+    fetch()?.with(126).says("cannot be seen");
     Ok(())
 }
 
@@ -213,7 +231,7 @@ fn killed_at_any_step_of_a_push_what_was_acknowledged_is_there() -> Result<()> {
     let waits = || walk(&spool).into_iter().filter(|file| file.is_file()).map(|file| file.display().to_string());
     let mut killed = 0;
     loop {
-        archive.serve_until(killed + 1)?;
+        archive.serve_with(&[("WINDLASS_DIE_AT", &(killed + 1).to_string())])?;
         // One segment while its store is there, one while it is away, and then it is there again.
         let mut lives = true;
         let mut until = |archive: &mut Archive, so: &dyn Fn(&Archive) -> bool| -> Result<()> {
@@ -280,6 +298,17 @@ fn nothing_is_overwritten_and_nobody_elses_wal_is_taken() -> Result<()> {
     assert_ne!(archive.server.psql("postgres", "select failed_count from pg_stat_archiver"), "0");
     std::fs::remove_file(&taken)?;
     archive.wait_for(&next);
+    // Nor does one that is compressed otherwise go unseen.
+    let another = archive.server.psql("postgres", "select pg_walfile_name(pg_current_wal_insert_lsn())");
+    let taken = stored.with_file_name(format!("{another}.lz4"));
+    std::fs::copy(&stored, &taken)?;
+    let failed = "select failed_count from pg_stat_archiver";
+    let before = archive.server.psql("postgres", failed);
+    assert_eq!(archive.switch(), another);
+    wait_until("it to be refused", || archive.server.psql("postgres", failed) != before);
+    assert!(!archive.archived(&another), "{}", archive.said());
+    std::fs::remove_file(&taken)?;
+    archive.wait_for(&another);
     // Asked for once more it is found to be the same.
     let path = archive.server.data().join("pg_wal").join(&next);
     let socket = archive.socket();
@@ -325,7 +354,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
 
 #[test]
 fn status_goes_by_the_newest_moment_that_can_be_restored() -> Result<()> {
-    let archive = Archive::new()?;
+    let archive = Archive::with(&["archive_timeout=60"])?;
     archive.stage.take()?;
     archive.stage.windlass(&["drill", "shop"])?.with(0);
     let status = || -> Result<serde_json::Value> {
@@ -363,7 +392,21 @@ fn status_goes_by_the_newest_moment_that_can_be_restored() -> Result<()> {
     std::fs::rename(&stored, &away)?;
     std::fs::write(&stored, "no segment at all")?;
     archive.stage.windlass(&["drill", "shop"])?.with(1);
+    // One bit of it is enough, and is found before anybody needs it.
+    let mut damaged = std::fs::read(&away)?;
+    let at = damaged.len() * 3 / 4;
+    damaged[at] ^= 1;
+    std::fs::write(&stored, damaged)?;
+    let found = archive.stage.windlass(&["verify", "shop"])?.with(1);
+    assert!(found.out.contains(&missing), "{} {}", found.out, found.err);
+    archive.stage.windlass(&["status", "shop"])?.with(1);
+    let back = archive.stage.path("back");
+    let into = format!("db={}", back.display());
+    let refused = archive.stage.windlass(&["restore", "shop", "--at", "latest", "--into", &into, "--yes"])?;
+    assert!(refused.code != 0 && !back.exists(), "{} {}", refused.out, refused.err);
     std::fs::rename(&away, &stored)?;
+    archive.stage.windlass(&["verify", "shop"])?.with(0);
+    archive.stage.windlass(&["status", "shop"])?.with(0);
     archive.stage.windlass(&["drill", "shop"])?.with(0);
 
     std::fs::remove_file(archive.object(&missing)?)?;

@@ -32,7 +32,9 @@ fn every_way_to_name_a_moment_leads_to_exactly_that() -> Result<()> {
     let archive = Archive::new()?;
     let server = &archive.server;
     server.psql("shop", "insert into orders values (1, 'before the base backup')");
+    server.psql("postgres", "create database a_first_one_that_is_dropped");
     archive.stage.take()?;
+    server.psql("postgres", "drop database a_first_one_that_is_dropped");
     let insert = |id: u32| {
         server.psql("shop", &format!("insert into orders values ({id}, md5('{id}'))"));
         server.psql(
@@ -123,7 +125,7 @@ fn a_moment_that_is_not_there_is_refused_and_the_nearest_is_named() -> Result<()
     let refused =
         |moment: &[&str]| archive.stage.windlass(&[&["restore", "shop", "--into", &into, "--plan"], moment].concat());
     refused(&["--at", "2031-01-01T00:00:00Z"])?.with(2).says("the last transaction in it ended at 20");
-    refused(&["--at", "2001-01-01T00:00:00Z"])?.with(2).says("before");
+    refused(&["--at", "2001-01-01T00:00:00Z"])?.with(2).says("at or before that time: the oldest stands for 20");
     refused(&["--at-lsn", "0/1000028"])?.with(2).says("where the base backup is consistent");
     refused(&["--at-lsn", "7/1000028"])?.with(2).says("ends at 0/");
     refused(&["--at-xid", "4000000"])?.with(2).says("it is not in the WAL");
@@ -225,6 +227,7 @@ fn every_timeline_can_be_followed_and_a_time_between_two_is_not_guessed() -> Res
     let branch = now(server);
     server.psql("shop", "insert into orders values (2, 'that nobody was to see')");
     let lost = now(server);
+    let place = server.psql("postgres", "select pg_current_wal_lsn()");
     server.psql("shop", "insert into orders values (3, 'still on the first')");
     let last = archive.switch();
     archive.wait_for(&last);
@@ -251,6 +254,13 @@ fn every_timeline_can_be_followed_and_a_time_between_two_is_not_guessed() -> Res
     let into = format!("db={}", archive.stage.path("back").display());
     let between = archive.stage.windlass(&["restore", "shop", "--into", &into, "--at", &between, "--plan"])?.with(2);
     between.says("it is between timelines").says("--timeline");
+    // One that was left paused asks nobody, and takes none that there is either.
+    let paused = restored(&archive, &["--at-lsn", &place, "--timeline", "1", "--pause"])?;
+    story::wait_until("it to be paused", || paused.psql("postgres", "select pg_is_wal_replay_paused()") == "t");
+    assert_eq!(ids(&paused), "1,2");
+    paused.psql("postgres", "select pg_wal_replay_resume()");
+    let paused = paused.recovered()?;
+    assert_eq!(paused.psql("postgres", "select substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"), "00000003");
     // The next life begins on a timeline of its own.
     let third = restored(&archive, &["--at", "latest"])?;
     assert_eq!(third.psql("postgres", "select timeline_id from pg_control_checkpoint()"), "3");

@@ -438,7 +438,9 @@ impl Diagnose for Refusal {
                 "name that moment by `--at-lsn`, as its plan did, to go on with it; or remove the folder, or name another"
             }
             Self::NoStandby => "leave `--standby` out, or restore a component with `mode = \"physical\"` into a folder",
-            Self::NonePaused => "leave `--pause` out, or restore a component with `wal = \"archive\"` into a folder",
+            Self::NonePaused => {
+                "leave `--pause` out, or name a moment behind the base backup of a component with `wal = \"archive\"`, and a folder"
+            }
             Self::NotReplaceable { .. } => {
                 "mend that, or restore aside: `--into` a database or folder that may be made, then point the application there"
             }

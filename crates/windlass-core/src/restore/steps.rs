@@ -80,6 +80,16 @@ impl Step {
         }
     }
 
+    /// The moment a server is brought to, where it is one that is.
+    pub fn recover(&self) -> Option<&RecoverStep> {
+        match self {
+            Self::DataFolder(step) => step.recover.as_ref(),
+            Self::Extract(step) => step.recover.as_ref(),
+            Self::ReplaceServer(step) => step.recover.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Bytes of data it brings.
     pub fn bytes(&self) -> u64 {
         match self {
@@ -188,9 +198,10 @@ pub struct DataFolderStep {
 }
 
 impl DataFolderStep {
-    /// What tells it from all others, however far it came: SHA-256, in hex.
+    /// What tells it from all others, however far it came and by whatever name its moment was asked for: SHA-256, in hex.
     pub fn identity(&self) -> String {
-        let same = Self { create: true, goes_on: false, ..self.clone() };
+        let recover = self.recover.clone().map(|step| RecoverStep { asked: Moment::Newest, ..step });
+        let same = Self { create: true, goes_on: false, recover, ..self.clone() };
         crate::hex::sha256(&serde_json::to_vec(&same).unwrap_or_default())
     }
 }

@@ -24,6 +24,9 @@ impl Codec {
     /// All of them, the usual ones first.
     pub const ALL: [Self; 6] = [Self::Zstd, Self::Lz4, Self::Brotli, Self::Lzma, Self::Gzip, Self::None];
 
+    /// Those that objects are written in.
+    pub const WRITTEN: [Self; 2] = [Self::Zstd, Self::Lz4];
+
     const WITH_EXTENSION: [(Self, &'static str); 5] =
         [(Self::Lz4, "lz4"), (Self::Zstd, "zst"), (Self::Brotli, "br"), (Self::Lzma, "lzma"), (Self::Gzip, "gz")];
 

@@ -13,7 +13,7 @@ use windlass_repo::run::Attempt;
 
 use super::{Backup, Part, tally, with_progress};
 use crate::postgres::PostgresError;
-use crate::postgres::physical::base_backup::{Task, begin};
+use crate::postgres::physical::base_backup::{PART, Task, begin};
 use crate::postgres::physical::{PhysicalError, Source, streamed};
 use crate::postgres::session::Session;
 use crate::postgres::tools::Tools;
@@ -87,7 +87,8 @@ pub(super) async fn capture(
     let sealed = run.vault.seals().map_err(PhysicalCaptureError::Key)?;
     let archive = run.vault.cluster(name, &system_identifier, sealed).map_err(PhysicalCaptureError::Key)?;
     let (moved, mut counted) = tally();
-    let task = Task { archive: &archive, compression: source.compression, host: run.host.to_owned(), moved };
+    let (compression, host) = (source.compression, run.host.to_owned());
+    let task = Task { archive: &archive, compression, part: PART, host, moved };
     // Its objects do not say which run they are of: should it die, this tells.
     let begun = async |name: &BackupName, how: &str| {
         let folder = layout::base_backup(&place, name.as_str());

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use windlass_core::point::{ComponentManifest, ObjectRef, PhysicalData};
 use windlass_core::restore::{DataFolderStep, RecoverStep};
 use windlass_core::wal::WalFile;
-use windlass_repo::format::walg::{BackupName, Codec, Ledger, Target, WalgError};
+use windlass_repo::format::walg::{BackupName, Backups, Codec, Held, Ledger, Target, WalgError};
 use windlass_repo::vault::Vault;
 
 use crate::backup::{tally, with_progress};
@@ -41,12 +41,12 @@ pub(super) async fn lay_down(
     {
         return Err(PhysicalError::NotOurs { folder: target.to_owned(), above });
     }
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(target).map_err(failed)?;
-    let ledger = Arc::new(Ledger::open(target, &step.identity()).map_err(failed)?);
-    if step.goes_on && !ledger.is_begun() {
+    if step.goes_on && Ledger::of(target) != Some(step.identity()) {
         let why = "what was begun in its target has come to its end meanwhile".to_owned();
         return Err(PhysicalError::Changed { why });
     }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(target).map_err(failed)?;
+    let ledger = Arc::new(Ledger::open(target, &step.identity()).map_err(failed)?);
     let laid_down = LaidDown::below(target, data.tablespaces.keys());
     let mut settings = None;
     if !step.settings.is_empty() {
@@ -83,7 +83,7 @@ pub(super) async fn lay_down(
     let owner = std::fs::metadata(folder).map_err(failed)?.uid();
     let start = match &step.recover {
         Some(RecoverStep { reach, paused: true, .. }) => format!(
-            "start PostgreSQL {major} on {}: it stays at {} and can be read; `select pg_wal_replay_resume()` makes it go its own way",
+            "start PostgreSQL {major} on {}, with no less connections, locks and workers than its source has: it stays at {} and can be read; `select pg_wal_replay_resume()` makes it go its own way, and it archives nothing until `archive_mode` is on again and what Windlass set in its postgresql.auto.conf is reset",
             folder.display(),
             reach.end
         ),
@@ -193,29 +193,44 @@ async fn with_its_wal(
     let folder = laid_down.data.as_path();
     let failed = |source| PhysicalError::Write { path: folder.to_owned(), source };
     recovery.write(folder).map_err(failed)?;
-    let cluster = data.system_identifier.parse().ok();
     // By their names without what says how they are compressed: so they are called in `pg_wal`.
     let wal =
         data.wal.iter().map(|object| Codec::split(object.key.rsplit('/').next().unwrap_or_default()).0.to_owned());
-    let histories = held.timelines().map(|timeline| WalFile::History(timeline).name(data.segment_size));
-    for name in wal.chain(histories).collect::<BTreeSet<String>>() {
-        let name = name.as_str();
-        if !archive.fetch(name, cluster, &folder.join("pg_wal").join(name)).await.map_err(walg)? {
-            return Err(PhysicalError::WalGone { segment: name.to_owned() });
+    let files = wal.chain(histories(&held, data)).collect();
+    into_pg_wal(&archive, data, laid_down, files).await
+}
+
+/// The histories of all timelines that were archived.
+fn histories<'a>(held: &'a Held, data: &'a PhysicalData) -> impl Iterator<Item = String> + 'a {
+    held.timelines().map(|timeline| WalFile::History(timeline).name(data.segment_size))
+}
+
+/// Puts files of the archive where a server looks for its WAL.
+async fn into_pg_wal(
+    archive: &Backups,
+    data: &PhysicalData,
+    laid_down: &LaidDown,
+    files: BTreeSet<String>,
+) -> Result<(), PhysicalError> {
+    let folder = laid_down.data.join("pg_wal");
+    let cluster = data.system_identifier.parse().ok();
+    for name in files {
+        if !archive.fetch(&name, cluster, &folder.join(&name)).await.map_err(PhysicalError::Walg)? {
+            return Err(PhysicalError::WalGone { segment: name });
         }
     }
-    let synced = std::fs::File::open(folder.join("pg_wal")).and_then(|folder| folder.sync_all());
-    synced.map_err(failed)
+    let synced = std::fs::File::open(&folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|source| PhysicalError::Write { path: folder, source })
 }
 
 /// Lays a base backup down, and has its server recover: up to a moment where a step says so. It runs when this returns.
 pub(crate) async fn recovered<'a>(
     vault: &Vault,
     manifest: &ComponentManifest,
-    (data, laid_down): (&PhysicalData, &'a LaidDown),
-    step: Option<&RecoverStep>,
+    (data, laid_down): (&'a PhysicalData, &'a LaidDown),
+    step: Option<&'a RecoverStep>,
     ledger: Option<&Arc<Ledger>>,
-    recoverer: Recoverer<'_>,
+    recoverer: Recoverer<'a>,
     progress: &dyn Progress,
 ) -> Result<Recovered<'a>, PhysicalError> {
     base_backup(vault, manifest, (data, laid_down), ledger, progress).await?;
@@ -227,6 +242,14 @@ pub(crate) async fn recovered<'a>(
     let component = &manifest.component;
     let archive = vault.cluster(component, &data.system_identifier, data.sealed).map_err(PhysicalError::Key)?;
     let owner = Owner { application: vault.application().clone(), component: component.clone() };
+    if step.is_some_and(|step| step.paused) && !is_over {
+        // It asks nobody when it goes its own way, and must not take a timeline that there is.
+        let held = archive.look().await.map_err(PhysicalError::Walg)?;
+        let wal = laid_down.data.join("pg_wal");
+        let failed = |source| PhysicalError::Write { path: wal.clone(), source };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&wal).map_err(failed)?;
+        into_pg_wal(&archive, data, laid_down, histories(&held, data).collect()).await?;
+    }
     let recovered = recoverer.recover(owner, archive, (data, laid_down), step, before, progress).await?;
     moment::reach("after", &"recover");
     Ok(recovered)

@@ -279,10 +279,10 @@ pub async fn data_folder(
 pub async fn recovered<'a>(
     vault: &Vault,
     manifest: &ComponentManifest,
-    (data, laid_down): (&PhysicalData, &'a LaidDown),
-    step: Option<&RecoverStep>,
+    (data, laid_down): (&'a PhysicalData, &'a LaidDown),
+    step: Option<&'a RecoverStep>,
     ledger: Option<&Arc<Ledger>>,
-    recoverer: Recoverer<'_>,
+    recoverer: Recoverer<'a>,
     progress: &dyn Progress,
 ) -> Result<Recovered<'a>, RestoreError> {
     let recovered = data_folder::recovered(vault, manifest, (data, laid_down), step, ledger, recoverer, progress);

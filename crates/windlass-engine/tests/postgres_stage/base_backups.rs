@@ -41,7 +41,9 @@ impl Repository {
     }
 
     pub(crate) fn task(&self, moved: Arc<dyn Fn(u64) + Send + Sync>) -> Task<'_> {
-        Task { archive: &self.backups, compression: Compression::default(), host: "here".to_owned(), moved }
+        // As small as to make several of what there is.
+        let (compression, host) = (Compression::default(), "here".to_owned());
+        Task { archive: &self.backups, compression, part: 1 << 20, host, moved }
     }
 
     /// By the replication protocol, whether the data folder is at hand or not.

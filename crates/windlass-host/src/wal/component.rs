@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use windlass_core::diagnose::chain;
 use windlass_engine::moment;
-use windlass_engine::postgres::wal::{Ahead, Archiver, Fetch, Owner, Source, Spool};
+use windlass_engine::postgres::wal::{Ahead, Archiver, Fetch, FetchError, Owner, Source, Spool};
 use windlass_repo::format::walg::{Backups, Codec, WalgError};
 use windlass_repo::vault::Vault;
 
@@ -21,6 +21,12 @@ const AWAY: Duration = Duration::from_secs(30);
 
 /// How long is waited before a repository that could not be opened, or used, is opened anew.
 pub(super) const AGAIN: Duration = Duration::from_secs(5);
+
+/// How long a repository stays open: who may write it is looked at when it is opened.
+const LONGEST: Duration = Duration::from_hours(1);
+
+/// How long the name of a segment is.
+const SEGMENT: usize = 24;
 
 /// A component, and what is open of it.
 pub(super) struct Component {
@@ -152,12 +158,30 @@ impl Component {
             let (vault, _) = self.archiver(host, fetch.cluster).await?;
             self.archive(&vault, fetch.cluster)?
         };
-        let Some((object, _)) = waiting.iter().find(|(object, _)| Codec::split(object).0 == fetch.name) else {
+        let title = |object: &str| Codec::split(object).0.to_owned();
+        let Some((object, _)) = waiting.iter().find(|(object, _)| title(object) == fetch.name) else {
+            // Names of one timeline are in the order of the log.
+            let is_behind =
+                |name: &String| name.len() == fetch.name.len() && name[..8] == fetch.name[..8] && *name > fetch.name;
+            if fetch.name.len() == SEGMENT
+                && waiting.iter().map(|(object, _)| title(object)).any(|name| is_behind(&name))
+            {
+                return Err(WalError::Fetch(FetchError::Gap { name: fetch.name.clone() }));
+            }
             return Ok(false);
         };
         let stored = sealing.unpacked(object, spool.get(object).map_err(failed)?);
         stored.unpack(Some(fetch.cluster), &to).map_err(WalError::Archive)?;
         Ok(true)
+    }
+
+    /// Removes what one that was killed left in the spools, before anything is put there.
+    pub(super) fn tidy(&self, host: &Host) {
+        for cluster in std::fs::read_dir(spools(host, &self.served.owner)).into_iter().flatten().flatten() {
+            if let Err(error) = Spool::new(cluster.path(), 0).tidy() {
+                tracing::warn!(owner = %self.served.owner, %error, "what was left in the spool cannot be removed");
+            }
+        }
     }
 
     /// Stores what waits in the spools of all clusters; stops at the first that cannot be.
@@ -180,14 +204,14 @@ impl Component {
                         spool.remove(object).map_err(failed)?;
                         moment::pass();
                     }
-                    Err(error @ WalgError::Read { .. }) => {
-                        self.close().await;
-                        return Err(WalError::Archive(error));
-                    }
                     // It holds up nothing else, and stays until somebody has looked at it.
-                    Err(error) => {
+                    Err(error) if error.is_of_content() => {
                         tracing::error!(owner = %self.served.owner, object, "the archive refuses what waited on this machine: {}", chain(&error));
                         spool.refuse(object).map_err(failed)?;
+                    }
+                    Err(error) => {
+                        self.close().await;
+                        return Err(WalError::Archive(error));
                     }
                 }
             }
@@ -255,6 +279,7 @@ impl Component {
         if let Some(archiver) = opened.archivers.get(&cluster) {
             return Ok((vault, Arc::clone(archiver)));
         }
+        host.may_archive(&vault).map_err(WalError::Host)?;
         let archive = self.archive(&vault, cluster)?;
         opened.sealing.insert(cluster, archive.clone());
         let archiver =
@@ -278,6 +303,10 @@ impl Component {
     }
 
     async fn vault(&self, host: &Host, opened: &mut Opened) -> Result<Arc<Vault>, WalError> {
+        if opened.tried.is_some_and(|tried| tried.elapsed() > LONGEST) {
+            let (sealing, away) = (std::mem::take(&mut opened.sealing), opened.away);
+            *opened = Opened { sealing, away, ..Opened::default() };
+        }
         if let Some(vault) = &opened.vault {
             return Ok(Arc::clone(vault));
         }

@@ -62,6 +62,9 @@ impl WalService {
 
     /// Answers whoever calls, until nobody can any more; empties the spools, and watches the servers' disks.
     pub async fn run(self: Arc<Self>, mut listener: Listener) {
+        for component in self.components.values() {
+            component.tidy(&self.host);
+        }
         let (draining, watching) = (Arc::clone(&self), Arc::clone(&self));
         let mut beside = JoinSet::new();
         beside.spawn(async move { draining.drain().await });
@@ -156,14 +159,20 @@ impl WalService {
         };
         let to = File::from(to);
         let failed = |source| WalError::Archive(WalgError::Target { path: fetch.name.clone().into(), source });
-        let there = to.try_clone().map_err(failed)?;
+        let (there, again) = (to.try_clone().map_err(failed)?, to.try_clone().map_err(failed)?);
         let fetched = async {
             let ahead = component.ahead(&self.host, fetch.cluster).await?;
             ahead.fetch(&fetch.name, to).await.map_err(WalError::Fetch)
         };
         match fetched.await {
             Ok(true) => Ok(true),
-            other => Ok(component.write_waiting(&self.host, fetch, there).await? || other?),
+            _ if component.write_waiting(&self.host, fetch, there).await? => Ok(true),
+            // What waited may have been stored between the two looks.
+            Ok(false) if component.served.source.spool > 0 => {
+                let ahead = component.ahead(&self.host, fetch.cluster).await?;
+                ahead.fetch(&fetch.name, again).await.map_err(WalError::Fetch)
+            }
+            other => other,
         }
     }
 
@@ -212,10 +221,13 @@ impl WalService {
 
 /// What of a component waits on this machine for its store, and what its archive refused: files.
 pub fn waiting(host: &Host, owner: &Owner) -> std::io::Result<(usize, usize)> {
-    let clusters = std::fs::read_dir(component::spools(host, owner)).into_iter().flatten().flatten();
     let mut all = (0, 0);
+    let clusters = match std::fs::read_dir(component::spools(host, owner)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(all),
+        clusters => clusters?,
+    };
     for cluster in clusters {
-        let spool = Spool::new(cluster.path(), 0);
+        let spool = Spool::new(cluster?.path(), 0);
         all = (all.0 + spool.waiting()?.len(), all.1 + spool.refused()?.len());
     }
     Ok(all)

@@ -210,6 +210,13 @@ async fn archiving(host: &Host, name: &str, source: &Physical) -> Finding {
     if health.command.as_ref().is_some_and(|set| !set.contains("wal-push") || !set.contains(name)) {
         return bad("the server's archive_command does not bring WAL here".to_owned(), vec![command]);
     }
+    if health.timeout == 0 {
+        let fix = vec!["in the server's settings: archive_timeout = 60, which is no more than a reload".to_owned()];
+        return bad(
+            "a segment is archived when it is full, which may be in days: archive_timeout is 0".to_owned(),
+            fix,
+        );
+    }
     let owner = name.parse::<Owner>();
     let (spooled, refused) = owner.ok().and_then(|owner| waiting_here(host, &owner).ok()).unwrap_or_default();
     let said = if spooled > 0 { format!("{said}; {spooled} files wait in the spool of this machine") } else { said };

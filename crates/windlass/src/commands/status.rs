@@ -53,10 +53,11 @@ pub(crate) async fn run(context: &Context, only: Option<&Name>) -> Result {
         let mut known = Known::load(&vault, &names).await?;
         for (component, source) in application.archiving() {
             let Some(reached) = known.reached.get_mut(component) else { continue };
+            // What is committed after the server was asked is not known to be there.
+            let now = Timestamp::now();
             match Written::ask(source).await {
                 Ok(written) => {
                     let timeline = written.timeline().unwrap_or(reached.timeline);
-                    let now = Timestamp::now();
                     let lsn = if written.means_no_more_than(reached.end) { reached.end } else { Lsn(u64::MAX) };
                     reached.beside(&written.cluster.to_string(), timeline, lsn, now);
                     reached.beside_tablespaces(&written.tablespaces);

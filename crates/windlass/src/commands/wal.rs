@@ -111,6 +111,7 @@ pub(crate) async fn push(context: &Context, owner: &Owner, path: &Path) -> Resul
     let cluster = cluster(path)?;
     let (source, repository) = archiving(context, owner)?;
     let vault = context.host.open_to_write(repository, &owner.application).await?;
+    context.host.may_archive(&vault)?;
     let archive = vault.archive(&owner.component, cluster)?;
     if let Some(history) = history_of(name)
         && let Ok(file) = regular::open(&path.with_file_name(&history))
@@ -134,10 +135,21 @@ pub(crate) async fn fetch(context: &Context, of: &WalOf, name: &str, known: Opti
                 return Err(FetchError::Gap { name: name.to_owned() }.into());
             }
             // What waits on this machine is behind what is there.
-            if !there && waiting(&context.host, owner).is_ok_and(|(waits, _)| waits > 0) {
-                let why =
-                    format!("{name} is not in the archive, and WAL of {owner} waits in the spool of this machine");
-                return Err(Failure::usage(why, "start `windlass serve`: it gives and stores what waits"));
+            let hint = "start `windlass serve`: it gives and stores what waits";
+            match waiting(&context.host, owner) {
+                _ if there => {}
+                Ok((0, _)) => {}
+                Ok(_) => {
+                    let why =
+                        format!("{name} is not in the archive, and WAL of {owner} waits in the spool of this machine");
+                    return Err(Failure::usage(why, hint));
+                }
+                Err(error) => {
+                    let why = format!(
+                        "{name} is not in the archive, and whether WAL of {owner} waits on this machine cannot be seen: {error}"
+                    );
+                    return Err(Failure::usage(why, hint));
+                }
             }
             there
         }

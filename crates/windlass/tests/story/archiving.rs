@@ -44,6 +44,15 @@ impl Archive {
 
     /// With settings of its server, and more of its component.
     pub(crate) fn with_both(settings: &[&str], more: &str) -> Result<Self> {
+        Self::made(settings, more, Ok)
+    }
+
+    /// Whose repository is in the bucket at an endpoint.
+    pub(crate) fn in_bucket(endpoint: &str, more: &str) -> Result<Self> {
+        Self::made(&[], more, |stage| stage.bucket(endpoint, "prod"))
+    }
+
+    fn made(settings: &[&str], more: &str, elsewhere: impl FnOnce(Stage) -> Result<Stage>) -> Result<Self> {
         let usual = ["archive_mode=on", "wal_level=replica", "max_wal_size=64MB"];
         let server = PgCluster::start_with(&[&usual, settings].concat())?;
         server.psql("postgres", "create database shop");
@@ -52,7 +61,7 @@ impl Archive {
             "kind = \"postgres\"\nmode = \"physical\"\nwal = \"archive\"\n{more}\nurl = \"{}\"",
             server.url("shop")
         );
-        let stage = Stage::new()?.component("db", &settings)?;
+        let stage = elsewhere(Stage::new()?)?.component("db", &settings)?;
         stage.windlass(&["repo", "init"])?.with(0);
         let serving = Some(archiving(&stage, &server)?);
         Ok(Self { stage, server, serving })
@@ -63,13 +72,13 @@ impl Archive {
     }
 
     pub(crate) fn serve(&mut self) -> Result<()> {
-        self.serving = Some(serve(&self.stage, &self.server, None)?);
+        self.serving = Some(serve(&self.stage, &self.server, &[])?);
         Ok(())
     }
 
-    /// The same, until it dies at a step.
-    pub(crate) fn serve_until(&mut self, step: u32) -> Result<()> {
-        self.serving = Some(serve(&self.stage, &self.server, Some(step))?);
+    /// The same in another environment.
+    pub(crate) fn serve_with(&mut self, environment: &[(&str, &str)]) -> Result<()> {
+        self.serving = Some(serve(&self.stage, &self.server, environment)?);
         Ok(())
     }
 
@@ -92,6 +101,11 @@ impl Archive {
     /// Whether it is in the store, whole: what is still being written there has another name.
     pub(crate) fn archived(&self, name: &str) -> bool {
         self.object(name).is_ok()
+    }
+
+    /// Waits until the server was told that a segment is stored.
+    pub(crate) fn wait_until_acknowledged(&self, name: &str) {
+        wait_until(&format!("{name} to be acknowledged: {}", self.said()), || self.acknowledged(name));
     }
 
     pub(crate) fn wait_for(&self, name: &str) {
@@ -127,7 +141,7 @@ impl Archive {
 
 /// Runs `windlass serve`, and has the server archive by it.
 pub(crate) fn archiving(stage: &Stage, server: &PgCluster) -> Result<Serving> {
-    let serving = serve(stage, server, None)?;
+    let serving = serve(stage, server, &[])?;
     let socket = server.socket().join("wal.sock");
     let command = format!("{} wal-push --component shop/db --socket {} %p", binary(), socket.display());
     server.psql("postgres", &format!("alter system set archive_command = '{command}'"));
@@ -135,10 +149,10 @@ pub(crate) fn archiving(stage: &Stage, server: &PgCluster) -> Result<Serving> {
     Ok(serving)
 }
 
-fn serve(stage: &Stage, server: &PgCluster, until: Option<u32>) -> Result<Serving> {
+fn serve(stage: &Stage, server: &PgCluster, environment: &[(&str, &str)]) -> Result<Serving> {
     let socket = server.socket().join("wal.sock");
     let mut serve = stage.command(&["serve", "--socket", socket.to_str().context("UTF-8")?]);
-    serve.envs(until.map(|step| ("WINDLASS_DIE_AT", step.to_string())));
+    serve.envs(environment.iter().copied());
     // One that was killed leaves it.
     let _ = std::fs::remove_file(&socket);
     let log = std::fs::File::options().create(true).append(true).open(stage.path("serve.log"))?;

@@ -17,7 +17,7 @@ use super::survey::{Found, What, still_there};
 
 /// Bytes of files in an archive, about: a larger file has one of its own. What is lost with an archive, and how evenly they
 /// are spread over threads that restore, both go by it.
-pub(super) const PART: u64 = 256 << 20;
+pub const PART: u64 = 256 << 20;
 
 /// Of the last ones, which are smaller, so that all threads end at about the same time.
 const LEAST: u64 = 32 << 20;
@@ -52,21 +52,21 @@ pub(super) struct Packed {
     pub(super) file_bytes: u64,
 }
 
-/// Spreads what was found over archives, which so many threads take one after the other: the largest files first, all folders in
-/// the first archive.
-pub(super) fn spread(found: Vec<Found>, threads: usize) -> Vec<Vec<Found>> {
+/// Spreads what was found over archives of so many bytes, which so many threads take one after the other: the largest files first,
+/// all folders in the first archive.
+pub(super) fn spread(found: Vec<Found>, part: u64, threads: usize) -> Vec<Vec<Found>> {
     let size = |found: &Found| if let What::File { size, .. } = found.what { size } else { 0 };
     let (folders, mut files): (Vec<Found>, Vec<Found>) =
         found.into_iter().partition(|found| found.what == What::Folder);
     files.sort_by_key(|found| std::cmp::Reverse(size(found)));
     let mut left: u64 = files.iter().map(size).sum();
     let mut parts = vec![folders];
-    let (mut filled, mut room) = (0, PART);
+    let (mut filled, mut room) = (0, part);
     for file in files {
         let size = size(&file);
         if filled > 0 && filled + size > room {
             parts.push(Vec::new());
-            (filled, room) = (0, (left / (2 * threads as u64)).clamp(LEAST, PART));
+            (filled, room) = (0, (left / (2 * threads as u64)).clamp(LEAST.min(part), part));
         }
         (filled, left) = (filled + size, left - size);
         if let Some(part) = parts.last_mut() {

@@ -27,6 +27,7 @@ use windlass_repo::format::walg::{BackupName, Backups, Compression, Compressor, 
 use windlass_repo::object::ObjectWriter;
 use windlass_repo::regular;
 
+pub use super::archives::PART;
 use super::archives::{self, Packed, Reading};
 use super::ending::{Archived, Ending, now};
 use super::error::PhysicalError;
@@ -54,6 +55,8 @@ pub struct Task<'a> {
     pub archive: &'a Backups,
     /// How archives and WAL are compressed.
     pub compression: Compression,
+    /// Bytes of files in an archive, about: [`PART`], but for tests.
+    pub part: u64,
     /// What this machine calls itself.
     pub host: String,
     /// Told of bytes that were read, as they are.
@@ -156,7 +159,7 @@ impl Begun<'_> {
         warnings.extend(looked.warnings);
         let checked_from = server.facts.checksums.then_some(start);
         let reading = Reading { checked_from, compression: task.compression };
-        let mut archived = archive(task, &name, archives::spread(looked.found, threads()), reading).await?;
+        let mut archived = archive(task, &name, archives::spread(looked.found, task.part, threads()), reading).await?;
         let control = archives::control(&data)?;
         if redo(&control).is_none_or(|redo| redo < start) {
             return Err(PhysicalError::Changed {

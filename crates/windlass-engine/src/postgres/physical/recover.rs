@@ -38,8 +38,16 @@ pub struct Recovered<'a> {
     laid_down: &'a LaidDown,
     /// What the data folder overrides of its settings, as they were.
     overrides: Vec<u8>,
-    /// Where it stays, where it is to be left paused.
-    paused: Option<Recovery>,
+    /// How it stays where it is, where it is to be left paused.
+    paused: Option<Paused<'a>>,
+}
+
+/// A server that stays where it was brought to.
+struct Paused<'a> {
+    recovery: Recovery,
+    step: &'a RecoverStep,
+    place: &'a Place,
+    data: &'a PhysicalData,
 }
 
 /// What a server does that is started on a data folder in which another recovered.
@@ -51,15 +59,15 @@ pub enum After {
     AsItWas,
 }
 
-impl Recoverer<'_> {
+impl<'a> Recoverer<'a> {
     /// Recovers a component's server on what was laid down of it: up to a moment, by the WAL of the archive, or as far as it
     /// must by the WAL that lies in it. `before` is what it overrode of its settings, where it was begun before and killed.
-    pub async fn recover<'a>(
+    pub async fn recover(
         &self,
         owner: Owner,
         archive: Backups,
-        (data, laid_down): (&PhysicalData, &'a LaidDown),
-        step: Option<&RecoverStep>,
+        (data, laid_down): (&'a PhysicalData, &'a LaidDown),
+        step: Option<&'a RecoverStep>,
         before: Option<&[u8]>,
         progress: &dyn Progress,
     ) -> Result<Recovered<'a>, PhysicalError> {
@@ -99,8 +107,8 @@ impl Recoverer<'_> {
             Ok((server, stays))
         };
         let heard = |more| {
-            if let Some(feed) = &feed {
-                progress.event(Event::At { component: &component, place: &feed.at().to_string() });
+            if let Some(at) = feed.as_ref().and_then(Feed::at) {
+                progress.event(Event::At { component: &component, place: &at.to_string() });
             }
             progress.event(Event::Bytes { component: &component, more });
         };
@@ -108,18 +116,13 @@ impl Recoverer<'_> {
         let (server, stays) = recovered.map_err(PhysicalError::Server)?;
         if let Some(step) = step {
             let reached = stays.map_or_else(|| reached(folder), Ok).map_err(failed)?;
-            if !is_planned(reached, step) {
-                let (planned, timeline) = (step.reach.end, step.reach.timeline);
-                let why = format!("recovery ended at {reached}, and the plan said {planned} on timeline {timeline}");
-                return Err(PhysicalError::Changed { why });
-            }
+            is_where_planned(reached, step)?;
         }
         drop(feed);
-        let paused = step.filter(|step| step.paused).map(|step| Recovery {
-            restore_command: NOTHING_MORE.to_owned(),
-            timeline: step.reach.timeline,
-            until: Until::Behind(step.reach.record),
-            paused: true,
+        let paused = step.filter(|step| step.paused).map(|step| {
+            let (timeline, until) = (step.reach.timeline, Until::Behind(step.reach.record));
+            let recovery = Recovery { restore_command: NOTHING_MORE.to_owned(), timeline, until, paused: true };
+            Paused { recovery, step, place: self.place, data }
         });
         Ok(Recovered { server, laid_down, overrides, paused })
     }
@@ -153,11 +156,19 @@ impl Recovered<'_> {
         let folder = self.laid_down.data.as_path();
         let failed = |source| PhysicalError::Write { path: folder.to_owned(), source };
         self.server.stop().await.map_err(PhysicalError::Server)?;
-        let settled = match &self.paused {
-            Some(paused) => paused.write_over(folder, &self.overrides),
-            None => Recovery::settle(folder, &self.overrides, after == After::Silent),
-        };
-        settled.map_err(failed)?;
+        match self.paused {
+            Some(Paused { recovery, step, place, data }) => {
+                let stay = || recovery.write_over(folder, &self.overrides).map_err(failed);
+                stay()?;
+                // Whoever starts it begins at a later checkpoint, with the WAL that lies there alone.
+                let again = ScratchServer::start_on(place, self.laid_down, data, true).await;
+                let again = again.map_err(PhysicalError::Server)?;
+                is_where_planned(again.paused().await.map_err(PhysicalError::Server)?, step)?;
+                again.stop().await.map_err(PhysicalError::Server)?;
+                stay()?;
+            }
+            None => Recovery::settle(folder, &self.overrides, after == After::Silent).map_err(failed)?,
+        }
         self.laid_down.sync().map_err(failed)
     }
 }
@@ -174,7 +185,12 @@ fn reached(folder: &Path) -> std::io::Result<Lsn> {
     history.switches().last().map(|switch| switch.at).ok_or_else(unclear)
 }
 
-/// Whether that is the planned place: what lies between two records may be counted to either.
-fn is_planned(reached: Lsn, step: &RecoverStep) -> bool {
-    reached > step.reach.record && reached.0.abs_diff(step.reach.end.0) <= BETWEEN_RECORDS
+/// That this is the planned place: what lies between two records may be counted to either.
+fn is_where_planned(reached: Lsn, step: &RecoverStep) -> Result<(), PhysicalError> {
+    if reached > step.reach.record && reached.0.abs_diff(step.reach.end.0) <= BETWEEN_RECORDS {
+        return Ok(());
+    }
+    let (planned, timeline) = (step.reach.end, step.reach.timeline);
+    let why = format!("recovery ended at {reached}, and the plan said {planned} on timeline {timeline}");
+    Err(PhysicalError::Changed { why })
 }

@@ -41,8 +41,9 @@ const UNSET: [&str; 7] = [
 ];
 
 /// What is set otherwise.
-const SET: [&str; 7] = [
+const SET: [&str; 8] = [
     "archive_mode",
+    "recovery_min_apply_delay",
     "recovery_target_action",
     "recovery_target_inclusive",
     "recovery_target_lsn",
@@ -202,6 +203,7 @@ impl Recovery {
             set(READABLE, "on");
         }
         if !is_standby {
+            set("recovery_min_apply_delay", "0");
             set("archive_mode", "off");
         }
         text
@@ -267,7 +269,7 @@ mod tests {
              recovery_target = ''\nrecovery_target_name = ''\nrecovery_target_xid = ''\n\
              restore_command = 'windlass wal-fetch --component ''it''''s'' %f %p'\n\
              recovery_target_timeline = '3'\nrecovery_target_lsn = ''\nrecovery_target_time = '2026-11-20 08:23:38.500000+00'\n\
-             recovery_target_inclusive = 'on'\nrecovery_target_action = 'promote'\narchive_mode = 'off'\n"
+             recovery_target_inclusive = 'on'\nrecovery_target_action = 'promote'\nrecovery_min_apply_delay = '0'\narchive_mode = 'off'\n"
         );
         assert!(folder.path().join(SIGNAL).exists() && folder.path().join("pg_wal").is_dir());
         assert!(!folder.path().join("standby.signal").exists(), "it is to come out of recovery");

@@ -18,7 +18,7 @@ use windlass_repo::format::walg::{
 };
 use windlass_repo::object::ObjectWriter;
 
-use super::archives::{self, PART, Packed};
+use super::archives::{self, Packed};
 use super::base_backup::{Task, panicked, threads};
 use super::error::PhysicalError;
 use super::pages::{self, Condition, PAGE};
@@ -79,6 +79,8 @@ pub(super) struct Packing {
     packed: Packed,
     /// The number of the archive.
     part: u32,
+    /// Bytes of files in one, about.
+    largest: u64,
     lone: Lone,
 }
 
@@ -101,6 +103,7 @@ impl Packing {
             writer: PartWriter::new(),
             packed: Packed::default(),
             part: 0,
+            largest: task.part,
             lone: Lone::default(),
         }
     }
@@ -174,7 +177,7 @@ impl Packing {
         size: u64,
         from: &mut impl Read,
     ) -> Result<(), PhysicalError> {
-        if self.packed.file_bytes > 0 && self.packed.file_bytes.saturating_add(size) > PART {
+        if self.packed.file_bytes > 0 && self.packed.file_bytes.saturating_add(size) > self.largest {
             self.end()?;
             self.begin()?;
         }

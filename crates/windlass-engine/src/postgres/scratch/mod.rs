@@ -37,7 +37,26 @@ const LONG_PATIENCE: Duration = Duration::from_hours(7 * 24);
 const PREPARED: u32 = 1000;
 
 /// What a server that is read while it recovers has to have as much of as its source, also where that was given more since.
-const AMPLE: [(&str, u32); 3] = [("max_connections", 200), ("max_worker_processes", 32), ("max_wal_senders", 32)];
+const AMPLE: [(&str, &str, u32); 4] = [
+    ("max_connections", "max_connections", 200),
+    ("max_locks_per_transaction", "max_locks_per_xact", 1024),
+    ("max_wal_senders", "max_wal_senders", 32),
+    ("max_worker_processes", "max_worker_processes", 32),
+];
+
+/// Why a server may go on where it was to stay: it can be read only once it knows which transactions run.
+const NEVER_PAUSED: &str = "it could not stay where it was to, as it could not be read yet: transactions of more than 64 subtransactions ran \
+    when its last checkpoint before was made; restore without `--pause`, or to another moment";
+
+/// What is said of a database that is not there, or lets nobody in.
+const NOT_THAT: [&str; 2] = ["does not exist", "is not currently accepting connections"];
+
+/// How often a server is asked whether it is there yet.
+const OFTEN: Duration = Duration::from_millis(50);
+const SELDOM: Duration = Duration::from_secs(1);
+
+/// Databases that a server has, mostly.
+const USUAL: [&str; 2] = ["postgres", "template1"];
 
 /// Seconds it may take to end in order: it writes everything it holds.
 const STOPPED: &str = "3600";
@@ -104,7 +123,7 @@ impl ScratchServer {
             initdb(&folder, &data, place, "C").await.map_err(|_| failed(error.to_string()))?;
         }
         let settings = ["wal_level=minimal".to_owned()];
-        Self::up((version, folder), &data, place, (USER, "postgres"), &settings, PATIENCE).await
+        Self::up((version, folder), &data, place, (USER, &["postgres"]), &settings, PATIENCE).await
     }
 
     /// Starts a server of exactly the version of a base backup on what was laid down of it, and waits until it has recovered. Of its
@@ -161,20 +180,21 @@ impl ScratchServer {
         ];
         if readable {
             // Less than its source had, and it would stop on the way.
-            for (name, ample) in AMPLE {
+            for (setting, name, ample) in AMPLE {
                 let of_source: u32 = control(&folder, data, place, name).await?.parse().unwrap_or_default();
-                settings.push(format!("{name}={}", of_source.max(ample)));
+                settings.push(format!("{setting}={}", of_source.max(ample)));
             }
         }
-        let database = of.databases.first().map_or("postgres", String::as_str);
-        Self::up((version, folder), data, place, (&of.superuser, database), &settings, LONG_PATIENCE).await
+        // What there was when the base backup was taken may be gone by the moment it is brought to.
+        let databases: Vec<&str> = USUAL.into_iter().chain(of.databases.iter().map(String::as_str)).collect();
+        Self::up((version, folder), data, place, (&of.superuser, &databases), &settings, LONG_PATIENCE).await
     }
 
     async fn up(
         (version, folder): (u32, PathBuf),
         data: &Path,
         place: &Place,
-        (user, database): (&str, &str),
+        (user, databases): (&str, &[&str]),
         settings: &[String],
         patience: Duration,
     ) -> Result<Self, PostgresError> {
@@ -182,9 +202,13 @@ impl ScratchServer {
         let mut child = serve(&folder, data, place, settings).await?;
         let encoded = windlass_repo::store::Key::encode;
         let host = encoded(&place.path.to_string_lossy());
-        let url = format!("postgresql://{}@/{}?host={host}", encoded(user), encoded(database));
-        let tools = Tools::of_scratch(folder.clone(), url, version);
+        let reached_by = |database: &str| {
+            let url = format!("postgresql://{}@/{}?host={host}", encoded(user), encoded(database));
+            Tools::of_scratch(folder.clone(), url, version)
+        };
         let began = Instant::now();
+        let mut databases = databases.iter();
+        let mut tools = reached_by(databases.next().copied().unwrap_or(USUAL[0]));
         loop {
             match Session::open_any(&tools).await {
                 Ok(mut session) => {
@@ -200,6 +224,13 @@ impl ScratchServer {
                 Err(error) => {
                     let ended = child.try_wait().ok().flatten().is_some();
                     let why = error.to_string();
+                    if !ended
+                        && NOT_THAT.iter().any(|not_that| why.contains(not_that))
+                        && let Some(next) = databases.next()
+                    {
+                        tools = reached_by(next);
+                        continue;
+                    }
                     if !ended && (began.elapsed() > patience || !NOT_YET.iter().any(|not_yet| why.contains(not_yet))) {
                         // That it cannot be reached says nothing of what it runs on.
                         teardown::end(&place.path);
@@ -210,7 +241,8 @@ impl ScratchServer {
                         let log = std::fs::read_to_string(place.path.join("log")).unwrap_or_default();
                         return Err(failed(format!("{error}\n{}", log.trim_end())));
                     }
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    // Whoever asks takes its time from what is replayed.
+                    tokio::time::sleep((began.elapsed() / 20).clamp(OFTEN, SELDOM)).await;
                 }
             }
         }
@@ -238,22 +270,37 @@ impl ScratchServer {
     pub async fn paused(&self) -> Result<Lsn, PostgresError> {
         #[derive(serde::Deserialize)]
         struct Replay {
-            is_paused: bool,
+            /// Absent where it does not recover any more.
+            is_paused: Option<bool>,
             lsn: Option<Lsn>,
         }
-        let asked = "select pg_catalog.pg_is_wal_replay_paused() as is_paused, pg_catalog.pg_last_wal_replay_lsn()::text as lsn";
+        let asked = "select case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_is_wal_replay_paused() end as is_paused, \
+            pg_catalog.pg_last_wal_replay_lsn()::text as lsn";
+        let failed = |why: String| PostgresError::Scratch { place: self.place.clone(), why };
+        let began = Instant::now();
         loop {
-            let mut session = Session::open_any(&self.tools).await?;
-            let Replay { is_paused, lsn } = session.row(asked).await?;
-            session.close().await;
-            if let Some(lsn) = lsn.filter(|_| is_paused) {
-                return Ok(lsn);
+            let answer = async {
+                let mut session = Session::open_any(&self.tools).await?;
+                let answer: Replay = session.row(asked).await?;
+                session.close().await;
+                Ok::<_, PostgresError>(answer)
+            };
+            match answer.await {
+                Ok(Replay { is_paused: Some(true), lsn: Some(lsn) }) => return Ok(lsn),
+                Ok(Replay { is_paused: None, .. }) => return Err(failed(NEVER_PAUSED.to_owned())),
+                Ok(_) => {}
+                // A session may be ended by what is replayed.
+                Err(_) if self.data.join("postmaster.pid").exists() => {}
+                Err(error) => {
+                    let log = std::fs::read_to_string(self.place.join("log")).unwrap_or_default();
+                    return Err(failed(format!("{error}\n{}", log.trim_end())));
+                }
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep((began.elapsed() / 20).clamp(OFTEN, SELDOM)).await;
         }
     }
 
-    /// Ends the server in order: what it wrote is whole, and its data folder is started again without recovering.
+    /// Ends the server in order: what it wrote is whole. Where it had recovered, it is started again without recovering.
     pub async fn stop(self) -> Result<(), PostgresError> {
         let mut command = as_owner(&self.folder.join("pg_ctl"), self.owner);
         command.arg("stop").arg("-D").arg(&self.data).args(["-m", "fast", "-w", "-t", STOPPED]).stdin(Stdio::null());

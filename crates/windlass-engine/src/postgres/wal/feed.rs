@@ -82,8 +82,8 @@ impl Feed {
     }
 
     /// Where the newest segment begins that was given: a server asks for one when it has replayed those before.
-    pub fn at(&self) -> Lsn {
-        Lsn(self.given.load(Ordering::Relaxed))
+    pub fn at(&self) -> Option<Lsn> {
+        Some(self.given.load(Ordering::Relaxed)).filter(|given| *given > 0).map(Lsn)
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Health {
     pub mode: String,
     /// `archive_command`; not every role is told.
     pub command: Option<String>,
+    /// `archive_timeout`, in seconds: after so many an idle server ends its segment. 0 is never.
+    pub timeout: u32,
     /// Files that wait.
     pub waiting: u64,
     /// Bytes of `pg_wal`.
@@ -33,6 +35,7 @@ impl Health {
     pub async fn ask(settings: &Physical) -> Result<Self, PostgresError> {
         let asked = "select pg_catalog.pg_is_in_recovery() as is_standby, pg_catalog.current_setting('archive_mode') as mode, \
             (select setting from pg_catalog.pg_settings where name = 'archive_command') as command, \
+            (select setting::int from pg_catalog.pg_settings where name = 'archive_timeout') as timeout, \
             (select count(*) from pg_catalog.pg_ls_archive_statusdir() where name like '%.ready') as waiting, \
             (select coalesce(sum(size), 0)::bigint from pg_catalog.pg_ls_waldir()) as wal_bytes, \
             (select case when last_failed_time > coalesce(last_archived_time, '-infinity') then last_failed_wal end \

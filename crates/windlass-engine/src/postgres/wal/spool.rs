@@ -15,6 +15,9 @@ use crate::moment;
 /// How the names of objects begin that the archive refused.
 const REFUSED: &str = "refused-";
 
+/// How the names begin of what is not written to its end.
+const PART: &str = ".part-";
+
 /// Folders that are made with that of a spool, and have to be durable as well.
 const ABOVE: usize = 3;
 
@@ -51,7 +54,7 @@ impl Spool {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             // One that was not written to its end was told to nobody.
-            if !name.starts_with('.') && name.starts_with(REFUSED) == is_refused {
+            if !name.starts_with(PART) && name.starts_with(REFUSED) == is_refused {
                 waiting.push((name, entry.metadata()?.len()));
             }
         }
@@ -68,7 +71,7 @@ impl Spool {
     pub fn put(&self, object: &str, pieces: &[impl AsRef<[u8]>]) -> io::Result<()> {
         let path = self.path(object);
         let needed: u64 = pieces.iter().map(|piece| piece.as_ref().len() as u64).sum();
-        let held: u64 = self.waiting()?.iter().map(|(_, bytes)| bytes).sum();
+        let held: u64 = self.waiting()?.iter().chain(&self.refused()?).map(|(_, bytes)| bytes).sum();
         if held + needed > self.bound {
             let (held, bound) = (windlass_core::size::display(held), windlass_core::size::display(self.bound));
             return Err(io::Error::other(format!("it holds {held}, and may hold {bound}")));
@@ -79,13 +82,28 @@ impl Spool {
                 File::open(above)?.sync_all()?;
             }
         }
-        let mut part = tempfile::Builder::new().prefix(".").tempfile_in(&self.folder)?;
+        let mut part = tempfile::Builder::new().prefix(PART).tempfile_in(&self.folder)?;
         pieces.iter().try_for_each(|piece| part.write_all(piece.as_ref()))?;
         part.as_file().sync_all()?;
         moment::pass();
         part.persist_noclobber(&path).map_err(|error| error.error)?;
         moment::pass();
         File::open(&self.folder)?.sync_all()
+    }
+
+    /// Removes what was begun by one that was killed: it was told to nobody.
+    pub fn tidy(&self) -> io::Result<()> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(PART) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Puts aside what the archive refuses, so that it holds up nothing else.
@@ -131,5 +149,10 @@ mod tests {
         spool.refuse("2.zst").unwrap();
         assert_eq!(spool.waiting().unwrap(), [("3.zst".to_owned(), 4)]);
         assert_eq!(spool.refused().unwrap(), [("refused-2.zst".to_owned(), 4)]);
+        assert!(spool.put("wal_005/4.zst", &[b"1234"]).is_err(), "what was refused takes room as well");
+        fs::write(folder.path().join("spool/.part-killed"), "12").unwrap();
+        assert_eq!(spool.waiting().unwrap().len(), 1);
+        spool.tidy().unwrap();
+        assert_eq!(fs::read_dir(folder.path().join("spool")).unwrap().count(), 2);
     }
 }

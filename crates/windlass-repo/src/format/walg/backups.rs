@@ -70,32 +70,6 @@ pub struct BaseBackup {
     pub stored_bytes: u64,
 }
 
-/// What reading everything back has shown.
-#[derive(Clone, Debug, Default)]
-pub struct ReadBack {
-    /// Objects that were read.
-    pub objects: u64,
-    /// Bytes of them, unpacked.
-    pub bytes: u64,
-    /// What cannot be restored, in words; nothing where all is well.
-    pub damage: Vec<String>,
-}
-
-impl ReadBack {
-    /// That the store cannot be asked says nothing of the backup; everything else is damage.
-    fn add(&mut self, object: Result<u64, WalgError>, progress: &(dyn Fn(u64) + Send + Sync)) -> Result<(), WalgError> {
-        match object {
-            Ok(bytes) => {
-                progress(bytes);
-                (self.objects, self.bytes) = (self.objects + 1, self.bytes + bytes);
-            }
-            Err(error @ WalgError::Read { .. }) => return Err(error),
-            Err(error) => self.damage.push(error.to_string()),
-        }
-        Ok(())
-    }
-}
-
 impl Backups {
     /// Someone else's, at the root of a store.
     pub fn foreign(store: &Store, key: Option<SealKey>) -> Self {
@@ -267,54 +241,6 @@ impl Backups {
         Ok(all)
     }
 
-    /// Reads every archive of a chain back, opened and unpacked, and the WAL that makes its newest consistent: whether every
-    /// file is there, and every segment is the one it should be.
-    pub async fn read_back(
-        &self,
-        held: &Held,
-        chain: &[Backup],
-        progress: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<ReadBack, WalgError> {
-        let mut read = ReadBack::default();
-        let steps = match Step::plan(chain) {
-            Ok(steps) => steps,
-            Err(error) => return Ok(ReadBack { damage: vec![error.to_string()], ..read }),
-        };
-        for step in steps {
-            let step = Arc::new(step);
-            for part in parts(held, &step.backup) {
-                let ticked = Arc::clone(&step);
-                let walked =
-                    self.blocking(step.backup.part(&part), part.codec(), move |content| walk(content, &ticked));
-                read.add(walked.await, progress)?;
-            }
-            read.damage.extend(step.check().err().map(|error| error.to_string()));
-        }
-        let Some(newest) = chain.first() else { return Ok(read) };
-        let segments = match held.until_consistent(&newest.name) {
-            Ok(segments) => segments,
-            Err(why) => {
-                read.damage.push(why);
-                return Ok(read);
-            }
-        };
-        for segment in segments {
-            let Some((object, codec)) = held.object(segment) else { continue };
-            let (name, cluster) = (object.clone(), newest.sentinel.system_identifier);
-            let walked = self.blocking(object, codec, move |content| {
-                let mut head = vec![0; super::wal::LONG];
-                content.read_exact(&mut head)?;
-                let bytes = head.len() as u64 + std::io::copy(&mut content.take(LARGE), &mut std::io::sink())?;
-                let checked = SegmentHeader::read(&name, &head).and_then(|header| {
-                    header.check(&name, segment, cluster.unwrap_or(header.system_identifier), bytes)
-                });
-                checked.map(|()| bytes).map_err(std::io::Error::other)
-            });
-            read.add(walked.await, progress)?;
-        }
-        Ok(read)
-    }
-
     /// When the last transaction ended whose end is in these segments, on the way to a timeline, of the cluster with this
     /// identifier.
     pub async fn last_end(
@@ -344,13 +270,22 @@ impl Backups {
 
     /// Where a file of the archive is; each way of compressing it is asked for, the usual ones first.
     pub(super) async fn find(&self, file: &str) -> Result<Option<(String, Codec)>, WalgError> {
+        self.find_among(&Codec::ALL, file).await
+    }
+
+    /// The same, of some ways.
+    pub(super) async fn find_among(&self, codecs: &[Codec], file: &str) -> Result<Option<(String, Codec)>, WalgError> {
         let Ok(file) = WalFile::parse(file, SegmentSize::LEAST) else { return Ok(None) };
-        self.find_as(|codec| wal_object(file, SegmentSize::LEAST, codec)).await
+        self.find_as(codecs, |codec| wal_object(file, SegmentSize::LEAST, codec)).await
     }
 
     /// Where an object is whose name says how it is compressed.
-    pub(super) async fn find_as(&self, name: impl Fn(Codec) -> String) -> Result<Option<(String, Codec)>, WalgError> {
-        for codec in Codec::ALL {
+    pub(super) async fn find_as(
+        &self,
+        codecs: &[Codec],
+        name: impl Fn(Codec) -> String,
+    ) -> Result<Option<(String, Codec)>, WalgError> {
+        for codec in codecs.iter().copied() {
             let object = name(codec);
             match self.store.head(&Key::foreign(&object)).await {
                 Ok(_) => return Ok(Some((object, codec))),
@@ -412,6 +347,15 @@ impl Held {
             self.histories.iter().filter(|(_, history)| of_path(history)).map(|(t, h)| (*t, h.clone())).collect();
         let replay = Replay::behind(from, (start, consistent), &self.segments, &histories, self.size);
         timeline.is_none_or(|timeline| timeline == replay.timeline).then_some(replay)
+    }
+
+    /// Where the next base backup begins that the WAL behind this one leads to.
+    pub fn next_base(&self, backup: &BackupName) -> Option<Lsn> {
+        let base = self.backups.iter().find(|one| one.name == *backup)?;
+        let replay = self.replay(backup)?;
+        let later =
+            self.backups.iter().filter(|one| one.segment > base.segment && replay.segments.contains(&one.segment));
+        later.filter_map(|one| one.sentinel.start).filter(|start| Some(*start) > base.sentinel.finish).min()
     }
 
     /// The first byte behind what can be replayed; `None` where nothing can.
@@ -477,7 +421,7 @@ pub(super) fn whole(listing: &Listing) -> impl Iterator<Item = Segment> {
 }
 
 /// The archives of a base backup, those of files first.
-fn parts(held: &Held, backup: &BackupName) -> Vec<PartName> {
+pub(super) fn parts(held: &Held, backup: &BackupName) -> Vec<PartName> {
     let mut parts = held.listing.backups.get(backup).map(|present| present.parts.clone()).unwrap_or_default();
     parts.sort_by_key(|part| (part.kind(), part.to_string()));
     parts
@@ -503,7 +447,7 @@ fn usable(name: &BackupName, present: &Present) -> Result<(), String> {
 }
 
 /// Walks an archive, and ticks off what it holds. Returns the bytes of its files.
-fn walk(content: &mut (dyn Read + Send), step: &Step) -> std::io::Result<u64> {
+pub(super) fn walk(content: &mut (dyn Read + Send), step: &Step) -> std::io::Result<u64> {
     let mut entries = Entries::new(content);
     let mut bytes = 0;
     while let Some(entry) = entries.next()? {

@@ -174,6 +174,14 @@ impl From<Fault> for io::Error {
     }
 }
 
+impl WalgError {
+    /// Whether it says something of the bytes that were to be read or stored, and would again; anything else is of the way to them.
+    pub fn is_of_content(&self) -> bool {
+        use WalgError::{Cut, Damaged, Hostile, OtherContent, Segment};
+        matches!(self, OtherContent { .. } | Segment { .. } | Damaged { .. } | Cut { .. } | Hostile { .. })
+    }
+}
+
 impl Diagnose for WalgError {
     fn code(&self) -> &'static str {
         match self {

@@ -132,7 +132,7 @@ impl Backups {
 
     /// Settings that lay outside of the data folder of a base backup: their names, which lead nowhere else, and their content.
     pub async fn settings(&self, backup: &BackupName) -> Result<Vec<(PathBuf, Vec<u8>)>, WalgError> {
-        match self.find_as(|codec| backup.settings(codec)).await? {
+        match self.find_as(&Codec::ALL, |codec| backup.settings(codec)).await? {
             Some((object, codec)) => self.blocking(object, codec, |content| settings(content)).await,
             None => Ok(Vec::new()),
         }

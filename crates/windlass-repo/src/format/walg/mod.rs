@@ -24,6 +24,7 @@
 //! | how WAL comes into the archive, and out of it | [`push`](Archived), [`fetch`](StoredWal) |
 //! | whose a WAL segment is, and what was committed in it | [`wal`](SegmentHeader), [`commits`](CommitWalk), `summary` |
 //! | where in the WAL a moment is | [`moment`](NoMoment) |
+//! | whether all of it is what it should be | [`read_back`](ReadBack) |
 //!
 //! Promised: whatever bytes are given, nothing is written outside the target, nothing panics, and a backup is called whole only
 //! if every file it names was there. `pg_control` comes last, so that no server starts from less. Left to others: PostgreSQL
@@ -47,6 +48,7 @@ mod names;
 mod open;
 mod part;
 mod push;
+mod read_back;
 mod replay;
 mod seal;
 mod sentinel;
@@ -56,7 +58,7 @@ mod unpack;
 mod wal;
 
 pub use archive::{Entries, Entry, Kind};
-pub use backups::{Backups, BaseBackup, Held, ReadBack};
+pub use backups::{Backups, BaseBackup, Held};
 pub use chain::{Backup, Step};
 pub use codec::{Codec, Compression, Compressor, FRAME};
 pub use commits::{CommitWalk, Commits, Mark, Marked};
@@ -69,6 +71,7 @@ pub use names::{BASE_BACKUPS, BackupName, Listing, PartKind, PartName, Present, 
 pub use open::open;
 pub use part::PartWriter;
 pub use push::{Archived, Before, Sealing};
+pub use read_back::ReadBack;
 pub use replay::Replay;
 pub use seal::{KeyForm, Opener, SealKey, Sealer};
 pub use sentinel::{CorruptBlocks, Delta, FileDescription, FilesMetadata, Metadata, Sentinel, Spec, Tablespace};

@@ -20,7 +20,7 @@ use windlass_core::wal::{SegmentSize, WalFile};
 use super::backups::{Backups, unread};
 use super::fetch::is_meant;
 use super::{
-    BASE_BACKUPS, BackupName, Compression, Compressor, FRAME, Fault, SealKey, Sealer, WAL, WalgError, summary,
+    BASE_BACKUPS, BackupName, Codec, Compression, Compressor, FRAME, Fault, SealKey, Sealer, WAL, WalgError, summary,
     wal_object,
 };
 use crate::object::{ObjectError, ObjectWriter};
@@ -38,7 +38,7 @@ pub struct Archived {
 /// What is known of a name before a file is stored under it. That it is created, or not, decides all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Before {
-    /// There is nothing, compressed in whatever way.
+    /// There is nothing, unless another writes, too.
     NotThere,
     /// There may be something.
     MayBeThere,
@@ -95,7 +95,12 @@ impl Backups {
         before: Before,
     ) -> Result<Option<ObjectRef>, WalgError> {
         let named = looked_at(name, file, cluster)?;
-        if before == Before::MayBeThere && self.is_there(name, file).await? {
+        // Creating it tells of one that is compressed alike, and of no other.
+        let looked_for: Vec<Codec> = match before {
+            Before::MayBeThere => Codec::ALL.to_vec(),
+            Before::NotThere => Codec::WRITTEN.into_iter().filter(|codec| *codec != compression.codec()).collect(),
+        };
+        if self.is_there(&looked_for, name, file).await? {
             return Ok(None);
         }
         let (object, made) = self.pack(name, named, file, compression).await?;
@@ -105,7 +110,7 @@ impl Backups {
         match self.store.create_from(&Key::foreign(&object), made).await {
             Ok(_) => Ok(Some(stored)),
             // Another put it there meanwhile, or it is sealed: no two of those are the same.
-            Err(StoreError::Occupied { .. }) if self.is_there(name, file).await? => Ok(None),
+            Err(StoreError::Occupied { .. }) if self.is_there(&Codec::ALL, name, file).await? => Ok(None),
             Err(StoreError::Occupied { .. }) => Err(WalgError::OtherContent { object }),
             Err(error) => Err(unread(&object, error)),
         }
@@ -161,12 +166,15 @@ impl Backups {
         let content =
             tokio::task::spawn_blocking(move || stored.unpack(Some(cluster), &content).map(|_| (stored, content)));
         let (stored, content) = content.await.map_err(|error| taken(object, io::Error::other(error)))??;
-        if self.is_there(stored.name(), &Arc::new(content)).await? {
+        let (name, content) = (stored.name().to_owned(), Arc::new(content));
+        if self.is_there(&Codec::ALL, &name, &content).await? {
             return Ok(());
         }
         let object = format!("{WAL}/{object}");
         match self.store.create_from(&Key::foreign(&object), vec![stored.into_bytes().into()]).await {
             Ok(_) => Ok(()),
+            // As above: no two that are sealed are the same.
+            Err(StoreError::Occupied { .. }) if self.is_there(&Codec::ALL, &name, &content).await? => Ok(()),
             Err(StoreError::Occupied { .. }) => Err(WalgError::OtherContent { object }),
             Err(error) => Err(unread(&object, error)),
         }
@@ -182,8 +190,8 @@ impl Backups {
     }
 
     /// A file that the archive holds with this content: with other content that is an error.
-    async fn is_there(&self, name: &str, file: &Arc<File>) -> Result<bool, WalgError> {
-        let Some((object, codec)) = self.find(name).await? else { return Ok(false) };
+    async fn is_there(&self, looked_for: &[Codec], name: &str, file: &Arc<File>) -> Result<bool, WalgError> {
+        let Some((object, codec)) = self.find_among(looked_for, name).await? else { return Ok(false) };
         let from = Arc::clone(file);
         match self.blocking(object.clone(), codec, move |archived| is_same(archived, &from)).await {
             Ok(true) => Ok(true),
