@@ -48,6 +48,7 @@ async fn a_server_is_started_from_what_was_taken_while_another_was_written_to() 
     // A second one, at rest: what the server holds is what is restored.
     server.psql("shop", "checkpoint");
     let at_rest = repository.reads(&server).await?;
+    assert!(repository.parts(&at_rest) > 3, "several archives, by several threads");
     let restored = repository.starts(&at_rest).await?;
     let expected = server.psql("shop", COUNTED).replace("\n1000\n1000", "\n1000\n0");
     assert_eq!(restored.psql("shop", COUNTED), expected, "an unlogged table is empty");

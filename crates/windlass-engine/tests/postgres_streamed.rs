@@ -59,6 +59,7 @@ async fn a_server_is_started_from_what_it_sent_while_it_was_written_to() -> Resu
     assert_eq!((&backup.corrupt, &backup.warnings), (&BTreeMap::new(), &Vec::new()));
     assert!(backup.window.from >= began && backup.window.from <= backup.window.to);
     assert!(backup.window.to.duration_since(backup.window.from) < SignedDuration::from_secs(10), "{:?}", backup.window);
+    assert!(repository.parts(&backup) > 3, "several archives of one stream");
     let restored = repository.starts(&backup).await?;
     assert_eq!(restored.psql("shop", "select count(*) from orders"), "200000");
     restored.psql("shop", "create extension amcheck");

@@ -131,6 +131,16 @@ impl Namespace {
         self.cluster.kubectl(&[&["--namespace", &self.name], arguments].concat())
     }
 
+    /// What is known of a Job: its Pods may be gone, and with them what they said.
+    pub fn of_job(&self, job: &str) -> String {
+        let asked: [&[&str]; 3] = [
+            &["logs", &format!("job/{job}"), "--pod-running-timeout=1s"],
+            &["describe", "job", job],
+            &["get", "events"],
+        ];
+        asked.map(|arguments| self.kubectl(arguments).unwrap_or_else(|error| format!("{error:#}"))).join("\n")
+    }
+
     /// Applies objects; an error says what was refused.
     pub fn apply(&self, yaml: &str) -> Result<()> {
         let (good, said) = self.try_apply(yaml)?;

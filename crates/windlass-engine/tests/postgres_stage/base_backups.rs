@@ -78,6 +78,13 @@ impl Repository {
         Ok(())
     }
 
+    /// Archives of files of a base backup.
+    pub(crate) fn parts(&self, backup: &BaseBackup) -> usize {
+        let folder = self.folder.path().join("basebackups_005").join(backup.name.as_str()).join("tar_partitions");
+        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("part_")).count()
+    }
+
     /// Starts a server from a base backup and the archive, and waits until it has recovered.
     pub(crate) async fn starts(&self, backup: &BaseBackup) -> Result<PgCluster> {
         let folder = tempfile::tempdir()?;

@@ -30,7 +30,7 @@ fn k02_one_object_is_left_by_a_run_and_stock_pg_restore_reads_it() -> Result<()>
     stage.condition("shelf", "DatabaseReachable", "True", LATER)?;
 
     let job = stage.run_now("shelf-backup", 29_395_860)?;
-    ensure!(stage.ended(&job)?, "the Job failed: {}", stage.namespace.kubectl(&["logs", &format!("job/{job}")])?);
+    ensure!(stage.ended(&job)?, "the Job failed: {}", stage.namespace.of_job(&job));
     // The moment it was scheduled for, not the one it ran.
     assert_eq!(dumps("k02/shelf")?, ["kryton-20251121T190000Z.dump"]);
     match listed("k02/shelf", "kryton-20251121T190000Z.dump") {

@@ -138,7 +138,7 @@ impl Stage {
     /// That a run goes well, and is told.
     pub(crate) fn backs_up(&self, minute: u64) -> Result<()> {
         let job = self.run_now("shelf-backup", minute)?;
-        ensure!(self.ended(&job)?, "{}", self.namespace.kubectl(&["logs", &format!("job/{job}")])?);
+        ensure!(self.ended(&job)?, "{}", self.namespace.of_job(&job));
         self.committed(&job)
     }
 

@@ -40,7 +40,7 @@ impl Stage {
     pub(crate) fn backed_up(&self, kryton: &str, minute: u64) -> Result<()> {
         let before = self.status(kryton)?["backup"]["points"].as_i64().unwrap_or(0);
         let job = self.run_now(&format!("{kryton}-backup"), minute)?;
-        ensure!(self.ended(&job)?, "{}", self.namespace.kubectl(&["logs", &format!("job/{job}")])?);
+        ensure!(self.ended(&job)?, "{}", self.namespace.of_job(&job));
         self.namespace
             .wait("the point", SOON, || Ok(self.status(kryton)?["backup"]["points"].as_i64().unwrap_or(0) > before))
     }

@@ -44,7 +44,7 @@ fn k50_the_samples_run_and_leave_what_they_should() -> Result<()> {
     stage.condition("kryton-minimal", "SnapshotConfigured", "True", SOON)?;
     for cron in ["kryton-sample-backup", "kryton-sample-snapshot", "kryton-minimal-snapshot"] {
         let job = stage.run_now(cron, FIRST)?;
-        ensure!(stage.ended(&job)?, "{}", stage.namespace.kubectl(&["logs", &format!("job/{job}")])?);
+        ensure!(stage.ended(&job)?, "{}", stage.namespace.of_job(&job));
     }
     stage.condition("kryton-sample", "BackedUp", "True", SOON)?;
     let dumps = || dumps_in(&store().folder().join(BUCKET).join("kryton-sample"));

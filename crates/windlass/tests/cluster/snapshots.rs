@@ -23,7 +23,7 @@ fn k10_a_snapshot_is_named_by_its_moment_and_a_run_that_is_tried_again_makes_no_
     stage.condition("shelf", "Ready", "True", LATER)?;
     for _ in 0..2 {
         let job = stage.run_now("shelf-snapshot", 29_395_860)?;
-        ensure!(stage.ended(&job)?, "{}", stage.namespace.kubectl(&["logs", &format!("job/{job}")])?);
+        ensure!(stage.ended(&job)?, "{}", stage.namespace.of_job(&job));
         stage.namespace.kubectl(&["delete", "job", &job])?;
     }
     assert_eq!(snapshots(&stage)?, ["shelf-20251121t190000z"]);
@@ -51,7 +51,7 @@ fn k11_old_snapshots_go_and_the_newest_stays() -> Result<()> {
     stage.condition("shelf", "SnapshotConfigured", "True", SOON)?;
     for (minute, only) in [(29_395_860, "shelf-20251121t190000z"), (29_395_920, "shelf-20251121t200000z")] {
         let job = stage.run_now("shelf-snapshot", minute)?;
-        ensure!(stage.ended(&job)?, "{}", stage.namespace.kubectl(&["logs", &format!("job/{job}")])?);
+        ensure!(stage.ended(&job)?, "{}", stage.namespace.of_job(&job));
         assert_eq!(snapshots(&stage)?, [only]);
         std::thread::sleep(std::time::Duration::from_secs(2));
     }
@@ -92,7 +92,7 @@ fn k13_a_snapshot_that_cannot_be_taken_is_told_ends_in_time_and_leaves_nothing()
         Ok(!cron.to_string().contains("nobodys"))
     })?;
     let job = stage.run_now("shelf-snapshot", 29_395_920)?;
-    ensure!(stage.ended(&job)?, "{}", stage.namespace.kubectl(&["logs", &format!("job/{job}")])?);
+    ensure!(stage.ended(&job)?, "{}", stage.namespace.of_job(&job));
     let (reason, message) = stage.condition("shelf", "SnapshotTaken", "True", SOON)?;
     assert!(reason == "Taken" && message.contains("shelf-20251121t200000z"), "{reason}: {message}");
     Ok(())
