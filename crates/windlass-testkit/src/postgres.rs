@@ -31,6 +31,11 @@ impl PgCluster {
 
     /// Starts a server with settings such as `wal_level=logical`.
     pub fn start_with(settings: &[&str]) -> Result<Self> {
+        Self::made_with(&["-k"], settings)
+    }
+
+    /// The same, of a cluster that `initdb` makes with these: `-k` for checksums of pages.
+    pub fn made_with(initdb_with: &[&str], settings: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("wl-pg-").tempdir_in("/tmp")?;
         let user = unprivileged()?;
         if let Some((uid, gid)) = user {
@@ -45,11 +50,10 @@ impl PgCluster {
             "--auth-local=trust",
             "--auth-host=scram-sha-256",
             "-N",
-            "-k",
             "-E",
             "UTF8",
         ]);
-        run(initdb.args(["--locale=C.UTF-8"]))?;
+        run(initdb.args(["--locale=C.UTF-8"]).args(initdb_with))?;
         cluster.up()?;
         Ok(cluster)
     }

@@ -15,7 +15,7 @@ use windlass_testkit::postgres::PgCluster;
 use windlass_testkit::s3::{Kind, S3Server};
 
 /// More than one upload's part, of what does not compress.
-const MUCH: &str = "insert into orders select n, gen_random_bytes(1024)::text from generate_series(100, 20000) n";
+const MUCH: &str = "insert into orders select n, gen_random_bytes(1024)::text from generate_series(100, 12000) n";
 
 /// A server whose archive is in a bucket behind a network, a base backup of it, and rows since.
 fn archive(kind: Kind, network: Network, more: &str) -> Result<(S3Server, Proxy, Archive)> {
@@ -58,7 +58,7 @@ fn an_overloaded_bucket_takes_and_gives_everything() -> Result<()> {
 #[test]
 fn latency_and_resets_cost_time_and_no_data() -> Result<()> {
     let (_store, proxy, archive) =
-        archive(Kind::Versitygw, Network::Slow(Duration::from_millis(100), 5), "compression = \"lz4\"")?;
+        archive(Kind::Versitygw, Network::Slow(Duration::from_millis(50), 5), "compression = \"lz4\"")?;
     archive.stage.windlass(&["verify", "shop"])?.with(0);
     comes_back(&archive)?;
     let (requests, hit) = proxy.counts();

@@ -113,6 +113,29 @@ fn a_server_is_left_at_a_moment_to_be_looked_at_and_goes_on_when_it_is_told() ->
 }
 
 #[test]
+fn clusters_of_other_segments_and_without_checksums_come_back_as_well() -> Result<()> {
+    for size in ["--wal-segsize=1", "--wal-segsize=128"] {
+        let server = PgCluster::made_with(&[size], &["archive_mode=on", "wal_level=replica"])?;
+        assert_eq!(server.psql("postgres", "show data_checksums"), "off");
+        let archive = Archive::of(server, "", Ok)?;
+        archive.stage.take()?;
+        archive.switch();
+        let many = "insert into orders select n, repeat(md5(n::text), 9) from generate_series(10, 9000) n";
+        archive.server.psql("shop", many);
+        let (moment, rows) =
+            (archive.server.psql("shop", "select pg_current_wal_lsn()"), "select count(*) from orders");
+        let expected = archive.server.psql("shop", rows);
+        archive.switch();
+        let last = archive.switch();
+        archive.wait_for(&last);
+        archive.stage.windlass(&["verify", "shop", "--deep"])?.with(0);
+        assert_eq!(restored(&archive, &["--at-lsn", &moment])?.psql("shop", rows), expected, "{size}");
+        assert_eq!(restored(&archive, &["--at", "latest"])?.psql("shop", rows), archive.server.psql("shop", rows));
+    }
+    Ok(())
+}
+
+#[test]
 fn a_moment_that_is_not_there_is_refused_and_the_nearest_is_named() -> Result<()> {
     let archive = Archive::new()?;
     let server = &archive.server;

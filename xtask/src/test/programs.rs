@@ -37,7 +37,13 @@ const WITH_17: [(&str, &[&str]); 7] = [
     ("postgres_streamed", &[]),
     ("physical", &["a_server_comes_back_as_a_whole_and_was_proven_before"]),
     ("archive", &["a_standby_follows_what_is_archived"]),
-    ("moments", &["every_way_to_name_a_moment_leads_to_exactly_that"]),
+    (
+        "moments",
+        &[
+            "every_way_to_name_a_moment_leads_to_exactly_that",
+            "a_server_is_left_at_a_moment_to_be_looked_at_and_goes_on_when_it_is_told",
+        ],
+    ),
     ("server_in_place", &["a_server_goes_back_to_a_moment_and_forth_again"]),
     ("extract", &["one_table_of_a_moment_comes_back_as_it_was_then"]),
 ];

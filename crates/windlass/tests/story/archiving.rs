@@ -44,17 +44,18 @@ impl Archive {
 
     /// With settings of its server, and more of its component.
     pub(crate) fn with_both(settings: &[&str], more: &str) -> Result<Self> {
-        Self::made(settings, more, Ok)
+        let usual = ["archive_mode=on", "wal_level=replica", "max_wal_size=64MB"];
+        Self::of(PgCluster::start_with(&[&usual, settings].concat())?, more, Ok)
     }
 
     /// Whose repository is in the bucket at an endpoint.
     pub(crate) fn in_bucket(endpoint: &str, more: &str) -> Result<Self> {
-        Self::made(&[], more, |stage| stage.bucket(endpoint, "prod"))
+        let server = PgCluster::start_with(&["archive_mode=on", "wal_level=replica", "max_wal_size=64MB"])?;
+        Self::of(server, more, |stage| stage.bucket(endpoint, "prod"))
     }
 
-    fn made(settings: &[&str], more: &str, elsewhere: impl FnOnce(Stage) -> Result<Stage>) -> Result<Self> {
-        let usual = ["archive_mode=on", "wal_level=replica", "max_wal_size=64MB"];
-        let server = PgCluster::start_with(&[&usual, settings].concat())?;
+    /// Of this server.
+    pub(crate) fn of(server: PgCluster, more: &str, elsewhere: impl FnOnce(Stage) -> Result<Stage>) -> Result<Self> {
         server.psql("postgres", "create database shop");
         server.psql("shop", "create table orders (id bigint primary key, note text)");
         let settings = format!(

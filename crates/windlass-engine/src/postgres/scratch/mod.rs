@@ -163,12 +163,16 @@ impl ScratchServer {
         // What it writes on a timeline of its own is marked for whoever archives it later: otherwise there would be a gap.
         let commits = control(&folder, data, place, "track_commit_timestamp").await?;
         let marks = if wal_level == "minimal" { "off" } else { "on" };
+        let segment = of.segment_size.bytes() >> 20;
         let mut settings = vec![
             format!("config_file={}", write("postgresql.conf", "")?),
             format!("hba_file={}", write("pg_hba.conf", "local all all trust\n")?),
             format!("ident_file={}", write("pg_ident.conf", "")?),
             format!("hot_standby={}", if readable { "on" } else { "off" }),
             "huge_pages=off".to_owned(),
+            // Twice a segment at least, or it does not start; otherwise as by default.
+            format!("min_wal_size={}MB", (2 * segment).max(80)),
+            format!("max_wal_size={}MB", (4 * segment).max(1024)),
             // As many as there can be in the WAL: recovery ends without.
             format!("max_prepared_transactions={}", prepared.max(PREPARED)),
             // Who recovers by what it writes is told, and wants no less.
