@@ -363,15 +363,18 @@ fn a_restore_that_was_killed_goes_on_where_it_was() -> Result<()> {
         let meta = back.join("data").join(name).metadata()?;
         Ok((meta.ino(), meta.mtime_nsec()))
     };
+    let (latest, paused) = (&["--at", "latest"][..], &["--at", "latest", "--pause"][..]);
     for (at, moment) in [
-        ("1", "latest"),
-        ("after \"lay down\"", "latest"),
-        ("after \"recover\"", "latest"),
-        ("1", ""),
-        ("after \"lay down\"", ""),
+        ("1", latest),
+        ("after \"lay down\"", latest),
+        ("after \"recover\"", latest),
+        ("after \"lay down\"", paused),
+        ("after \"recover\"", paused),
+        ("after \"stay\"", paused),
+        ("1", &[]),
+        ("after \"lay down\"", &[]),
     ] {
-        let mut asked = vec!["restore", "shop", "--into", &into];
-        asked.extend((!moment.is_empty()).then_some(["--at", moment]).into_iter().flatten());
+        let asked = [&["restore", "shop", "--into", &into], moment].concat();
         let run = [&asked[..], &["--yes"]].concat();
         let killed = archive.stage.command(&run).env("WINDLASS_DIE_AT", at).output()?;
         assert_eq!(killed.status.signal(), Some(9), "{at}: {}", String::from_utf8_lossy(&killed.stderr));
@@ -389,9 +392,25 @@ fn a_restore_that_was_killed_goes_on_where_it_was() -> Result<()> {
         let server = PgCluster::start_from(|to| Ok(std::fs::rename(back.join("data"), to)?), &[])?;
         assert_eq!(server.psql("shop", "select count(*) from much"), "100000", "{at}");
         let orders = if moment.is_empty() { "0" } else { "3" };
+        if moment == paused {
+            let stays = "select pg_is_in_recovery(), pg_is_wal_replay_paused()";
+            story::wait_until("it to have come there", || server.psql("postgres", stays) == "t|t");
+        }
         assert_eq!(server.psql("shop", "select count(*) from orders"), orders, "{at}");
         drop(server);
         std::fs::remove_dir_all(&back)?;
     }
+    // Where more was archived meanwhile, `latest` is another moment; the place that its plan said is still there.
+    let asked = ["restore", "shop", "--into", &into];
+    let plan = [&["--output", "json"], &asked[..], latest, &["--plan"]].concat();
+    let planned = archive.stage.windlass(&plan)?.with(0).json();
+    let end = planned["plan"]["steps"][0]["recover"]["reach"]["end"].as_str().context("where it ends")?.to_owned();
+    let run = [&asked[..], latest, &["--yes"]].concat();
+    archive.stage.command(&run).env("WINDLASS_DIE_AT", "after \"lay down\"").output()?;
+    archive.wait_for(&archive.switch());
+    archive.stage.windlass(&run)?.with(2).says("--at-lsn");
+    archive.stage.windlass(&[&asked[..], &["--at-lsn", &end, "--yes"]].concat())?.with(0);
+    let server = PgCluster::start_from(|to| Ok(std::fs::rename(back.join("data"), to)?), &[])?;
+    assert_eq!(server.psql("shop", "select count(*) from orders"), "3");
     Ok(())
 }

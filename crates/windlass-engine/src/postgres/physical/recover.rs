@@ -15,6 +15,7 @@ use super::error::PhysicalError;
 use super::laid_down::LaidDown;
 use super::recovery::{NOTHING_MORE, Recovery, Until, word};
 use crate::backup::{tally, with_progress};
+use crate::moment;
 use crate::postgres::scratch::{Place, ScratchServer};
 use crate::postgres::wal::{Feed, Owner};
 use crate::progress::{Event, Progress};
@@ -160,6 +161,7 @@ impl Recovered<'_> {
             Some(Paused { recovery, step, place, data }) => {
                 let stay = || recovery.write_over(folder, &self.overrides).map_err(failed);
                 stay()?;
+                moment::reach("after", &"stay");
                 // Whoever starts it begins at a later checkpoint, with the WAL that lies there alone.
                 let again = ScratchServer::start_on(place, self.laid_down, data, true).await;
                 let again = again.map_err(PhysicalError::Server)?;
