@@ -214,11 +214,11 @@ pub(crate) fn scratch_places() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Waits until something is so, for at most 90 seconds: machines may be busy.
+/// Waits until something is so, for at most three minutes: machines may be busy.
 pub(crate) fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     let began = std::time::Instant::now();
     while !so() {
-        assert!(began.elapsed().as_secs() < 90, "still not so: {what}");
+        assert!(began.elapsed().as_secs() < 180, "still not so: {what}");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }

@@ -82,6 +82,9 @@ impl StoredWal {
     }
 }
 
+/// Bytes of an object that may hold a segment: the largest one, and what compressing and sealing add where they gain nothing.
+const LARGEST: u64 = LARGE + (LARGE >> 4);
+
 impl Backups {
     /// A file by the bytes of its object, whose name this is without the folder, wherever they come from.
     pub fn unpacked(&self, object: &str, bytes: Vec<u8>) -> StoredWal {
@@ -97,13 +100,19 @@ impl Backups {
         let others = Codec::ALL.into_iter().filter(|codec| *codec != likely);
         for codec in std::iter::once(likely).chain(others) {
             let object = wal_object(named, SegmentSize::LEAST, codec);
-            let pieces = match self.store.read(&Key::foreign(&object)).await {
+            let mut pieces = match self.store.read(&Key::foreign(&object)).await {
                 Ok(pieces) => pieces,
                 Err(StoreError::NotFound { .. }) => continue,
                 Err(error) => return Err(unread(&object, error)),
             };
-            let pieces: Vec<bytes::Bytes> = pieces.try_collect().await.map_err(|error| unread(&object, error))?;
-            let bytes = pieces.concat();
+            let mut bytes = Vec::new();
+            while let Some(piece) = pieces.try_next().await.map_err(|error| unread(&object, error))? {
+                bytes.extend_from_slice(&piece);
+                if bytes.len() as u64 > LARGEST {
+                    let why = "it is larger than any segment".to_owned();
+                    return Err(WalgError::Damaged { object, why });
+                }
+            }
             return Ok(Some(StoredWal { name: file.to_owned(), object, codec, bytes, key: self.key.clone() }));
         }
         Ok(None)
