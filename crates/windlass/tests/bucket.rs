@@ -82,8 +82,8 @@ fn bits_that_flip_on_the_way_are_found_and_are_no_end_of_the_archive() -> Result
         let at = ["wal-fetch", "--component", "shop/db", "--cluster", &cluster, "--socket", socket.to_str().unwrap()];
         archive.stage.windlass(&[&at[..], &[name, to.to_str().unwrap()]].concat())
     };
-    // Of those that say more than that they are empty.
-    let full = archive.server.psql("postgres", "select pg_walfile_name('0/4000028')");
+    // One of those that are full.
+    let full = archive.server.psql("postgres", "select pg_walfile_name('0/2000028')");
     let told = fetch(&full)?;
     assert!(told.code >= 126, "{}: {} {}", told.code, told.out, told.err);
     proxy.set(Network::Good);
