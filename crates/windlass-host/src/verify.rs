@@ -163,19 +163,18 @@ async fn wal(
 ) -> Result<(), TaskError> {
     let (archive, backup) = moments::archive(vault, component, data)?;
     let held = archive.look().await.map_err(moments::walg)?;
-    let up_to = match behind {
-        Behind::ItsOwn => (None, held.next_base(&backup)),
+    let reach = match behind {
+        Behind::ItsOwn => None,
         Behind::Planned(reaches) => match reaches.get(component) {
-            Some(reach) => (Some(reach.timeline), Some(reach.end)),
             None => return Ok(()),
+            planned => planned,
         },
     };
-    if held.replay_on(&backup, up_to.0).is_none() {
-        return Ok(());
-    }
+    let Some(replay) = held.replay_on(&backup, reach.map(|reach| reach.timeline)) else { return Ok(()) };
+    let until = reach.map_or_else(|| held.next_base(&backup, &replay), |reach| Some(reach.end));
     progress.event(Event::Step { component, text: "read back its WAL", total: None });
     let told = |more| progress.event(Event::Bytes { component, more });
-    let read = archive.read_wal(&held, &backup, up_to, &told).await.map_err(moments::walg)?;
+    let read = archive.read_wal(&held, (&backup, &replay), until, &told).await.map_err(moments::walg)?;
     if !read.damage.is_empty() {
         verdict.verdict = Verdict::Failed;
         verdict.findings.extend(read.damage);

@@ -213,6 +213,8 @@ async fn into_pg_wal(
     files: BTreeSet<String>,
 ) -> Result<(), PhysicalError> {
     let folder = laid_down.data.join("pg_wal");
+    let failed = |source| PhysicalError::Write { path: folder.clone(), source };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
     let cluster = data.system_identifier.parse().ok();
     for name in files {
         if !archive.fetch(&name, cluster, &folder.join(&name)).await.map_err(PhysicalError::Walg)? {
@@ -220,7 +222,7 @@ async fn into_pg_wal(
         }
     }
     let synced = std::fs::File::open(&folder).and_then(|folder| folder.sync_all());
-    synced.map_err(|source| PhysicalError::Write { path: folder, source })
+    synced.map_err(failed)
 }
 
 /// Lays a base backup down, and has its server recover: up to a moment where a step says so. It runs when this returns.
@@ -245,9 +247,6 @@ pub(crate) async fn recovered<'a>(
     if step.is_some_and(|step| step.paused) && !is_over {
         // It asks nobody when it goes its own way, and must not take a timeline that there is.
         let held = archive.look().await.map_err(PhysicalError::Walg)?;
-        let wal = laid_down.data.join("pg_wal");
-        let failed = |source| PhysicalError::Write { path: wal.clone(), source };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&wal).map_err(failed)?;
         into_pg_wal(&archive, data, laid_down, histories(&held, data).collect()).await?;
     }
     let recovered = recoverer.recover(owner, archive, (data, laid_down), step, before, progress).await?;

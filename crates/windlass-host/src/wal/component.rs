@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 use windlass_core::diagnose::chain;
+use windlass_core::wal::{Segment, SegmentSize};
 use windlass_engine::moment;
 use windlass_engine::postgres::wal::{Ahead, Archiver, Fetch, FetchError, Owner, Source, Spool};
 use windlass_repo::format::walg::{Backups, Codec, WalgError};
@@ -24,9 +25,6 @@ pub(super) const AGAIN: Duration = Duration::from_secs(5);
 
 /// How long a repository stays open: who may write it is looked at when it is opened.
 const LONGEST: Duration = Duration::from_hours(1);
-
-/// How long the name of a segment is.
-const SEGMENT: usize = 24;
 
 /// A component, and what is open of it.
 pub(super) struct Component {
@@ -55,6 +53,14 @@ struct Opened {
     sealing: HashMap<u64, Backups>,
     /// When the store could not take something last.
     away: Option<Instant>,
+}
+
+impl Opened {
+    /// Forgets what is open, and keeps what seals and when it was tried.
+    fn close(&mut self) {
+        let (tried, away, sealing) = (self.tried, self.away, std::mem::take(&mut self.sealing));
+        *self = Self { tried, sealing, away, ..Self::default() };
+    }
 }
 
 impl Component {
@@ -155,17 +161,16 @@ impl Component {
         let sealing = if let Some(sealing) = sealing {
             sealing
         } else {
-            let (vault, _) = self.archiver(host, fetch.cluster).await?;
+            let vault = self.vault(host, &mut *self.opened.lock().await).await?;
             self.archive(&vault, fetch.cluster)?
         };
-        let title = |object: &str| Codec::split(object).0.to_owned();
-        let Some((object, _)) = waiting.iter().find(|(object, _)| title(object) == fetch.name) else {
-            // Names of one timeline are in the order of the log.
-            let is_behind =
-                |name: &String| name.len() == fetch.name.len() && name[..8] == fetch.name[..8] && *name > fetch.name;
-            if fetch.name.len() == SEGMENT
-                && waiting.iter().map(|(object, _)| title(object)).any(|name| is_behind(&name))
-            {
+        let Some((object, _)) = waiting.iter().find(|(object, _)| Codec::split(object).0 == fetch.name) else {
+            let segment = |name: &str| Segment::parse(name, SegmentSize::LEAST).ok();
+            let asked = segment(&fetch.name);
+            let is_behind = |other: Segment| {
+                asked.is_some_and(|asked| other.timeline == asked.timeline && other.number > asked.number)
+            };
+            if waiting.iter().filter_map(|(object, _)| segment(Codec::split(object).0)).any(is_behind) {
                 return Err(WalError::Fetch(FetchError::Gap { name: fetch.name.clone() }));
             }
             return Ok(false);
@@ -304,8 +309,7 @@ impl Component {
 
     async fn vault(&self, host: &Host, opened: &mut Opened) -> Result<Arc<Vault>, WalError> {
         if opened.tried.is_some_and(|tried| tried.elapsed() > LONGEST) {
-            let (sealing, away) = (std::mem::take(&mut opened.sealing), opened.away);
-            *opened = Opened { sealing, away, ..Opened::default() };
+            opened.close();
         }
         if let Some(vault) = &opened.vault {
             return Ok(Arc::clone(vault));
@@ -323,9 +327,7 @@ impl Component {
 
     /// Forgets what is open: what is under way goes on.
     pub(super) async fn close(&self) {
-        let mut opened = self.opened.lock().await;
-        let (tried, away, sealing) = (opened.tried, opened.away, std::mem::take(&mut opened.sealing));
-        *opened = Opened { tried, sealing, away, ..Opened::default() };
+        self.opened.lock().await.close();
     }
 }
 

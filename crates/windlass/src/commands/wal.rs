@@ -134,27 +134,25 @@ pub(crate) async fn fetch(context: &Context, of: &WalOf, name: &str, known: Opti
             if !there && archive.goes_on_behind(name).await? {
                 return Err(FetchError::Gap { name: name.to_owned() }.into());
             }
-            // What waits on this machine is behind what is there.
-            let hint = "start `windlass serve`: it gives and stores what waits";
-            match waiting(&context.host, owner) {
-                _ if there => {}
-                Ok((0, _)) => {}
-                Ok(_) => {
-                    let why =
-                        format!("{name} is not in the archive, and WAL of {owner} waits in the spool of this machine");
-                    return Err(Failure::usage(why, hint));
-                }
-                Err(error) => {
-                    let why = format!(
-                        "{name} is not in the archive, and whether WAL of {owner} waits on this machine cannot be seen: {error}"
-                    );
-                    return Err(Failure::usage(why, hint));
-                }
+            if !there {
+                nothing_waits(context, owner, name)?;
             }
             there
         }
     };
     Ok(if there { Status::Done } else { Status::Failed })
+}
+
+/// That no WAL waits on this machine: it is behind what is in the archive.
+fn nothing_waits(context: &Context, owner: &Owner, name: &str) -> Result<()> {
+    let why = match waiting(&context.host, owner) {
+        Ok((0, _)) => return Ok(()),
+        Ok(_) => format!("{name} is not in the archive, and WAL of {owner} waits in the spool of this machine"),
+        Err(error) => format!(
+            "{name} is not in the archive, and whether WAL of {owner} waits on this machine cannot be seen: {error}"
+        ),
+    };
+    Err(Failure::usage(why, "start `windlass serve`: it gives and stores what waits"))
 }
 
 async fn from_foreign(context: &Context, repository: &Name, name: &str, known: Option<u64>, to: &Path) -> Result<bool> {

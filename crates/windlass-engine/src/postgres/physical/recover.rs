@@ -45,7 +45,6 @@ pub struct Recovered<'a> {
 
 /// A server that stays where it was brought to.
 struct Paused<'a> {
-    recovery: Recovery,
     step: &'a RecoverStep,
     place: &'a Place,
     data: &'a PhysicalData,
@@ -93,9 +92,8 @@ impl<'a> Recoverer<'a> {
                 word(&program),
                 word(&socket)
             );
-            let (timeline, until) = (step.reach.timeline, Until::Behind(step.reach.record));
             if !has_recovered {
-                Recovery { restore_command, timeline, until, paused: step.paused }.write(folder).map_err(failed)?;
+                recovery(step, restore_command).write(folder).map_err(failed)?;
             }
         }
         let total = step.map(|step| step.wal_bytes);
@@ -120,11 +118,7 @@ impl<'a> Recoverer<'a> {
             is_where_planned(reached, step)?;
         }
         drop(feed);
-        let paused = step.filter(|step| step.paused).map(|step| {
-            let (timeline, until) = (step.reach.timeline, Until::Behind(step.reach.record));
-            let recovery = Recovery { restore_command: NOTHING_MORE.to_owned(), timeline, until, paused: true };
-            Paused { recovery, step, place: self.place, data }
-        });
+        let paused = step.filter(|step| step.paused).map(|step| Paused { step, place: self.place, data });
         Ok(Recovered { server, laid_down, overrides, paused })
     }
 
@@ -158,7 +152,8 @@ impl Recovered<'_> {
         let failed = |source| PhysicalError::Write { path: folder.to_owned(), source };
         self.server.stop().await.map_err(PhysicalError::Server)?;
         match self.paused {
-            Some(Paused { recovery, step, place, data }) => {
+            Some(Paused { step, place, data }) => {
+                let recovery = recovery(step, NOTHING_MORE.to_owned());
                 let stay = || recovery.write_over(folder, &self.overrides).map_err(failed);
                 stay()?;
                 moment::reach("after", &"stay");
@@ -173,6 +168,12 @@ impl Recovered<'_> {
         }
         self.laid_down.sync().map_err(failed)
     }
+}
+
+/// How a server comes to where a plan goes.
+fn recovery(step: &RecoverStep, restore_command: String) -> Recovery {
+    let (timeline, until) = (step.reach.timeline, Until::Behind(step.reach.record));
+    Recovery { restore_command, timeline, until, paused: step.paused }
 }
 
 /// Where recovery ended: the newest timeline there says where it left the one before.

@@ -158,10 +158,12 @@ impl ScratchServer {
                 .and_then(|file| std::io::Write::write_all(file, text.as_bytes()).map_err(|error| error.to_string()));
             written.map(|()| path.display().to_string()).map_err(failed)
         };
-        let prepared: u32 = control(&folder, data, place, "max_prepared_xacts").await?.parse().unwrap_or_default();
-        let wal_level = control(&folder, data, place, "wal_level").await?;
+        let control = Control::read(&folder, data, place).await?;
+        let setting = |name: &str| control.setting(name).map_err(failed);
+        let prepared: u32 = setting("max_prepared_xacts")?.parse().unwrap_or_default();
+        let wal_level = setting("wal_level")?;
         // What it writes on a timeline of its own is marked for whoever archives it later: otherwise there would be a gap.
-        let commits = control(&folder, data, place, "track_commit_timestamp").await?;
+        let commits = setting("track_commit_timestamp")?;
         let marks = if wal_level == "minimal" { "off" } else { "on" };
         let segment = of.segment_size.bytes() >> 20;
         let mut settings = vec![
@@ -184,9 +186,9 @@ impl ScratchServer {
         ];
         if readable {
             // Less than its source had, and it would stop on the way.
-            for (setting, name, ample) in AMPLE {
-                let of_source: u32 = control(&folder, data, place, name).await?.parse().unwrap_or_default();
-                settings.push(format!("{setting}={}", of_source.max(ample)));
+            for (called, name, ample) in AMPLE {
+                let of_source: u32 = setting(name)?.parse().unwrap_or_default();
+                settings.push(format!("{called}={}", of_source.max(ample)));
             }
         }
         // What there was when the base backup was taken may be gone by the moment it is brought to.
@@ -242,8 +244,7 @@ impl ScratchServer {
                     }
                     if ended {
                         teardown::end(&place.path);
-                        let log = std::fs::read_to_string(place.path.join("log")).unwrap_or_default();
-                        return Err(failed(format!("{error}\n{}", log.trim_end())));
+                        return Err(with_log(&place.path, &error));
                     }
                     // Whoever asks takes its time from what is replayed.
                     tokio::time::sleep((began.elapsed() / 20).clamp(OFTEN, SELDOM)).await;
@@ -295,10 +296,7 @@ impl ScratchServer {
                 Ok(_) => {}
                 // A session may be ended by what is replayed.
                 Err(_) if self.data.join("postmaster.pid").exists() => {}
-                Err(error) => {
-                    let log = std::fs::read_to_string(self.place.join("log")).unwrap_or_default();
-                    return Err(failed(format!("{error}\n{}", log.trim_end())));
-                }
+                Err(error) => return Err(with_log(&self.place, &error)),
             }
             tokio::time::sleep((began.elapsed() / 20).clamp(OFTEN, SELDOM)).await;
         }
@@ -355,19 +353,30 @@ fn only_recovery(data: &Path) -> std::io::Result<()> {
     replace(&path, kept.as_bytes())
 }
 
-/// A setting of the server whose data folder it was, as its `pg_control` has it.
-async fn control(folder: &Path, data: &Path, place: &Place, setting: &str) -> Result<String, PostgresError> {
-    let mut command = as_owner(&folder.join("pg_controldata"), place.owner);
-    command.arg(data).stdin(Stdio::null());
-    let failed = |source| PostgresError::Start { tool: "pg_controldata".into(), source };
-    let said = command.kill_on_drop(true).output().await.map_err(failed)?.stdout;
-    let said = String::from_utf8_lossy(&said);
-    let title = format!("{setting} setting:");
-    let value = said.lines().find_map(|line| line.strip_prefix(&title)).map(|value| value.trim().to_owned());
-    value.ok_or_else(|| PostgresError::Scratch {
-        place: place.path.clone(),
-        why: format!("pg_controldata says nothing of {setting}"),
-    })
+/// The settings of the server whose data folder it was, as its `pg_control` has them.
+struct Control(String);
+
+impl Control {
+    async fn read(folder: &Path, data: &Path, place: &Place) -> Result<Self, PostgresError> {
+        let mut command = as_owner(&folder.join("pg_controldata"), place.owner);
+        command.arg(data).stdin(Stdio::null());
+        let failed = |source| PostgresError::Start { tool: "pg_controldata".into(), source };
+        let said = command.kill_on_drop(true).output().await.map_err(failed)?.stdout;
+        Ok(Self(String::from_utf8_lossy(&said).into_owned()))
+    }
+
+    /// One of them, or what is wrong.
+    fn setting(&self, name: &str) -> Result<&str, String> {
+        let title = format!("{name} setting:");
+        let value = self.0.lines().find_map(|line| line.strip_prefix(&title));
+        value.map(str::trim).ok_or_else(|| format!("pg_controldata says nothing of {name}"))
+    }
+}
+
+/// What its server said last, behind an error that says only that it cannot be reached.
+fn with_log(place: &Path, error: &PostgresError) -> PostgresError {
+    let log = std::fs::read_to_string(place.join("log")).unwrap_or_default();
+    PostgresError::Scratch { place: place.to_owned(), why: format!("{error}\n{}", log.trim_end()) }
 }
 
 /// A program run as the owner of the place, with nothing of our environment.

@@ -64,11 +64,9 @@ impl Feed {
                     match caller.hear().await {
                         Ok(Some(call)) => {
                             if let Some((name, bytes)) = answer(call, &ahead, user, until).await {
-                                let segment = Segment::parse(&name, until.1).ok();
-                                newest.fetch_max(
-                                    segment.map_or(0, |segment| segment.start(until.1).0),
-                                    Ordering::Relaxed,
-                                );
+                                if let Ok(segment) = Segment::parse(&name, until.1) {
+                                    newest.fetch_max(segment.start(until.1).0, Ordering::Relaxed);
+                                }
                                 moved(bytes);
                             }
                         }

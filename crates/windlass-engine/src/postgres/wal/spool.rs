@@ -45,13 +45,8 @@ impl Spool {
     }
 
     fn held(&self, is_refused: bool) -> io::Result<Vec<(String, u64)>> {
-        let entries = match fs::read_dir(&self.folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other?,
-        };
         let mut waiting = Vec::new();
-        for entry in entries {
-            let entry = entry?;
+        for entry in self.entries()? {
             let name = entry.file_name().to_string_lossy().into_owned();
             // One that was not written to its end was told to nobody.
             if !name.starts_with(PART) && name.starts_with(REFUSED) == is_refused {
@@ -60,6 +55,13 @@ impl Spool {
         }
         waiting.sort();
         Ok(waiting)
+    }
+
+    fn entries(&self) -> io::Result<Vec<fs::DirEntry>> {
+        match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            entries => entries?.collect(),
+        }
     }
 
     /// Whether an object of this name waits.
@@ -93,12 +95,7 @@ impl Spool {
 
     /// Removes what was begun by one that was killed: it was told to nobody.
     pub fn tidy(&self) -> io::Result<()> {
-        let entries = match fs::read_dir(&self.folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other?,
-        };
-        for entry in entries {
-            let entry = entry?;
+        for entry in self.entries()? {
             if entry.file_name().to_string_lossy().starts_with(PART) {
                 fs::remove_file(entry.path())?;
             }

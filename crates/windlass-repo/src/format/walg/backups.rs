@@ -350,9 +350,8 @@ impl Held {
     }
 
     /// Where the next base backup begins that the WAL behind this one leads to.
-    pub fn next_base(&self, backup: &BackupName) -> Option<Lsn> {
+    pub fn next_base(&self, backup: &BackupName, replay: &Replay) -> Option<Lsn> {
         let base = self.backups.iter().find(|one| one.name == *backup)?;
-        let replay = self.replay(backup)?;
         let later =
             self.backups.iter().filter(|one| one.segment > base.segment && replay.segments.contains(&one.segment));
         later.filter_map(|one| one.sentinel.start).filter(|start| Some(*start) > base.sentinel.finish).min()

@@ -21,7 +21,7 @@ use super::{BackupName, Codec, Opener, Replay, SegmentHeader, WalgError};
 use crate::store::Key;
 
 /// Bytes of segments that are read at once.
-const AT_ONCE: u64 = 64 << 20;
+pub(super) const AT_ONCE: u64 = 64 << 20;
 
 /// Segments that are asked at once what they say of themselves.
 const ASKED_AT_ONCE: usize = 32;

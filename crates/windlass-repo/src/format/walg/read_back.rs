@@ -4,16 +4,14 @@ use std::io::Read;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
-use windlass_core::wal::{Lsn, Segment, Timeline};
+use windlass_core::wal::{Lsn, Segment};
 
 use super::backups::{Backups, Held, LARGE, parts, walk};
 use super::chain::{Backup, Step};
 use super::commits::CommitWalk;
 
-use super::{BackupName, SegmentHeader, WalgError};
-
-/// Bytes of segments that are held at once, unpacked. Of a larger one only its beginning and its length are looked at.
-const AT_ONCE: u64 = 64 << 20;
+use super::moment::AT_ONCE;
+use super::{BackupName, Replay, SegmentHeader, WalgError};
 
 /// Segments that are told to be damaged; there may be many.
 const TOLD: usize = 8;
@@ -81,25 +79,21 @@ impl Backups {
         Ok(read)
     }
 
-    /// Reads the WAL back that leads on from a base backup on the newest timeline or one that is named, up to a place where there is
-    /// one: whether every segment is the one it should be, and every record in it is whole. A gap is no damage: what is there ends.
+    /// Reads the WAL back that leads on from a base backup, up to a place where there is one: whether every segment is the one it should be, and every record in it is whole. A gap is no damage: what is there ends.
     pub async fn read_wal(
         &self,
         held: &Held,
-        backup: &BackupName,
-        (timeline, until): (Option<Timeline>, Option<Lsn>),
+        (backup, replay): (&BackupName, &Replay),
+        until: Option<Lsn>,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<ReadBack, WalgError> {
         let mut read = ReadBack::default();
         let cluster =
             held.backups.iter().find(|one| one.name == *backup).and_then(|one| one.sentinel.system_identifier);
-        let Some(replay) = held.replay_on(backup, timeline) else {
-            read.damage.push(format!("no WAL leads on from `{backup}`"));
-            return Ok(read);
-        };
         let history = held.history_of(replay.timeline);
         let is_before = |segment: &Segment| until.is_none_or(|until| segment.start(held.size) < until);
         let segments: Vec<Segment> = replay.segments.iter().copied().filter(is_before).collect();
+        // Of one that is too large to be held only its beginning and its length are looked at.
         if held.size.bytes() > AT_ONCE {
             for segment in segments {
                 read.add(self.look_over(held, segment, cluster).await, progress)?;
